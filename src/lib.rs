@@ -1,0 +1,4 @@
+//! Bindery: a carrier-edge SIP registrar.
+
+pub mod flow;
+pub mod time;

@@ -1,0 +1,2 @@
+//! The `bindery` program.
+fn main() {}
