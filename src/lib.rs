@@ -1,4 +1,8 @@
 //! Bindery: a carrier-edge SIP registrar.
 
+pub mod auth;
 pub mod flow;
+pub mod registrar;
+pub mod sip;
+pub mod subscribers;
 pub mod time;

@@ -1,0 +1,3 @@
+//! SIP messages, read where they lie.
+
+pub mod limits;

@@ -1,0 +1,1 @@
+//! Accounts: who may register, and the digests that prove it.
