@@ -306,7 +306,7 @@ impl<'a> Auth<'a> {
 
 /// Up to eight hexadecimal digits; some phones send fewer.
 fn parse_nc(text: &[u8]) -> Option<u32> {
-    let is_hex = !text.is_empty() && text.iter().all(u8::is_ascii_hexdigit);
+    let is_hex = matches!(text.len(), 1..=8) && text.iter().all(u8::is_ascii_hexdigit);
     let text = std::str::from_utf8(text).ok().filter(|_| is_hex)?;
     u32::from_str_radix(text, 16).ok()
 }

@@ -264,8 +264,8 @@ mod tests {
     #[test]
     fn more_devices_than_are_kept_never_open_a_window() {
         let mut counts = NonceCounts::new();
-        let first = NonceCounts::KEPT as u32 + 2;
-        for device in 1..=first {
+        let last = u32::try_from(NonceCounts::KEPT + 2).unwrap();
+        for device in 1..=last {
             assert_eq!(go(&mut counts, used(100 + device, device, 1), device), Use::Fresh);
         }
         for device in 1..=2 {
@@ -273,7 +273,7 @@ mod tests {
             assert_eq!(go(&mut counts, forgotten, device), Use::Stale);
             assert_eq!(go(&mut counts, used(100 + device, device, 2), 0), Use::Stale);
         }
-        for device in 3..=first {
+        for device in 3..=last {
             assert_eq!(go(&mut counts, used(100 + device, device, 1), 0), Use::Replay);
             assert_eq!(go(&mut counts, used(100 + device, device, 2), 0), Use::Fresh);
         }
@@ -287,8 +287,9 @@ mod tests {
             assert_eq!(go(&mut counts, used(100, tag, 1), tag), Use::Fresh);
         }
         assert_eq!(go(&mut counts, used(100, 6, 1), 6), Use::Stale);
-        assert_eq!(counts.not_before(), 101);
-        assert_eq!(go(&mut counts, used(counts.not_before(), 6, 1), 6), Use::Fresh);
+        let issued = counts.not_before();
+        assert_eq!(issued, 101);
+        assert_eq!(go(&mut counts, used(issued, 6, 1), 6), Use::Fresh);
     }
 
     #[test]
