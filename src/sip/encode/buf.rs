@@ -52,6 +52,12 @@ impl<'a> Buf<'a> {
     }
 }
 
+impl crate::auth::challenge::Sink for Buf<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        Buf::put(self, bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
