@@ -18,6 +18,7 @@
 
 mod aor;
 mod binding;
+pub mod nat;
 mod outcome;
 pub mod policy;
 mod record;
