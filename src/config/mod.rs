@@ -1,13 +1,17 @@
 //! The configuration folder: Yate's `.conf` files, read with file and line kept for every key.
 //!
 //! [`lines`] knows the grammar of one file, [`conf`] follows includes and conditionals and builds
-//! a tree, and `settings` turns `bindery.conf` into a `Config` that is valid by
+//! a tree, and [`resolve`] turns `bindery.conf` into a [`settings::Config`] that is valid by
 //! construction. Nothing here stops at the first mistake: [`Findings`] collects all of them.
 
+pub mod bounds;
 pub mod conf;
 pub mod lines;
 pub mod nearest;
 pub mod replace;
+pub mod resolve;
+pub mod section;
+pub mod settings;
 pub mod values;
 
 use std::fmt;
