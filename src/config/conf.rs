@@ -90,7 +90,7 @@ pub fn stream(
     findings: &mut Findings,
     sink: &mut dyn FnMut(&mut Findings, At<'_>, Event<'_>),
 ) -> bool {
-    let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+    let folder = path.parent().unwrap_or_else(|| Path::new("")).to_path_buf();
     let mut reader = Reader { folder, open: Vec::new(), findings, sink };
     match reader.file(path, &mut Vec::new()) {
         Ok(()) => true,
@@ -228,7 +228,7 @@ impl Reader<'_> {
 
     /// Reads a file, or all files of a folder, where an include stands.
     fn include(&mut self, at: At<'_>, wanted: &Path, absent: Absent, section: &[u8]) {
-        let path = at.file.parent().unwrap_or(Path::new("")).join(wanted);
+        let path = at.file.parent().unwrap_or_else(|| Path::new("")).join(wanted);
         let files = if path.is_dir() { folder_files(&path) } else { Ok(vec![path.clone()]) };
         let files = match files {
             Ok(files) => files,
