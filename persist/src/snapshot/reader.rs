@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use crc32fast::Hasher;
+use memchr::{memchr, memchr_iter, memrchr_iter};
 
 use super::text::{self, VERSION};
 use super::{General, Origin, Summary};
@@ -264,12 +265,12 @@ pub struct Section<'a> {
 impl<'a> Section<'a> {
     /// `None` for one that has no `]` or no name, and for what Yate would take as a directive.
     fn parse(section: &'a [u8], at: u64, escapes: bool) -> Option<Self> {
-        let (head, body) = match section.iter().position(|&b| b == b'\n') {
+        let (head, body) = match memchr(b'\n', section) {
             Some(end) => section.split_at(end),
             None => (section, &b""[..]),
         };
         let head = text::trim(head).strip_prefix(b"[")?;
-        let raw_name = text::trim(head.get(..head.iter().position(|&b| b == b']')?)?);
+        let raw_name = text::trim(head.get(..memchr(b']', head)?)?);
         let section = Self { raw_name, body, at, escapes };
         let unusable = raw_name.is_empty()
             || (!escapes && (raw_name.starts_with(b"$") || section.is_general()));
@@ -308,7 +309,7 @@ impl<'a> Iterator for Pairs<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.lines.is_empty() {
-            let end = self.lines.iter().position(|&b| b == b'\n');
+            let end = memchr(b'\n', self.lines);
             let (line, rest) = self.lines.split_at(end.unwrap_or(self.lines.len()));
             self.lines = rest.get(1..).unwrap_or_default();
             if let Some(pair) = text::parse_pair(line, self.escapes) {
@@ -329,26 +330,14 @@ fn next_section(bytes: &[u8], here: bool) -> usize {
     if here && starts_section(bytes) {
         return 0;
     }
-    let mut at = 0;
-    while let Some(end) = bytes.get(at..).and_then(|r| r.iter().position(|&b| b == b'\n')) {
-        at += end + 1;
-        if starts_section(bytes.get(at..).unwrap_or_default()) {
-            return at;
-        }
-    }
-    bytes.len()
+    let mut starts = memchr_iter(b'\n', bytes).map(|end| end + 1);
+    starts.find(|&at| starts_section(bytes.get(at..).unwrap_or_default())).unwrap_or(bytes.len())
 }
 
 /// Where the last section starts; 0 if none starts after that.
 fn last_section(bytes: &[u8]) -> usize {
-    let mut before = bytes;
-    while let Some(end) = before.iter().rposition(|&b| b == b'\n') {
-        if starts_section(bytes.get(end + 1..).unwrap_or_default()) {
-            return end + 1;
-        }
-        before = before.get(..end).unwrap_or_default();
-    }
-    0
+    let mut starts = memrchr_iter(b'\n', bytes).map(|end| end + 1);
+    starts.find(|&at| starts_section(bytes.get(at..).unwrap_or_default())).unwrap_or(0)
 }
 
 /// A few bytes for a message.

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::io::Write;
 
+use memchr::memchr;
+
 use super::General;
 
 /// The format version that is written, and the newest that is read.
@@ -103,7 +105,7 @@ pub(super) fn parse_pair(line: &[u8], escapes: bool) -> Option<(&[u8], Cow<'_, [
     if line.is_empty() || matches!(line.first(), Some(b';' | b'=')) {
         return None;
     }
-    let (key, value) = match line.iter().position(|&b| b == b'=') {
+    let (key, value) = match memchr(b'=', line) {
         Some(at) => (trim(line.get(..at)?), trim(line.get(at + 1..)?)),
         None => (line, &b""[..]),
     };
