@@ -9,3 +9,4 @@ pub mod registrar;
 pub mod sip;
 pub mod subscribers;
 pub mod time;
+pub mod worker;

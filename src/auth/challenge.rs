@@ -9,6 +9,12 @@ pub trait Sink {
     fn put(&mut self, octets: &[u8]);
 }
 
+impl Sink for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
 /// One WWW-Authenticate header for each algorithm, all with the same nonce.
 ///
 /// A challenge answers a stranger, so it must not be much longer than what it answers: there is no

@@ -22,10 +22,15 @@ impl Domains {
         self.names.is_empty()
     }
 
-    /// Whether a username may stand for users of more than one domain.
-    pub fn is_several(&self) -> bool {
-        self.names.len() > 1
+    /// The position of a domain among them, which tells one from another where there are several;
+    /// zero for any other. The configuration has at most [`Domains::MAX`].
+    pub fn position(&self, domain: &[u8]) -> u8 {
+        let found = self.names.iter().position(|n| domain.eq_ignore_ascii_case(n.as_bytes()));
+        found.and_then(|at| u8::try_from(at).ok()).unwrap_or(0)
     }
+
+    /// How many there may be: as many as a position has values.
+    pub const MAX: usize = 256;
 
     /// The domains, in the configured order.
     pub fn names(&self) -> impl Iterator<Item = &str> {

@@ -19,6 +19,8 @@ pub enum Fault {
     RequestLine,
     /// The Request-URI breaks the grammar.
     RequestUri,
+    /// More values of this header than the limit.
+    TooMany(HeaderName),
     /// More header lines than the limit.
     TooManyHeaders,
     /// The header block ends within a line.
@@ -64,6 +66,7 @@ impl Fault {
             Self::Repeated(name) => Status::BAD_REQUEST.because(phrases!("Repeated ", name)),
             Self::RequestLine => Status::BAD_REQUEST.because("Bad Request-Line"),
             Self::RequestUri => Status::BAD_REQUEST.because("Bad Request-URI"),
+            Self::TooMany(name) => Status::BAD_REQUEST.because(phrases!("Too Many ", name)),
             Self::TooManyHeaders => Status::BAD_REQUEST.because("Too Many Headers"),
             Self::Unterminated => Status::BAD_REQUEST.because("Unterminated Header"),
             Self::Version => Status::VERSION_NOT_SUPPORTED,

@@ -41,8 +41,7 @@ impl Answer<'_> {
         headers: impl FnOnce(&mut Buf<'_>),
     ) -> Option<usize> {
         let mut buf = Buf::new(out);
-        let mut response =
-            Response::start(&mut buf, status, self.envelope, self.source, self.tag);
+        let mut response = Response::start(&mut buf, status, self.envelope, self.source, self.tag);
         headers(response.buf());
         if let Some(server) = &self.rules.server {
             response.header(b"Server: ", server.as_bytes());
@@ -129,11 +128,11 @@ impl Answer<'_> {
         self.plain(out, Status::METHOD_NOT_ALLOWED, |buf| buf.put(ALLOW))
     }
 
-    /// 420 with the option tags of `names` that this server does not know (RFC 3261 §8.2.2.3).
-    pub(super) fn bad_extension(&self, out: &mut [u8], name: HeaderName) -> Option<usize> {
+    /// 420 with the required option tags that this server does not know (RFC 3261 §8.2.2.3).
+    pub(super) fn bad_extension(&self, out: &mut [u8]) -> Option<usize> {
         self.plain(out, Status::BAD_EXTENSION, |buf| {
             let mut prefix = &b"Unsupported: "[..];
-            for tag in self.envelope.message.all(name).flat_map(option_tags) {
+            for tag in self.envelope.message.all(HeaderName::Require).flat_map(option_tags) {
                 if !is_supported(tag) {
                     buf.put(prefix);
                     buf.put(tag);
@@ -142,6 +141,11 @@ impl Answer<'_> {
             }
             buf.put(b"\r\n");
         })
+    }
+
+    /// 420 to a client that does not say that it knows Path (RFC 3327 §5.3).
+    pub(super) fn path_unsupported(&self, out: &mut [u8]) -> Option<usize> {
+        self.plain(out, Status::BAD_EXTENSION, |buf| buf.put(b"Unsupported: path\r\n"))
     }
 
     /// 415 to a body in a coding that this server does not know (RFC 3261 §8.2.3).

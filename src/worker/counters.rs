@@ -93,7 +93,7 @@ pub const AUTH_RESULTS: [&str; 14] = [
 ];
 
 /// What became of an authorised REGISTER: the labels of `register_total`.
-pub const REGISTER_RESULTS: [&str; 15] = [
+pub const REGISTER_RESULTS: [&str; 16] = [
     "added",
     "refreshed",
     "removed",
@@ -101,6 +101,7 @@ pub const REGISTER_RESULTS: [&str; 15] = [
     "retransmitted",
     "contact_too_long",
     "evicted",
+    "expired",
     "forbidden",
     "interval_too_brief",
     "location_full",

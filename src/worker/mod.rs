@@ -5,8 +5,10 @@
 
 mod answer;
 pub mod counters;
+mod exchange;
 mod pipeline;
 mod refusals;
+mod register;
 mod rules;
 mod turn;
 

@@ -114,9 +114,12 @@ impl Pipeline {
         };
         let counters = &*self.counters[self.worker];
         counters.request(&envelope.method, flow.transport);
+        let hash = self.space.hash(&envelope);
         let mut exchange = Exchange {
             now,
             flow,
+            envelope: &envelope,
+            hash,
             rules,
             location: &self.location,
             counters,
@@ -125,7 +128,7 @@ impl Pipeline {
         };
         let answered = match &parsed {
             Parsed::Request(request) => exchange.request(request),
-            Parsed::Rejected(rejected) => exchange.reject(&rejected.envelope, rejected.fault),
+            Parsed::Rejected(rejected) => exchange.reject(rejected.fault),
             Parsed::Silence(silence) => return Err((*silence).into()),
         };
         let Answered { len, status } = answered.ok_or(DropReason::AnswerTooLong)?;

@@ -1,5 +1,7 @@
 //! Header values, one file a header.
 
+use super::error::Fault;
+
 mod contact;
 mod cseq;
 mod list;
@@ -21,6 +23,13 @@ pub use self::{
 /// A header value that breaks its grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadValue;
+
+impl From<BadValue> for Fault {
+    /// The only lists that are read value by value are those of Contact.
+    fn from(_: BadValue) -> Self {
+        Self::Bad(HeaderName::Contact)
+    }
+}
 
 /// The option tags of a `Require`, `Proxy-Require` or `Supported` value (RFC 3261 §20.32).
 pub fn option_tags(value: &[u8]) -> impl Iterator<Item = &[u8]> {
