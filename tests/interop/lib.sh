@@ -80,3 +80,34 @@ stop_by_pid() {
     kill -s "${2:-TERM}" "$1" 2>/dev/null || true
     wait "$1" 2>/dev/null || true
 }
+
+# start_server COMMAND...: runs the server under test in the background. In $SERVER_DIR: its log,
+# its pid and, once it ended, its exit status.
+start_server() {
+    rm -f "$SERVER_DIR/exit"
+    (
+        "$@" >>"$SERVER_DIR/log" 2>&1 </dev/null &
+        echo $! >"$SERVER_DIR/pid"
+        status=0
+        wait $! || status=$?
+        echo "$status" >"$SERVER_DIR/exit"
+    ) >/dev/null 2>&1 &
+}
+
+server_ended() {
+    [ -s "$SERVER_DIR/exit" ]
+}
+
+# stop_server: SIGTERM has to end it in time and with status 0.
+stop_server() {
+    kill -s TERM "$(cat "$SERVER_DIR/pid")"
+    wait_until "the server's end" server_ended
+    [ "$(cat "$SERVER_DIR/exit")" = 0 ] || {
+        echo "the server ended with status $(cat "$SERVER_DIR/exit")" >&2
+        return 1
+    }
+}
+
+kill_server() {
+    server_ended || kill -s KILL "$(cat "$SERVER_DIR/pid")" 2>/dev/null || true
+}
