@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod flow;
+pub mod net;
 pub mod registrar;
 pub mod sip;
 pub mod subscribers;

@@ -25,3 +25,30 @@ pub enum Algorithm {
     /// `SHA-512-256`.
     Sha512_256,
 }
+
+impl Algorithm {
+    /// Every algorithm, in the order of their declaration.
+    pub const ALL: [Self; 3] = [Self::Md5, Self::Sha256, Self::Sha512_256];
+
+    /// The name in the `algorithm` parameter.
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::Md5 => "MD5",
+            Self::Sha256 => "SHA-256",
+            Self::Sha512_256 => "SHA-512-256",
+        }
+    }
+
+    /// The algorithm of that name, in any case.
+    pub fn from_token(token: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|a| a.token().as_bytes().eq_ignore_ascii_case(token))
+    }
+
+    /// Octets of a digest.
+    pub const fn digest_len(self) -> usize {
+        match self {
+            Self::Md5 => 16,
+            Self::Sha256 | Self::Sha512_256 => 32,
+        }
+    }
+}

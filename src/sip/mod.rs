@@ -1,3 +1,32 @@
-//! SIP messages, read where they lie.
+//! SIP messages, read where they lie (RFC 3261 §7, §25).
+//!
+//! [`Parser`] splits a datagram into a start line and an index of its header lines, and reads
+//! the headers that every answer needs: the topmost Via, From, To, Call-ID and CSeq. All other
+//! values stay octets until somebody asks for them. Everything borrows the datagram, or, for
+//! messages with folded lines and other rarities, the parser's scratch copy of it.
+//!
+//! This ring is pure: no socket, thread, clock or logger, and no allocation for a message of the
+//! usual form.
 
-pub mod limits;
+pub mod encode;
+mod error;
+mod grammar;
+pub mod header;
+mod limits;
+mod message;
+mod method;
+mod parser;
+mod request;
+mod scan;
+mod status;
+pub mod uri;
+
+pub use self::{
+    error::{Fault, Silence},
+    limits::Limits,
+    message::Message,
+    method::Method,
+    parser::Parser,
+    request::{Envelope, Parsed, Rejected, Request},
+    status::Status,
+};

@@ -1,0 +1,9 @@
+//! Writing answers into a caller's slot.
+
+mod buf;
+mod response;
+
+pub use self::{
+    buf::Buf,
+    response::{Destination, Response, destination},
+};

@@ -1,0 +1,186 @@
+//! From octets to header lines.
+//!
+//! The fast path is httparse, which takes what phones send. What it does not take (folded lines,
+//! blanks before the colon, quoted control characters, a missing last line end) is unfolded into
+//! scratch space and read by the tolerant scanner, which fills the same index.
+
+use super::{
+    error::Fault,
+    grammar::{TOKEN, is_blank, trim},
+    header::HeaderName,
+    message::{HeaderIndex, Line},
+};
+
+/// Header lines that the fast path reads in one pass; a message with more takes the other one.
+const FAST_LINES: usize = 32;
+
+/// Reads the header block of `bytes` from `at`; `None` means the tolerant scanner has to.
+///
+/// The result is where the body starts.
+pub(super) fn fast(bytes: &[u8], at: usize, index: &mut HeaderIndex) -> Option<usize> {
+    let mut lines = [httparse::EMPTY_HEADER; FAST_LINES];
+    let Ok(httparse::Status::Complete((consumed, lines))) =
+        httparse::parse_headers(&bytes[at..], &mut lines)
+    else {
+        return None;
+    };
+    let base = bytes.as_ptr().addr();
+    for line in lines {
+        let name = line.name.as_bytes();
+        index.push(Line {
+            name: HeaderName::parse(name),
+            name_at: u16::try_from(name.as_ptr().addr() - base).ok()?,
+            name_len: u16::try_from(name.len()).ok()?,
+            value_at: u16::try_from(line.value.as_ptr().addr() - base).ok()?,
+            value_len: u16::try_from(line.value.len()).ok()?,
+        });
+    }
+    Some(at + consumed)
+}
+
+/// Copies `bytes` into `scratch` with folded lines joined: each line end that a blank follows
+/// becomes blanks (RFC 3261 §7.3.1), so that positions stay what they were. The body is copied
+/// as it is.
+pub(super) fn unfold(bytes: &[u8], at: usize, scratch: &mut Vec<u8>) {
+    scratch.clear();
+    scratch.extend_from_slice(bytes);
+    let mut from = at;
+    while let Some(end) = scratch.get(from..).and_then(|s| memchr::memchr(b'\n', s)) {
+        let end = from + end;
+        let start = if end > from && scratch[end - 1] == b'\r' { end - 1 } else { end };
+        if start == from && (from == at || scratch[from - 1] == b'\n') {
+            // The empty line: what follows is the body.
+            return;
+        }
+        if scratch.get(end + 1).is_some_and(|&b| is_blank(b)) {
+            scratch[start..=end].fill(b' ');
+        }
+        from = end + 1;
+    }
+}
+
+/// Reads the header block of unfolded `bytes` from `at`. All lines that can be read are indexed,
+/// so that even a message with a fault can be answered; the first fault is reported.
+///
+/// The result is where the body starts, and the fault.
+pub(super) fn tolerant(
+    bytes: &[u8],
+    mut at: usize,
+    limit: usize,
+    index: &mut HeaderIndex,
+) -> (usize, Option<Fault>) {
+    let mut fault = None;
+    while let Some(tail) = bytes.get(at..).filter(|t| !t.is_empty()) {
+        let Some(end) = memchr::memchr(b'\n', tail) else {
+            // A datagram cut within a line: its last value can't be trusted.
+            fault.get_or_insert(Fault::Unterminated);
+            return (bytes.len(), fault);
+        };
+        let line = tail[..end].strip_suffix(b"\r").unwrap_or(&tail[..end]);
+        if line.is_empty() {
+            return (at + end + 1, fault);
+        }
+        if index.len() >= limit {
+            fault.get_or_insert(Fault::TooManyHeaders);
+            return (bytes.len(), fault);
+        }
+        match read_line(line, at) {
+            Some(read) => {
+                let value_at = usize::from(read.value_at);
+                if has_stray_control(&bytes[value_at..value_at + usize::from(read.value_len)]) {
+                    fault.get_or_insert(Fault::Bad(read.name));
+                } else {
+                    index.push(read);
+                }
+            }
+            None => {
+                fault.get_or_insert(Fault::BadHeaderLine);
+            }
+        }
+        at += end + 1;
+    }
+    (bytes.len(), fault)
+}
+
+/// One line `name : value`; `at` is where the line starts.
+fn read_line(line: &[u8], at: usize) -> Option<Line> {
+    let colon = memchr::memchr(b':', line)?;
+    let name = trim(&line[..colon]);
+    if !TOKEN.spells(name) {
+        return None;
+    }
+    let value = trim(&line[colon + 1..]);
+    let base = line.as_ptr().addr();
+    // An empty value has no place of its own worth knowing.
+    let value_at = if value.is_empty() { colon } else { value.as_ptr().addr() - base };
+    Some(Line {
+        name: HeaderName::parse(name),
+        name_at: u16::try_from(at + (name.as_ptr().addr() - base)).ok()?,
+        name_len: u16::try_from(name.len()).ok()?,
+        value_at: u16::try_from(at + value_at).ok()?,
+        value_len: u16::try_from(value.len()).ok()?,
+    })
+}
+
+/// Whether a control character stands anywhere but after a backslash, where `quoted-pair` allows
+/// it (RFC 3261 §25.1; RFC 4475 §3.1.1.2 has such a message). CR and LF are never allowed: what is
+/// copied into an answer must not end a line.
+fn has_stray_control(value: &[u8]) -> bool {
+    let mut escaped = false;
+    value.iter().any(|&byte| {
+        let control = byte.is_ascii_control() && byte != b'\t';
+        let stray = control && (!escaped || byte == b'\r' || byte == b'\n');
+        escaped = byte == b'\\' && !escaped;
+        stray
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(block: &[u8]) -> (Vec<(HeaderName, Vec<u8>)>, usize, Option<Fault>) {
+        let mut scratch = Vec::new();
+        unfold(block, 0, &mut scratch);
+        assert_eq!(scratch.len(), block.len());
+        let mut index = HeaderIndex::new();
+        let (body, fault) = tolerant(&scratch, 0, 5, &mut index);
+        let message = super::super::Message::new(&scratch, &index, body);
+        let lines = message.headers().map(|(n, v)| (HeaderName::parse(n), v.to_vec())).collect();
+        (lines, body, fault)
+    }
+
+    #[test]
+    fn folding_and_blanks() {
+        let block = b"TO :\r\n sip:a@b ;\r\n\ttag=1\r\nl: 0\n\n a\r\n b";
+        let (read, body, fault) = lines(block);
+        assert_eq!(read[0], (HeaderName::To, b"sip:a@b ;  \ttag=1".to_vec()));
+        assert_eq!(read[1], (HeaderName::ContentLength, b"0".to_vec()));
+        assert_eq!((read.len(), &block[body..], fault), (2, &b" a\r\n b"[..], None));
+    }
+
+    #[test]
+    fn both_paths_agree() {
+        let block = b"Via: SIP/2.0/UDP a\r\nf:<sip:a@b>\r\nX-Y:\r\nTo:  x  \r\n\r\nbody";
+        let mut index = HeaderIndex::new();
+        let body = fast(block, 0, &mut index).unwrap();
+        let message = super::super::Message::new(block, &index, body);
+        let quick: Vec<_> =
+            message.headers().map(|(n, v)| (HeaderName::parse(n), v.to_vec())).collect();
+        assert_eq!((quick, body, None), lines(block));
+    }
+
+    #[test]
+    fn faults_leave_the_other_lines_readable() {
+        let (read, _, fault) = lines(b"Via: x\r\nnonsense\r\nTo: a\r\n\r\n");
+        assert_eq!((read.len(), fault), (2, Some(Fault::BadHeaderLine)));
+        let (_, _, fault) = lines(b"Via: x\r\nTo: a");
+        assert_eq!(fault, Some(Fault::Unterminated));
+        let (_, _, fault) = lines(b"Via: x\r\nTo: a\0b\r\n\r\n");
+        assert_eq!(fault, Some(Fault::Bad(HeaderName::To)));
+        let (_, _, fault) = lines(b"a:1\r\na:1\r\na:1\r\na:1\r\na:1\r\na:1\r\n\r\n");
+        assert_eq!(fault, Some(Fault::TooManyHeaders));
+        let (read, _, fault) = lines(b"Via: x\r\nTo: \"\\\0\\\x07\"\r\n");
+        assert_eq!((read.len(), fault), (2, None));
+    }
+}

@@ -1,0 +1,106 @@
+//! `hostport` (RFC 3261 §25.1) and addresses in it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::sip::grammar::{HOST, number, trim};
+
+/// A host and an optional port, as sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPort<'a> {
+    /// A name, an IPv4 address, or an IPv6 address with its brackets.
+    pub host: &'a [u8],
+    /// 1 to 65535.
+    pub port: Option<u16>,
+}
+
+impl<'a> HostPort<'a> {
+    /// Parses a `sent-by`: blanks may stand around the colon (RFC 4475 §3.1.1.1).
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (host, port) = split(bytes)?;
+        Self::checked(trim(host), port.map(trim))
+    }
+
+    /// Parses a `hostport`: no blanks.
+    pub fn parse_strict(bytes: &'a [u8]) -> Option<Self> {
+        let (host, port) = split(bytes)?;
+        Self::checked(host, port)
+    }
+
+    fn checked(host: &'a [u8], port: Option<&[u8]>) -> Option<Self> {
+        let port = match port {
+            Some(port) => Some(number(port).filter(|&p| p > 0)?),
+            None => None,
+        };
+        let host_fits = match host {
+            [b'[', ..] => ipv6(host).is_some(),
+            _ => HOST.spells(host),
+        };
+        host_fits.then_some(Self { host, port })
+    }
+
+    /// The address, where the host is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self.host {
+            [b'[', ..] => ipv6(self.host).map(IpAddr::V6),
+            [b'0'..=b'9', ..] => ipv4(self.host).map(IpAddr::V4),
+            _ => None,
+        }
+    }
+}
+
+/// Splits at the colon before the port, which is not one inside brackets.
+fn split(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let after = if bytes.first() == Some(&b'[') { memchr::memchr(b']', bytes)? } else { 0 };
+    Some(match memchr::memchr(b':', &bytes[after..]) {
+        Some(colon) => (&bytes[..after + colon], Some(&bytes[after + colon + 1..])),
+        None => (bytes, None),
+    })
+}
+
+/// The address of an `IPv6reference`.
+fn ipv6(host: &[u8]) -> Option<Ipv6Addr> {
+    let inner = host.strip_prefix(b"[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(inner).ok()?.parse().ok()
+}
+
+/// The address of an `IPv4address`.
+fn ipv4(host: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0_u8; 4];
+    let mut parts = host.split(|&b| b == b'.');
+    for octet in &mut octets {
+        let part = parts.next()?;
+        *octet = number(part).filter(|_| part.len() <= 3)?;
+    }
+    parts.next().is_none().then(|| Ipv4Addr::from(octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(bytes: &[u8]) -> Option<(&[u8], Option<u16>)> {
+        HostPort::parse_strict(bytes).map(|h| (h.host, h.port))
+    }
+
+    #[test]
+    fn forms() {
+        assert_eq!(parsed(b"example.com"), Some((&b"example.com"[..], None)));
+        assert_eq!(parsed(b"192.0.2.1:5060"), Some((&b"192.0.2.1"[..], Some(5060))));
+        assert_eq!(parsed(b"[::1]:65535"), Some((&b"[::1]"[..], Some(65535))));
+        for bad in [&b""[..], b":5060", b"a:", b"a:0", b"[::1]x", b"[::1", b"[]", b"a b", b"::1"] {
+            assert_eq!(parsed(bad), None, "{}", bad.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        let ip = |bytes| HostPort::parse_strict(bytes).unwrap().ip();
+        assert_eq!(ip(b"192.0.2.255"), Some("192.0.2.255".parse().unwrap()));
+        assert_eq!(ip(b"[2001:DB8::1]"), Some("2001:db8::1".parse().unwrap()));
+        assert_eq!(ip(b"[::ffff:192.0.2.1]"), Some("::ffff:192.0.2.1".parse().unwrap()));
+        assert_eq!(ip(b"example.com"), None);
+        for name in [&b"192.0.2.256"[..], b"192.0.2", b"1.2.3.4.5", b"192.0.2.0001"] {
+            assert_eq!(ip(name), None, "{}", name.escape_ascii());
+        }
+    }
+}
