@@ -1,7 +1,9 @@
 //! Bindery: a carrier-edge SIP registrar.
 
 pub mod auth;
+pub mod config;
 pub mod flow;
+pub mod location;
 pub mod net;
 pub mod registrar;
 pub mod sip;

@@ -216,14 +216,17 @@ impl Authenticator {
         request_uri: &[u8],
         lookup: impl FnOnce(&[u8]) -> Option<Secret>,
     ) -> Verdict<'a> {
-        let mut buffer = [0; MAX_USERNAME];
-        // A hashed name is no name of ours; the parser lets no name through that doesn't fit.
-        let username = if claim.credentials.userhash {
+        let username = claim.username();
+        let secret = if claim.credentials.userhash {
+            // A hashed name is no name of ours.
             None
+        } else if username.has_escapes {
+            // The parser lets no name through that doesn't fit.
+            username.unescape_into(&mut [0; MAX_USERNAME]).and_then(lookup)
         } else {
-            claim.username().unescape_into(&mut buffer)
+            lookup(username.raw)
         };
-        self.judge(claim, method, request_uri, username.and_then(lookup))
+        self.judge(claim, method, request_uri, secret)
     }
 }
 

@@ -56,7 +56,7 @@ impl<'a> Authorization<'a> {
         let mut cursor = Cursor { rest: value };
         cursor.skip_lws();
         let scheme = cursor.token()?;
-        if !cursor.rest.first().is_none_or(|&octet| is_lws(octet)) {
+        if !cursor.rest.first().is_none_or(|&octet| is(octet, LWS)) {
             return Err(AuthorizationError::Syntax);
         }
         if !scheme.eq_ignore_ascii_case(b"Digest") {
@@ -150,19 +150,6 @@ pub enum Parameter {
 impl Parameter {
     const COUNT: usize = 10;
 
-    const ALL: [Self; Self::COUNT] = [
-        Self::Username,
-        Self::Realm,
-        Self::Nonce,
-        Self::Uri,
-        Self::Response,
-        Self::Algorithm,
-        Self::Qop,
-        Self::Nc,
-        Self::Cnonce,
-        Self::Userhash,
-    ];
-
     const fn name(self) -> &'static str {
         match self {
             Self::Username => "username",
@@ -179,7 +166,17 @@ impl Parameter {
     }
 
     fn from_name(name: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|p| p.name().as_bytes().eq_ignore_ascii_case(name))
+        // By length first: most names then take one comparison, and unknown ones none.
+        let candidates: &[Self] = match name.len() {
+            2 => &[Self::Nc],
+            3 => &[Self::Uri, Self::Qop],
+            5 => &[Self::Realm, Self::Nonce],
+            6 => &[Self::Cnonce],
+            8 => &[Self::Username, Self::Response, Self::Userhash],
+            9 => &[Self::Algorithm],
+            _ => &[],
+        };
+        candidates.iter().copied().find(|p| p.name().as_bytes().eq_ignore_ascii_case(name))
     }
 }
 
@@ -240,18 +237,22 @@ impl<'a> Cursor<'a> {
     /// The next `name=value` and the commas around it. Empty list elements are skipped, as
     /// RFC 7230 §7 asks of recipients.
     fn parameter(&mut self) -> Result<Option<(&'a [u8], Quoted<'a>)>, AuthorizationError> {
-        while let [b',', ..] | [b' ' | b'\t' | b'\r' | b'\n', ..] = self.rest {
-            self.advance(1);
-        }
+        self.take_while(LWS | COMMA);
         if self.rest.is_empty() {
             return Ok(None);
         }
         let name = self.token()?;
         self.skip_lws();
-        let [b'=', ..] = self.rest else { return Err(AuthorizationError::Syntax) };
-        self.advance(1);
+        let [b'=', after_equal @ ..] = self.rest else { return Err(AuthorizationError::Syntax) };
+        self.rest = after_equal;
         self.skip_lws();
-        let value = if let [b'"', ..] = self.rest { self.quoted()? } else { self.bare()? };
+        let value = match self.rest {
+            [b'"', opened @ ..] => {
+                self.rest = opened;
+                self.quoted()?
+            }
+            _ => Quoted { raw: self.take_while(BARE), has_escapes: false },
+        };
         self.skip_lws();
         match self.rest {
             [] | [b',', ..] => Ok(Some((name, value))),
@@ -260,66 +261,93 @@ impl<'a> Cursor<'a> {
     }
 
     fn token(&mut self) -> Result<&'a [u8], AuthorizationError> {
-        let len = self.rest.iter().take_while(|&&octet| is_token(octet)).count();
-        if len == 0 { Err(AuthorizationError::Syntax) } else { Ok(self.advance(len)) }
+        let token = self.take_while(TOKEN);
+        if token.is_empty() { Err(AuthorizationError::Syntax) } else { Ok(token) }
     }
 
-    /// A quoted string (RFC 3261 §25.1). Control characters are refused even where the grammar
-    /// would let them be escaped: no name or URI has them, and logs would.
+    /// The rest of a quoted string (RFC 3261 §25.1). Control characters are refused even where the
+    /// grammar would let them be escaped: no name or URI has them, and logs would.
     fn quoted(&mut self) -> Result<Quoted<'a>, AuthorizationError> {
-        self.advance(1);
-        let mut escaped = false;
+        let opened = self.rest;
         let mut has_escapes = false;
-        for (len, &octet) in self.rest.iter().enumerate() {
-            match octet {
-                0..=8 | 10..=31 | 127 => break,
-                _ if escaped => escaped = false,
-                b'\\' => {
-                    escaped = true;
-                    has_escapes = true;
-                }
-                b'"' => {
-                    let raw = self.advance(len);
-                    self.advance(1);
+        loop {
+            self.take_while(QUOTED);
+            match self.rest {
+                [b'"', closed @ ..] => {
+                    let len = opened.len() - self.rest.len();
+                    self.rest = closed;
+                    let raw = opened.get(..len).unwrap_or_default();
                     return Ok(Quoted { raw, has_escapes });
                 }
-                _ => {}
+                [b'\\', escaped, after @ ..] if is(*escaped, QUOTED | ESCAPED) => {
+                    has_escapes = true;
+                    self.rest = after;
+                }
+                _ => return Err(AuthorizationError::Syntax),
             }
         }
-        Err(AuthorizationError::Syntax)
-    }
-
-    /// A value without quotes: more than a token, since some phones leave the quotes of a URI out.
-    fn bare(&mut self) -> Result<Quoted<'a>, AuthorizationError> {
-        let len = self.rest.iter().take_while(|&&octet| octet != b',' && !is_lws(octet)).count();
-        let raw = self.advance(len);
-        if raw.iter().any(|&octet| octet == b'"' || octet.is_ascii_control()) {
-            return Err(AuthorizationError::Syntax);
-        }
-        Ok(Quoted { raw, has_escapes: false })
     }
 
     fn skip_lws(&mut self) {
-        let len = self.rest.iter().take_while(|&&octet| is_lws(octet)).count();
-        self.advance(len);
+        self.take_while(LWS);
     }
 
-    /// Takes `len` octets, or as many as there are.
-    fn advance(&mut self, len: usize) -> &'a [u8] {
-        let (taken, rest) = self.rest.split_at(len.min(self.rest.len()));
+    /// Takes the octets that are in one of `classes`.
+    fn take_while(&mut self, classes: u8) -> &'a [u8] {
+        let end = self.rest.iter().position(|&octet| !is(octet, classes));
+        let (taken, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
         self.rest = rest;
         taken
     }
 }
 
 /// Linear white space, with the line ends of a folded header (RFC 3261 §25.1 LWS).
-fn is_lws(octet: u8) -> bool {
-    matches!(octet, b' ' | b'\t' | b'\r' | b'\n')
-}
-
+const LWS: u8 = 1;
+/// What stands between parameters.
+const COMMA: u8 = 2;
 /// A character of `token` (RFC 3261 §25.1).
-fn is_token(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&octet)
+const TOKEN: u8 = 4;
+/// What stands for itself between quotes.
+const QUOTED: u8 = 8;
+/// What needs a backslash between quotes.
+const ESCAPED: u8 = 16;
+/// A value without quotes: more than a token, since some phones leave the quotes of a URI out.
+const BARE: u8 = 32;
+
+/// The classes of each octet, looked up rather than compared: a header is read octet by octet.
+const CLASSES: [u8; 256] = {
+    let mut classes = [QUOTED | BARE; 256];
+    let mut octet = 0;
+    while octet < 32 {
+        classes[octet] = 0;
+        octet += 1;
+    }
+    classes[127] = 0;
+    let mut octet = 0_u8;
+    while octet < 128 {
+        if octet.is_ascii_alphanumeric() {
+            classes[octet as usize] |= TOKEN;
+        }
+        octet += 1;
+    }
+    let marks = b"-.!%*_+`'~";
+    let mut at = 0;
+    while at < marks.len() {
+        classes[marks[at] as usize] |= TOKEN;
+        at += 1;
+    }
+    classes[b'\t' as usize] = LWS | QUOTED;
+    classes[b' ' as usize] = LWS | QUOTED;
+    classes[b'\r' as usize] = LWS;
+    classes[b'\n' as usize] = LWS;
+    classes[b',' as usize] = COMMA | QUOTED;
+    classes[b'"' as usize] = ESCAPED;
+    classes[b'\\' as usize] = ESCAPED | BARE;
+    classes
+};
+
+fn is(octet: u8, classes: u8) -> bool {
+    CLASSES[usize::from(octet)] & classes != 0
 }
 
 #[cfg(test)]

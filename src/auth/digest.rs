@@ -96,9 +96,14 @@ impl Response {
             return None;
         }
         let mut octets = [0; 32];
-        for (octet, pair) in octets.iter_mut().zip(text.chunks_exact(2)) {
-            let &[high, low] = pair else { return None };
-            *octet = hex_digit(high)? << 4 | hex_digit(low)?;
+        let mut seen = 0;
+        for (octet, pair) in octets.iter_mut().zip(text.as_chunks::<2>().0) {
+            let [high, low] = pair.map(|digit| HEX[usize::from(digit)]);
+            seen |= high | low;
+            *octet = high << 4 | low & 15;
+        }
+        if seen == NO_DIGIT {
+            return None;
         }
         Some(Self { algorithm, octets })
     }
@@ -156,14 +161,20 @@ fn hex_into<'b>(octets: &[u8], buffer: &'b mut [u8; 64]) -> &'b [u8] {
     &buffer[..len]
 }
 
-fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
+/// What each octet stands for as a hexadecimal digit; [`NO_DIGIT`] if none.
+const HEX: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        digits[b"0123456789abcdef"[digit as usize] as usize] = digit;
+        digits[b"0123456789ABCDEF"[digit as usize] as usize] = digit;
+        digit += 1;
     }
-}
+    digits
+};
+
+/// All bits, so that one such octet shows in the OR of many.
+const NO_DIGIT: u8 = 0xff;
 
 #[cfg(test)]
 mod tests {

@@ -203,25 +203,28 @@ fn to_base64url(octets: [u8; 16]) -> [u8; NONCE_LEN] {
     })
 }
 
-fn from_base64url(text: &[u8; NONCE_LEN]) -> Option<[u8; 16]> {
-    let (last, digits) = text.split_last()?;
-    let mut bits = 0_u128;
-    for &digit in digits {
-        bits = bits << 6 | u128::from(base64url_digit(digit)?);
+/// The digit that each octet stands for; [`NO_DIGIT`] if none.
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < 64 {
+        digits[ALPHABET[digit as usize] as usize] = digit;
+        digit += 1;
     }
-    let last = base64url_digit(*last)?;
-    (last & 15 == 0).then(|| (bits << 2 | u128::from(last >> 4)).to_be_bytes())
-}
+    digits
+};
 
-fn base64url_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'A'..=b'Z' => Some(digit - b'A'),
-        b'a'..=b'z' => Some(digit - b'a' + 26),
-        b'0'..=b'9' => Some(digit - b'0' + 52),
-        b'-' => Some(62),
-        b'_' => Some(63),
-        _ => None,
+const NO_DIGIT: u8 = 0xff;
+
+fn from_base64url(text: &[u8; NONCE_LEN]) -> Option<[u8; 16]> {
+    let digits = text.map(|octet| DIGITS[usize::from(octet)]);
+    let (last, whole) = digits.split_last()?;
+    // Bits that no digit has, and those of the last one that base64url leaves over.
+    if digits.iter().fold(last & 15, |seen, digit| seen | digit & 0xc0) != 0 {
+        return None;
     }
+    let bits = whole.iter().fold(0, |bits: u128, &digit| bits << 6 | u128::from(digit));
+    Some((bits << 2 | u128::from(last >> 4)).to_be_bytes())
 }
 
 #[cfg(test)]

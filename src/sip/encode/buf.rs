@@ -31,12 +31,12 @@ impl<'a> Buf<'a> {
         self.put(itoa::Buffer::new().format(number).as_bytes());
     }
 
-    /// Appends `number` as 16 lower-case hexadecimal digits.
-    pub fn put_hex(&mut self, number: u64) {
+    /// Appends `number` as eight lower-case hexadecimal digits.
+    pub fn put_hex(&mut self, number: u32) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0_u8; 16];
+        let mut text = [0_u8; 8];
         for (i, digit) in text.iter_mut().enumerate() {
-            *digit = DIGITS[(number >> (60 - 4 * i) & 0xf) as usize];
+            *digit = DIGITS[(number >> (28 - 4 * i) & 0xf) as usize];
         }
         self.put(&text);
     }
@@ -52,19 +52,25 @@ impl<'a> Buf<'a> {
     }
 }
 
+impl crate::auth::challenge::Sink for Buf<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        Buf::put(self, bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn fills_to_the_last_octet_and_no_further() {
-        let mut space = [0; 20];
+        let mut space = [0; 12];
         let mut buf = Buf::new(&mut space);
         buf.put(b"ab");
         buf.put_number(7_u32);
         buf.put_hex(0x1f);
-        assert_eq!(buf.written(), b"ab7000000000000001f");
-        assert_eq!(buf.finish(), Some(19));
+        assert_eq!(buf.written(), b"ab70000001f");
+        assert_eq!(buf.finish(), Some(11));
         buf.put(b"xy");
         assert_eq!(buf.finish(), None);
     }

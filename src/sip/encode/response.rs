@@ -46,7 +46,7 @@ impl<'b, 's> Response<'b, 's> {
         status: Status,
         envelope: &Envelope<'_>,
         source: SocketAddr,
-        tag: u64,
+        tag: u32,
     ) -> Self {
         buf.put(b"SIP/2.0 ");
         buf.put_number(status.code);

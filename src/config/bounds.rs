@@ -1,0 +1,72 @@
+//! Default, floor and ceiling of every number in `bindery.conf`, each in one constant.
+
+use std::fmt;
+
+/// What a number may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// What stands if nothing is written.
+    pub default: u32,
+    /// The least that is taken.
+    pub floor: u32,
+    /// The most that is taken.
+    pub ceiling: u32,
+    /// What is counted, as a plural.
+    pub unit: &'static str,
+}
+
+impl fmt::Display for Bounds {
+    /// `seconds from 1 to 86400`, as it stands in errors and in comments of the first `bindery.conf`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {} to {}", self.unit, self.floor, self.ceiling)
+    }
+}
+
+const fn bounds(default: u32, floor: u32, ceiling: u32, unit: &'static str) -> Bounds {
+    Bounds { default, floor, ceiling, unit }
+}
+
+/// A day: no phone stays silent longer, and a lost binding heals within it.
+const DAY: u32 = 86_400;
+
+/// `[general] workers`; zero means one for each CPU. More than 256 sockets share no port well.
+pub const WORKERS: Bounds = bounds(0, 0, 256, "threads");
+/// `[listener NAME] port`; zero takes any free one.
+pub const LISTENER_PORT: Bounds = bounds(5060, 0, 65_535, "a port");
+/// `[listener NAME] buffer`, SO_RCVBUF; zero leaves the kernel's default, less than 4096 is Yate's
+/// floor and refused beyond zero.
+pub const BUFFER: Bounds = bounds(0, 0, 1 << 30, "octets");
+/// `[listener NAME] maxpkt`; RFC 3261 §18.1.1 wants datagrams of the largest size taken.
+pub const MAXPKT: Bounds = bounds(65_535, 524, 65_535, "octets");
+/// `[registrar] expires_min`; RFC 3261 §10.3 step 7 wants an hour's request never refused.
+pub const EXPIRES_MIN: Bounds = bounds(60, 1, 3600, "seconds");
+/// `[registrar] expires_def`.
+pub const EXPIRES_DEF: Bounds = bounds(600, 1, DAY, "seconds");
+/// `[registrar] expires_max`.
+pub const EXPIRES_MAX: Bounds = bounds(3600, 1, 7 * DAY, "seconds");
+/// `[registrar] nat_refresh`; zero sends no `P-NAT-Refresh`.
+pub const NAT_REFRESH: Bounds = bounds(25, 0, 3600, "seconds");
+/// `[registrar] max_contacts`. An answer lists all of them and must fit a datagram.
+pub const MAX_CONTACTS: Bounds = bounds(10, 1, 100, "bindings");
+/// `[registrar] max_bindings`; zero means no bound.
+pub const MAX_BINDINGS: Bounds = bounds(0, 0, u32::MAX, "bindings");
+/// `[auth] nonce_lifetime`. A phone that registers every hour is challenged each time anyway.
+pub const NONCE_LIFETIME: Bounds = bounds(300, 1, DAY, "seconds");
+/// `[persist] snapshot_interval`.
+pub const SNAPSHOT_INTERVAL: Bounds = bounds(60, 1, DAY, "seconds");
+/// `[persist] keep`: older snapshots beside the newest.
+pub const KEEP: Bounds = bounds(2, 0, 100, "snapshots");
+/// `[admin] port`; zero takes any free one.
+pub const ADMIN_PORT: Bounds = bounds(8060, 0, 65_535, "a port");
+/// `[limits] max_headers`.
+pub const LIMIT_HEADERS: Bounds = bounds(128, 16, 1024, "header lines");
+/// `[limits] max_uri`.
+pub const LIMIT_URI: Bounds = bounds(512, 64, 8192, "octets");
+/// `[limits] max_call_id`.
+pub const LIMIT_CALL_ID: Bounds = bounds(255, 32, 1024, "octets");
+/// `[limits] max_contacts`.
+pub const LIMIT_CONTACTS: Bounds = bounds(32, 1, 256, "contacts");
+/// `[limits] max_path`.
+pub const LIMIT_PATH: Bounds = bounds(1024, 64, 8192, "octets");
+/// `[limits] max_contact_params`.
+pub const LIMIT_CONTACT_PARAMS: Bounds = bounds(512, 64, 8192, "octets");

@@ -1,0 +1,122 @@
+//! The configuration folder: Yate's `.conf` files, read with file and line kept for every key.
+//!
+//! [`lines`] knows the grammar of one file, [`conf`] follows includes and conditionals and builds
+//! a tree, and [`resolve`] turns `bindery.conf` into a [`settings::Config`] that is valid by
+//! construction. Nothing here stops at the first mistake: [`Findings`] collects all of them.
+
+pub mod bounds;
+pub mod conf;
+pub mod lines;
+pub mod nearest;
+pub mod replace;
+pub mod resolve;
+pub mod section;
+pub mod settings;
+pub mod values;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where something was written: a file and a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as it was named on the command line or in an include.
+    pub file: Arc<Path>,
+    /// The line, counted from one; zero means the file as a whole.
+    pub line: u32,
+}
+
+impl Place {
+    /// The file as a whole.
+    pub fn of_file(file: impl Into<Arc<Path>>) -> Self {
+        Self { file: file.into(), line: 0 }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line == 0 {
+            write!(f, "{}", self.file.display())
+        } else {
+            write!(f, "{}:{}", self.file.display(), self.line)
+        }
+    }
+}
+
+/// One sentence about one place, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where.
+    pub place: Place,
+    /// What was found there, and what was expected.
+    pub what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// All that was found while reading: errors refuse the configuration, warnings don't.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// What must be mended before the configuration can be used.
+    pub errors: Vec<Fault>,
+    /// What is legal but not what the operator may think.
+    pub warnings: Vec<Fault>,
+}
+
+impl Findings {
+    /// Notes an error.
+    pub fn error(&mut self, place: Place, what: impl Into<String>) {
+        self.errors.push(Fault { place, what: what.into() });
+    }
+
+    /// Notes a warning.
+    pub fn warning(&mut self, place: Place, what: impl Into<String>) {
+        self.warnings.push(Fault { place, what: what.into() });
+    }
+
+    /// `value`, unless an error was found: a configuration is taken whole or not at all.
+    ///
+    /// # Errors
+    /// [`Refused`] with all errors.
+    pub fn finish<T>(self, value: Option<T>) -> Result<Accepted<T>, Refused> {
+        match value {
+            Some(value) if self.errors.is_empty() => {
+                Ok(Accepted { value, warnings: self.warnings })
+            }
+            _ => Err(Refused { errors: self.errors }),
+        }
+    }
+}
+
+/// What was read, with what the operator should hear about it.
+#[derive(Debug)]
+pub struct Accepted<T> {
+    /// What was read.
+    pub value: T,
+    /// See [`Findings::warnings`].
+    pub warnings: Vec<Fault>,
+}
+
+/// A configuration that can't be used; it prints one line for each error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// See [`Findings::errors`].
+    pub errors: Vec<Fault>,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = self.errors.iter();
+        if let Some(first) = lines.next() {
+            write!(f, "{first}")?;
+        }
+        lines.try_for_each(|fault| write!(f, "\n{fault}"))
+    }
+}
+
+impl std::error::Error for Refused {}

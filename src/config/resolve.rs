@@ -1,0 +1,638 @@
+//! From what was written to what runs: `bindery.conf` and the command line become a [`Config`].
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use super::bounds;
+use super::conf::{Conf, Section};
+use super::nearest::hint;
+use super::section::Keys;
+use super::settings::{Admin, Config, Durability, General, Listener, Persist, algorithm_name};
+use super::values::{comma_list, lossy};
+use super::{Findings, Place};
+use crate::auth::policy::Algorithm;
+use crate::flow::Transport;
+use crate::registrar::policy::{CseqOrder, OnLimit};
+use crate::sip::limits::Limits;
+use crate::{auth, registrar};
+
+/// The name of the file in the configuration folder.
+pub const FILE: &str = "bindery.conf";
+
+/// Listeners are numbered by one octet ([`crate::flow::ListenerId`]).
+pub const MAX_LISTENERS: usize = 256;
+
+/// The file in the state folder that holds the admin token, unless `[admin] token_file` names one.
+pub const TOKEN_FILE: &str = "admin.token";
+
+const ALGORITHMS: [Algorithm; 3] = [Algorithm::Md5, Algorithm::Sha256, Algorithm::Sha512_256];
+
+/// Sections of `bindery.conf`, besides `listener NAME`.
+const SECTIONS: [&str; 6] = ["general", "registrar", "auth", "persist", "admin", "limits"];
+
+/// Sections that will have a meaning.
+const LATER_SECTIONS: [&str; 3] = ["cache", "backend", "calls"];
+
+/// Yate's keys of a listener that have no meaning here yet.
+const LATER_LISTENER_KEYS: [&str; 9] = [
+    "default",
+    "ipv6",
+    "backlog",
+    "sslcontext",
+    "thread",
+    "role",
+    "rtp_localip",
+    "nat_address",
+    "udp_force_bind",
+];
+
+/// What the command line says; it goes before the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Overrides {
+    /// Listen here instead of on the listeners of bindery.conf; may be repeated
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Vec<SocketAddr>,
+    /// Serve the admin API here
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub admin: Option<SocketAddr>,
+    /// Worker threads; 0 means one for each CPU
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=256))]
+    pub workers: Option<u16>,
+    /// Where bindings and keys are kept [default: ./state]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+}
+
+/// What defaults depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The host's name: the realm where there is no domain.
+    pub name: String,
+    /// How many CPUs may be used.
+    pub cpus: u16,
+}
+
+impl Host {
+    /// This host.
+    pub fn probe() -> Self {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = name.trim();
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            name: if is_quotable(name) { name } else { "localhost" }.to_owned(),
+            cpus: u16::try_from(cpus).unwrap_or(u16::MAX),
+        }
+    }
+}
+
+/// Reads `bindery.conf` of a folder.
+///
+/// The result is to be used only if `findings` holds no error.
+pub fn read(folder: &Path, overrides: &Overrides, host: &Host, findings: &mut Findings) -> Config {
+    let path = folder.join(FILE);
+    let conf = Conf::read(&path, findings).unwrap_or_else(|| {
+        findings
+            .warning(Place::of_file(&*path), "there is no such file: all settings are defaults");
+        Conf::default()
+    });
+    resolve(&conf, folder, overrides, host, findings)
+}
+
+fn resolve(
+    conf: &Conf,
+    folder: &Path,
+    overrides: &Overrides,
+    host: &Host,
+    findings: &mut Findings,
+) -> Config {
+    let state = overrides.state.clone().unwrap_or_else(|| PathBuf::from("./state"));
+    refuse_sections(conf, findings);
+    let (general, realm) = general(conf, overrides, host, findings);
+    let (auth, secret_file) = auth(conf, folder, realm, findings);
+    Config {
+        general,
+        listeners: listeners(conf, folder, overrides, findings),
+        registrar: registrar(conf, findings),
+        auth,
+        secret_file,
+        persist: persist(conf, findings),
+        admin: admin(conf, folder, &state, overrides, findings),
+        limits: limits(conf, findings),
+        state,
+    }
+}
+
+/// Notes sections nobody knows.
+fn refuse_sections(conf: &Conf, findings: &mut Findings) {
+    for Section { name, place, .. } in conf.sections() {
+        let name = lossy(name);
+        let what = if SECTIONS.contains(&&*name) || listener_name(&name).is_some() {
+            continue;
+        } else if LATER_SECTIONS.contains(&&*name) || name.starts_with("domain ") {
+            format!("not supported yet: section [{name}]")
+        } else if name == "listener" {
+            "a listener needs a name: [listener NAME]".to_owned()
+        } else {
+            format!(
+                "unknown section [{name}]{}",
+                hint(&name, SECTIONS.into_iter().chain(["listener"]))
+            )
+        };
+        findings.error(place.clone(), what);
+    }
+}
+
+fn keys<'c, 'f>(conf: &'c Conf, name: &str, findings: &'f mut Findings) -> Keys<'c, 'f> {
+    Keys::new(name, conf.section(name.as_bytes()), findings)
+}
+
+/// `[general]`, and the realm.
+fn general(
+    conf: &Conf,
+    overrides: &Overrides,
+    host: &Host,
+    findings: &mut Findings,
+) -> (General, Box<str>) {
+    let mut keys = keys(conf, "general", findings);
+    let mut domains: Vec<Box<str>> = Vec::new();
+    let written = keys.text("domains").unwrap_or_default();
+    for domain in comma_list(written).map(str::to_ascii_lowercase) {
+        if !is_domain(&domain) {
+            keys.refuse("domains", &format!("host names or addresses, not {domain}"));
+        } else if !domains.iter().any(|known| **known == *domain) {
+            domains.push(domain.into());
+        }
+    }
+    let realm = match keys.text("realm") {
+        Some(realm) if is_quotable(realm) => realm,
+        Some(_) => {
+            keys.refuse("realm", "text without quotes, backslashes and control characters");
+            ""
+        }
+        None => domains.first().map_or(&*host.name, |domain| domain),
+    };
+    let realm = realm.into();
+    let workers = keys.short("workers", &bounds::WORKERS);
+    let workers = match overrides.workers.unwrap_or(workers) {
+        0 => host.cpus.clamp(1, u16::try_from(bounds::WORKERS.ceiling).unwrap_or(u16::MAX)),
+        workers => workers,
+    };
+    let pin = keys.flag("pin", true);
+    let useragent = keys.text("useragent");
+    if useragent.is_some_and(|text| text.contains(char::is_control)) {
+        keys.refuse("useragent", "text without control characters");
+    }
+    keys.finish();
+    let useragent = useragent.map(Into::into);
+    (General { domains: domains.into(), workers, pin, useragent }, realm)
+}
+
+/// The listeners: those of the command line, else those of the file, else one on the loopback
+/// interface, since nobody said that the world may come in.
+fn listeners(
+    conf: &Conf,
+    folder: &Path,
+    overrides: &Overrides,
+    findings: &mut Findings,
+) -> Box<[Listener]> {
+    let mut listeners = Vec::new();
+    let mut taken: HashMap<SocketAddr, Place> = HashMap::new();
+    for section in conf.sections() {
+        let name = lossy(&section.name);
+        let Some(name) = listener_name(&name) else {
+            continue;
+        };
+        let Some(listener) = listener(name, section, findings) else {
+            continue;
+        };
+        if listener.addr.port() != 0
+            && let Some(first) = taken.insert(listener.addr, section.place.clone())
+        {
+            let what = format!(
+                "[listener {name}] {} is the address of the listener at {first}",
+                listener.addr
+            );
+            findings.error(section.place.clone(), what);
+        }
+        listeners.push(listener);
+    }
+    let place = Place::of_file(folder.join(FILE));
+    if !overrides.listen.is_empty() {
+        let given = overrides.listen.iter().enumerate();
+        listeners = given
+            .map(|(position, addr)| udp_listener(&format!("command-line-{}", position + 1), *addr))
+            .collect();
+    } else if listeners.is_empty() {
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 5060));
+        findings.warning(place.clone(), format!("no [listener NAME]: listening on {addr} only"));
+        listeners.push(udp_listener("loopback", addr));
+    }
+    if listeners.len() > MAX_LISTENERS {
+        findings.error(
+            place,
+            format!("{} listeners: expected at most {MAX_LISTENERS}", listeners.len()),
+        );
+    }
+    listeners.into()
+}
+
+fn listener(name: &str, section: &Section, findings: &mut Findings) -> Option<Listener> {
+    let mut keys = Keys::new(&format!("listener {name}"), Some(section), findings);
+    let types = Transport::ALL.map(|transport| (transport.name(), transport));
+    let transport = keys.word("type", &types).unwrap_or(Transport::Udp);
+    if transport != Transport::Udp {
+        keys.not_yet("type");
+    }
+    let addr = address(&mut keys, Ipv4Addr::UNSPECIFIED.into(), &bounds::LISTENER_PORT);
+    let buffer = keys.number("buffer", &bounds::BUFFER);
+    if (1..4096).contains(&buffer) {
+        keys.refuse("buffer", "0 or octets from 4096");
+    }
+    let maxpkt = keys.short("maxpkt", &bounds::MAXPKT);
+    let enable = keys.flag("enable", true);
+    keys.later(&LATER_LISTENER_KEYS);
+    keys.finish();
+    enable.then(|| Listener {
+        transport,
+        buffer: (buffer > 0).then_some(buffer),
+        maxpkt,
+        ..udp_listener(name, addr)
+    })
+}
+
+fn udp_listener(name: &str, addr: SocketAddr) -> Listener {
+    let maxpkt = u16::try_from(bounds::MAXPKT.default).unwrap_or(u16::MAX);
+    Listener { name: name.into(), transport: Transport::Udp, addr, buffer: None, maxpkt }
+}
+
+/// `addr` and `port`.
+fn address(keys: &mut Keys<'_, '_>, default: IpAddr, port: &bounds::Bounds) -> SocketAddr {
+    let addr = match keys.text("addr") {
+        None => default,
+        Some(text) => {
+            let unbracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+            unbracketed.unwrap_or(text).parse().unwrap_or_else(|_| {
+                keys.refuse("addr", "an IPv4 or IPv6 address");
+                default
+            })
+        }
+    };
+    SocketAddr::new(addr, keys.short("port", port))
+}
+
+fn registrar(conf: &Conf, findings: &mut Findings) -> registrar::policy::Policy {
+    let mut keys = keys(conf, "registrar", findings);
+    let policy = registrar::policy::Policy {
+        expires_min: keys.seconds("expires_min", &bounds::EXPIRES_MIN),
+        expires_def: keys.seconds("expires_def", &bounds::EXPIRES_DEF),
+        expires_max: keys.seconds("expires_max", &bounds::EXPIRES_MAX),
+        max_contacts: keys.short("max_contacts", &bounds::MAX_CONTACTS),
+        on_limit: keys
+            .word(
+                "on_limit",
+                &[("reject", OnLimit::Reject), ("evict_oldest", OnLimit::EvictOldest)],
+            )
+            .unwrap_or(OnLimit::Reject),
+        cseq: keys
+            .word("cseq", &[("strict", CseqOrder::Strict), ("lenient", CseqOrder::Lenient)])
+            .unwrap_or(CseqOrder::Strict),
+        nat_refresh: keys.seconds("nat_refresh", &bounds::NAT_REFRESH),
+        auth_required: keys.flag("auth_required", true),
+        max_bindings: keys.number("max_bindings", &bounds::MAX_BINDINGS).into(),
+    };
+    let (least, usual, most) = (policy.expires_min, policy.expires_def, policy.expires_max);
+    for (low, below, high, above) in
+        [("expires_min", least, "expires_def", usual), ("expires_def", usual, "expires_max", most)]
+    {
+        if below <= above {
+            continue;
+        }
+        // Told at the key that somebody wrote; the other may be a default.
+        if keys.is_written(low) {
+            keys.refuse(low, &format!("at most {high} ({})", above.0));
+        } else {
+            keys.refuse(high, &format!("at least {low} ({})", below.0));
+        }
+    }
+    keys.finish();
+    policy
+}
+
+/// `[auth]`: the policy and `secret_file`.
+fn auth(
+    conf: &Conf,
+    folder: &Path,
+    realm: Box<str>,
+    findings: &mut Findings,
+) -> (auth::policy::Policy, Option<PathBuf>) {
+    let mut keys = keys(conf, "auth", findings);
+    let mut algorithms = Vec::new();
+    let written = keys.text("algorithms").unwrap_or("SHA-256,MD5");
+    for name in comma_list(written) {
+        let found =
+            ALGORITHMS.into_iter().find(|known| algorithm_name(*known).eq_ignore_ascii_case(name));
+        match found {
+            Some(algorithm) if !algorithms.contains(&algorithm) => algorithms.push(algorithm),
+            Some(_) => keys.refuse("algorithms", "each algorithm once"),
+            None => keys.refuse("algorithms", "a comma list of SHA-512-256, SHA-256 and MD5"),
+        }
+    }
+    if comma_list(written).next().is_none() {
+        keys.refuse("algorithms", "at least one of SHA-512-256, SHA-256 and MD5");
+    }
+    let policy = auth::policy::Policy {
+        realm,
+        algorithms: algorithms.into(),
+        nonce_lifetime: keys.seconds("nonce_lifetime", &bounds::NONCE_LIFETIME),
+        qop_auth: keys.word("qop", &[("auth", true), ("none", false)]).unwrap_or(true),
+    };
+    let secret_file = keys.text("secret_file").map(|path| folder.join(path));
+    keys.finish();
+    (policy, secret_file)
+}
+
+fn persist(conf: &Conf, findings: &mut Findings) -> Persist {
+    let mut keys = keys(conf, "persist", findings);
+    let known = [("snapshot", true), ("journal", false), ("sync", false)];
+    if keys.word("durability", &known) == Some(false) {
+        keys.not_yet("durability");
+    }
+    let persist = Persist {
+        durability: Durability::Snapshot,
+        snapshot_interval: keys.seconds("snapshot_interval", &bounds::SNAPSHOT_INTERVAL),
+        keep: keys.short("keep", &bounds::KEEP),
+    };
+    keys.later(&["on_disk_error"]);
+    keys.finish();
+    persist
+}
+
+fn admin(
+    conf: &Conf,
+    folder: &Path,
+    state: &Path,
+    overrides: &Overrides,
+    findings: &mut Findings,
+) -> Option<Admin> {
+    let mut keys = keys(conf, "admin", findings);
+    let enable = keys.flag("enable", true) || overrides.admin.is_some();
+    let written = address(&mut keys, Ipv4Addr::LOCALHOST.into(), &bounds::ADMIN_PORT);
+    let token_file = keys.text("token_file").map(|path| folder.join(path));
+    keys.finish();
+    enable.then(|| Admin {
+        addr: overrides.admin.unwrap_or(written),
+        token_file: token_file.unwrap_or_else(|| state.join(TOKEN_FILE)),
+    })
+}
+
+fn limits(conf: &Conf, findings: &mut Findings) -> Limits {
+    let mut keys = keys(conf, "limits", findings);
+    let limits = Limits {
+        max_headers: keys.short("max_headers", &bounds::LIMIT_HEADERS),
+        max_uri: keys.short("max_uri", &bounds::LIMIT_URI),
+        max_call_id: keys.short("max_call_id", &bounds::LIMIT_CALL_ID),
+        max_contacts: keys.short("max_contacts", &bounds::LIMIT_CONTACTS),
+        max_path: keys.short("max_path", &bounds::LIMIT_PATH),
+        max_contact_params: keys.short("max_contact_params", &bounds::LIMIT_CONTACT_PARAMS),
+    };
+    keys.finish();
+    limits
+}
+
+/// The NAME of `listener NAME`.
+fn listener_name(section: &str) -> Option<&str> {
+    let name = section.strip_prefix("listener")?;
+    let trimmed = name.trim_start_matches([' ', '\t']);
+    (trimmed.len() < name.len() && !trimmed.is_empty()).then_some(trimmed)
+}
+
+/// Whether `text` can be a domain of ours: the characters of host names, addresses and IPv6
+/// references (RFC 3261 §25.1 `host`), and the `_` that some networks use.
+fn is_domain(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok()
+        || text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .is_some_and(|text| text.parse::<IpAddr>().is_ok())
+        || text.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._".contains(&octet))
+}
+
+/// Whether `text` can stand between quotes as it is: H(A1) covers the realm without escapes, and
+/// not every client takes escapes away first.
+fn is_quotable(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|c: char| c.is_control() || matches!(c, '"' | '\\'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Host {
+        Host { name: "box".into(), cpus: 4 }
+    }
+
+    fn read_text(text: &str, overrides: &Overrides) -> (Config, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE), text).unwrap();
+        let mut findings = Findings::default();
+        let config = read(folder.path(), overrides, &host(), &mut findings);
+        let prefix = format!("{}/", folder.path().display());
+        let faults = findings.errors.iter().chain(&findings.warnings);
+        (config, faults.map(|fault| fault.to_string().replace(&prefix, "")).collect())
+    }
+
+    fn accepted(text: &str) -> Config {
+        let (config, findings) = read_text(text, &Overrides::default());
+        assert_eq!(findings, [""; 0], "{text}");
+        config
+    }
+
+    const LISTENER: &str = "[listener office]\naddr=192.0.2.1\n";
+
+    #[test]
+    fn nothing_written_is_all_defaults() {
+        let config = accepted(LISTENER);
+        assert_eq!(config.registrar, registrar::policy::Policy::default());
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(&*config.auth.realm, "box");
+        assert_eq!(*config.auth.algorithms, [Algorithm::Sha256, Algorithm::Md5]);
+        assert_eq!(config.general.workers, 4);
+        assert_eq!(config.listeners[0].addr, "192.0.2.1:5060".parse().unwrap());
+        let admin = config.admin.unwrap();
+        assert_eq!(admin.addr, "127.0.0.1:8060".parse().unwrap());
+        assert_eq!(admin.token_file, Path::new("./state/admin.token"));
+    }
+
+    #[test]
+    fn without_a_listener_only_the_loopback_is_served() {
+        let (config, findings) = read_text("[listener a]\nenable=no\n", &Overrides::default());
+        assert_eq!(config.listeners[0].addr, "127.0.0.1:5060".parse().unwrap());
+        assert_eq!(
+            findings,
+            ["bindery.conf: no [listener NAME]: listening on 127.0.0.1:5060 only"]
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_what_runs() {
+        let config = accepted(
+            "[general]\ndomains = Example.COM, example.org,example.com\nworkers=2\npin=no\n\
+             useragent=Bindery\n[listener a]\naddr=::\nport=5080\nbuffer=8192\nmaxpkt=1500\n\
+             [listener b]\naddr=[::1]\n\
+             [registrar]\nexpires_min=0x3c\nauth_required=off\non_limit=evict_oldest\ncseq=lenient\n\
+             max_bindings=1000000\n[auth]\nalgorithms=md5\nqop=none\nnonce_lifetime=600\n\
+             [persist]\ndurability=snapshot\nkeep=0\n[admin]\nenable=no\n[limits]\nmax_uri=1024\n",
+        );
+        assert_eq!(config.general.domains.join(" "), "example.com example.org");
+        assert_eq!(&*config.auth.realm, "example.com");
+        assert_eq!(config.listeners[0].addr, "[::]:5080".parse().unwrap());
+        assert_eq!(config.listeners[0].buffer, Some(8192));
+        assert_eq!(config.listeners[1].addr, "[::1]:5060".parse().unwrap());
+        assert_eq!(config.registrar.on_limit, OnLimit::EvictOldest);
+        assert_eq!(config.registrar.max_bindings, 1_000_000);
+        assert_eq!(*config.auth.algorithms, [Algorithm::Md5]);
+        assert!(!config.auth.qop_auth);
+        assert_eq!(config.admin, None);
+        assert_eq!(config.limits.max_uri, 1024);
+        // What is printed reads back as the same.
+        let (again, findings) = read_text(&config.to_string(), &Overrides::default());
+        assert_eq!(findings, [""; 0]);
+        assert_eq!(again, config);
+    }
+
+    #[test]
+    fn each_mistake_has_its_sentence() {
+        let cases = [
+            (
+                "[registrar]\nexpires_min=abc",
+                "4: [registrar] expires_min=abc: expected seconds from 1 to 3600",
+            ),
+            (
+                "[registrar]\nexpires_max=0",
+                "4: [registrar] expires_max=0: expected seconds from 1 to 604800",
+            ),
+            (
+                "[registrar]\nexpires_min=-1",
+                "4: [registrar] expires_min=-1: expected seconds from 1 to 3600",
+            ),
+            (
+                "[registrar]\nexpire_min=60",
+                "4: [registrar] unknown key expire_min: did you mean expires_min?",
+            ),
+            ("[registrar]\nzzz=60", "4: [registrar] unknown key zzz"),
+            ("[registar]", "3: unknown section [registar]: did you mean registrar?"),
+            (
+                "[registrar]\nexpires_min=900",
+                "4: [registrar] expires_min=900: expected at most expires_def (600)",
+            ),
+            (
+                "[registrar]\nexpires_max=300",
+                "4: [registrar] expires_max=300: expected at least expires_def (600)",
+            ),
+            ("[registrar]\nauth_required=1", "4: [registrar] auth_required=1: expected yes or no"),
+            (
+                "[registrar]\non_limit=evict",
+                "4: [registrar] on_limit=evict: expected reject or evict_oldest",
+            ),
+            (
+                "[registrar]\ncseq=strict\ncseq=lenient",
+                "5: [registrar] cseq is written twice; first at bindery.conf:4",
+            ),
+            (
+                "[auth]\nalgorithms=SHA256",
+                "4: [auth] algorithms=SHA256: expected a comma list of SHA-512-256, SHA-256 and MD5",
+            ),
+            (
+                "[auth]\nalgorithms=MD5,md5",
+                "4: [auth] algorithms=MD5,md5: expected each algorithm once",
+            ),
+            ("[auth]\nqop=auth-int", "4: [auth] qop=auth-int: expected auth or none"),
+            ("[listener]", "3: a listener needs a name: [listener NAME]"),
+            ("[listener b]\ntype=tcp", "4: [listener b] not supported yet: type=tcp"),
+            (
+                "[listener b]\ntype=sctp",
+                "4: [listener b] type=sctp: expected udp or tcp or tls or ws or wss",
+            ),
+            (
+                "[listener b]\nport=70000",
+                "4: [listener b] port=70000: expected a port from 0 to 65535",
+            ),
+            (
+                "[listener b]\naddr=localhost",
+                "4: [listener b] addr=localhost: expected an IPv4 or IPv6 address",
+            ),
+            (
+                "[listener b]\nbuffer=100",
+                "4: [listener b] buffer=100: expected 0 or octets from 4096",
+            ),
+            ("[listener b]\nrole=x", "4: [listener b] not supported yet: role=x"),
+            (
+                "[listener b]\naddr=192.0.2.1",
+                "3: [listener b] 192.0.2.1:5060 is the address of the listener at bindery.conf:1",
+            ),
+            ("[persist]\ndurability=journal", "4: [persist] not supported yet: durability=journal"),
+            (
+                "[persist]\non_disk_error=serve",
+                "4: [persist] not supported yet: on_disk_error=serve",
+            ),
+            ("[domain example.com]", "3: not supported yet: section [domain example.com]"),
+            ("[calls]", "3: not supported yet: section [calls]"),
+            (
+                "[general]\nrealm=my \"realm\"",
+                "4: [general] realm=my \"realm\": expected text without quotes, backslashes and \
+                 control characters",
+            ),
+            (
+                "[general]\ndomains=a b",
+                "4: [general] domains=a b: expected host names or addresses, not a b",
+            ),
+            ("[limits]\nmax_uri=10", "4: [limits] max_uri=10: expected octets from 64 to 8192"),
+            ("[general", "3: `[` without `]`"),
+        ];
+        for (text, expected) in cases {
+            let (_, findings) = read_text(&format!("{LISTENER}{text}\n"), &Overrides::default());
+            assert_eq!(findings, [format!("bindery.conf:{expected}")], "{text}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let (_, findings) = read_text(
+            &format!("{LISTENER}[registrar]\nexpires_min=x\n[admin]\nport=y\nprot=1\n"),
+            &Overrides::default(),
+        );
+        assert_eq!(findings.len(), 3, "{findings:?}");
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_file() {
+        let overrides = Overrides {
+            listen: vec!["127.0.0.1:0".parse().unwrap(), "[::1]:5060".parse().unwrap()],
+            admin: Some("127.0.0.1:0".parse().unwrap()),
+            workers: Some(1),
+            state: Some("/var/lib/bindery".into()),
+        };
+        let (config, findings) = read_text("[admin]\nenable=no\n", &overrides);
+        assert_eq!(findings, [""; 0]);
+        assert_eq!(config.listeners.len(), 2);
+        assert_eq!(config.listeners[0].addr, overrides.listen[0]);
+        assert_eq!(config.general.workers, 1);
+        let admin = config.admin.unwrap();
+        assert_eq!(admin.addr.port(), 0);
+        assert_eq!(admin.token_file, Path::new("/var/lib/bindery/admin.token"));
+    }
+
+    #[test]
+    fn a_missing_file_is_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut findings = Findings::default();
+        read(folder.path(), &Overrides::default(), &host(), &mut findings);
+        assert_eq!(findings.errors, []);
+        assert!(
+            findings.warnings[0]
+                .to_string()
+                .ends_with("bindery.conf: there is no such file: all settings are defaults")
+        );
+    }
+}

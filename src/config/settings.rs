@@ -1,0 +1,178 @@
+//! What the program runs on: `bindery.conf` once resolved, valid by construction.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::auth;
+use crate::flow::Transport;
+use crate::registrar::{self, policy::CseqOrder, policy::OnLimit};
+use crate::sip::limits::Limits;
+use crate::time::DeltaSeconds;
+
+/// All settings. It prints as the `bindery.conf` that would give them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[general]`.
+    pub general: General,
+    /// `[listener NAME]`, in the order of the file; the position is the [`crate::flow::ListenerId`].
+    pub listeners: Box<[Listener]>,
+    /// `[registrar]`.
+    pub registrar: registrar::policy::Policy,
+    /// `[auth]`, with the realm of `[general]`.
+    pub auth: auth::policy::Policy,
+    /// `[auth] secret_file`: the key of the nonces, where several nodes share it. `None` keeps one
+    /// in the state folder.
+    pub secret_file: Option<PathBuf>,
+    /// `[persist]`.
+    pub persist: Persist,
+    /// `[admin]`; `None` with `enable=no`.
+    pub admin: Option<Admin>,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `--state`: where snapshots, the nonce key and the admin token are kept.
+    pub state: PathBuf,
+}
+
+/// `[general]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct General {
+    /// Our domains in lower case. None means one flat namespace: the user part alone is the key
+    /// and any domain is accepted.
+    pub domains: Box<[Box<str>]>,
+    /// How many workers run; at least one.
+    pub workers: u16,
+    /// Whether each worker stays on one CPU.
+    pub pin: bool,
+    /// The value of the `Server` header; `None` sends none.
+    pub useragent: Option<Box<str>>,
+}
+
+/// `[listener NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name, for logs and metrics.
+    pub name: Box<str>,
+    /// The transport; only UDP so far.
+    pub transport: Transport,
+    /// Where it listens. Port zero takes any free one.
+    pub addr: SocketAddr,
+    /// SO_RCVBUF in octets; `None` leaves the kernel's default.
+    pub buffer: Option<u32>,
+    /// Octets of the largest datagram taken.
+    pub maxpkt: u16,
+}
+
+/// `[persist]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persist {
+    /// What a crash may take.
+    pub durability: Durability,
+    /// The time between two snapshots; never zero.
+    pub snapshot_interval: DeltaSeconds,
+    /// How many older snapshots stay beside the newest.
+    pub keep: u16,
+}
+
+/// What a crash may take of the bindings that were acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Those since the last snapshot.
+    Snapshot,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where the admin HTTP server listens. Port zero takes any free one.
+    pub addr: SocketAddr,
+    /// The file with the bearer token.
+    pub token_file: PathBuf,
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let general = &self.general;
+        writeln!(f, "[general]")?;
+        writeln!(f, "realm={}", self.auth.realm)?;
+        writeln!(f, "domains={}", general.domains.join(","))?;
+        writeln!(f, "workers={}", general.workers)?;
+        writeln!(f, "pin={}", yes_no(general.pin))?;
+        writeln!(f, "useragent={}", general.useragent.as_deref().unwrap_or_default())?;
+        for listener in &self.listeners {
+            writeln!(f, "\n[listener {}]", listener.name)?;
+            writeln!(f, "type={}", listener.transport.name())?;
+            write_addr(f, listener.addr)?;
+            writeln!(f, "buffer={}", listener.buffer.unwrap_or(0))?;
+            writeln!(f, "maxpkt={}", listener.maxpkt)?;
+        }
+        let registrar = &self.registrar;
+        writeln!(f, "\n[registrar]")?;
+        writeln!(f, "expires_min={}", registrar.expires_min.0)?;
+        writeln!(f, "expires_def={}", registrar.expires_def.0)?;
+        writeln!(f, "expires_max={}", registrar.expires_max.0)?;
+        writeln!(f, "auth_required={}", yes_no(registrar.auth_required))?;
+        writeln!(f, "nat_refresh={}", registrar.nat_refresh.0)?;
+        writeln!(f, "max_contacts={}", registrar.max_contacts)?;
+        let on_limit = match registrar.on_limit {
+            OnLimit::EvictOldest => "evict_oldest",
+            OnLimit::Reject => "reject",
+        };
+        writeln!(f, "on_limit={on_limit}")?;
+        let cseq = match registrar.cseq {
+            CseqOrder::Lenient => "lenient",
+            CseqOrder::Strict => "strict",
+        };
+        writeln!(f, "cseq={cseq}")?;
+        writeln!(f, "max_bindings={}", registrar.max_bindings)?;
+        writeln!(f, "\n[auth]")?;
+        let algorithms: Vec<&str> =
+            self.auth.algorithms.iter().map(|algorithm| algorithm_name(*algorithm)).collect();
+        writeln!(f, "algorithms={}", algorithms.join(","))?;
+        writeln!(f, "nonce_lifetime={}", self.auth.nonce_lifetime.0)?;
+        writeln!(f, "qop={}", if self.auth.qop_auth { "auth" } else { "none" })?;
+        if let Some(path) = &self.secret_file {
+            writeln!(f, "secret_file={}", path.display())?;
+        }
+        writeln!(f, "\n[persist]")?;
+        let Durability::Snapshot = self.persist.durability;
+        writeln!(f, "durability=snapshot")?;
+        writeln!(f, "snapshot_interval={}", self.persist.snapshot_interval.0)?;
+        writeln!(f, "keep={}", self.persist.keep)?;
+        writeln!(f, "\n[admin]")?;
+        match &self.admin {
+            None => writeln!(f, "enable=no")?,
+            Some(admin) => {
+                write_addr(f, admin.addr)?;
+                writeln!(f, "token_file={}", admin.token_file.display())?;
+            }
+        }
+        let limits = &self.limits;
+        writeln!(f, "\n[limits]")?;
+        writeln!(f, "max_headers={}", limits.max_headers)?;
+        writeln!(f, "max_uri={}", limits.max_uri)?;
+        writeln!(f, "max_call_id={}", limits.max_call_id)?;
+        writeln!(f, "max_contacts={}", limits.max_contacts)?;
+        writeln!(f, "max_path={}", limits.max_path)?;
+        writeln!(f, "max_contact_params={}", limits.max_contact_params)
+    }
+}
+
+/// The algorithm's name as RFC 8760 §2.1 spells it.
+pub fn algorithm_name(algorithm: auth::policy::Algorithm) -> &'static str {
+    use auth::policy::Algorithm;
+    match algorithm {
+        Algorithm::Md5 => "MD5",
+        Algorithm::Sha256 => "SHA-256",
+        Algorithm::Sha512_256 => "SHA-512-256",
+    }
+}
+
+fn write_addr(f: &mut fmt::Formatter<'_>, addr: SocketAddr) -> fmt::Result {
+    let ip: IpAddr = addr.ip();
+    writeln!(f, "addr={ip}\nport={}", addr.port())
+}
+
+fn yes_no(flag: bool) -> &'static str {
+    if flag { "yes" } else { "no" }
+}

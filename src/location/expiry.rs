@@ -1,0 +1,98 @@
+//! When to look at which record: a wheel of seconds for each part of the map.
+//!
+//! A refresh moves a record's deadline but not its place in the wheel: when the second comes, the
+//! record is looked at, and either something has ended or it is put back at the deadline it has by
+//! then. So a phone that refreshes costs the wheel one visit per granted interval, and nothing per
+//! refresh, whatever the size of the table.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Parts of the key space, each with a wheel of its own, so that workers which add bindings at
+/// once seldom meet. A power of two.
+pub(super) const WHEELS: usize = 64;
+
+/// The keys to visit, by second.
+#[derive(Debug, Default)]
+struct Wheel {
+    seconds: BTreeMap<u32, Vec<u64>>,
+}
+
+/// All wheels.
+#[derive(Debug)]
+pub(super) struct Wheels {
+    wheels: Box<[Mutex<Wheel>]>,
+}
+
+impl Wheels {
+    pub(super) fn new() -> Self {
+        Self { wheels: (0..WHEELS).map(|_| Mutex::default()).collect() }
+    }
+
+    /// The wheel of a key. The map takes its shards from the high bits.
+    fn of(&self, key: u64) -> MutexGuard<'_, Wheel> {
+        self.lock(usize::try_from(key % WHEELS as u64).unwrap_or_default())
+    }
+
+    fn lock(&self, wheel: usize) -> MutexGuard<'_, Wheel> {
+        self.wheels[wheel].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has `key` visited at `second`.
+    pub(super) fn schedule(&self, key: u64, second: u32) {
+        self.of(key).seconds.entry(second).or_default().push(key);
+    }
+
+    /// Takes the keys of one wheel whose second is `now` or before; each with its second.
+    pub(super) fn take_due(&self, wheel: usize, now: u32) -> Vec<(u32, Vec<u64>)> {
+        let mut wheel = self.lock(wheel);
+        let mut due = Vec::new();
+        while let Some(first) = wheel.seconds.first_entry()
+            && *first.key() <= now
+        {
+            due.push(first.remove_entry());
+        }
+        due
+    }
+
+    /// The keys of one wheel, each once, in order.
+    pub(super) fn keys(&self, wheel: usize) -> Vec<u64> {
+        let mut keys: Vec<u64> = {
+            let wheel = self.lock(wheel);
+            wheel.seconds.values().flatten().copied().collect()
+        };
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due_keys_are_taken_once() {
+        let wheels = Wheels::new();
+        wheels.schedule(1, 10);
+        wheels.schedule(65, 10);
+        wheels.schedule(1, 12);
+        wheels.schedule(2, 10);
+        assert_eq!(wheels.take_due(1, 9), []);
+        assert_eq!(wheels.take_due(1, 11), [(10, vec![1, 65])]);
+        assert_eq!(wheels.take_due(1, 11), []);
+        assert_eq!(wheels.take_due(1, 12), [(12, vec![1])]);
+        assert_eq!(wheels.keys(2), [2]);
+    }
+
+    #[test]
+    fn keys_are_listed_once() {
+        let wheels = Wheels::new();
+        for (key, second) in [(64, 3), (0, 1), (64, 2)] {
+            wheels.schedule(key, second);
+        }
+        assert_eq!(wheels.keys(0), [0, 64]);
+    }
+}

@@ -1,0 +1,17 @@
+//! The location service: where every phone is (RFC 3261 §10.1).
+//!
+//! A sharded map from canonical AoR to one compact record. Who changes a record gets it under its
+//! shard's lock, in a closure, and the guard never leaves this module, so nobody can hold one
+//! while waiting for anything else. What must not happen under a shard's lock is said at
+//! [`Location::update`].
+//!
+//! Lock order: a map shard, then a wheel; never a map shard while holding another.
+
+mod expiry;
+mod feed;
+mod store;
+
+pub use self::{
+    feed::{Cause, Change, Subscription},
+    store::{Entry, Location, LocationFull},
+};

@@ -1,0 +1,67 @@
+//! What a REGISTER comes to.
+
+use crate::{sip::Status, time::DeltaSeconds};
+
+/// A REGISTER that succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The bindings were asked for; none is touched.
+    Queried,
+    /// The bindings are to be what the workspace holds.
+    Registered(Changes),
+}
+
+/// How many bindings a REGISTER touches, by what happens to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Bound for the first time.
+    pub added: u16,
+    /// Bound again.
+    pub refreshed: u16,
+    /// No longer bound, as asked.
+    pub removed: u16,
+    /// No longer bound, to make room (`on_limit=evict_oldest`).
+    pub evicted: u16,
+}
+
+/// Why a REGISTER fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A text of a contact is longer than a binding can hold.
+    ContactTooLong,
+    /// A contact asks for less than the least that is granted.
+    IntervalTooBrief {
+        /// The least.
+        min: DeltaSeconds,
+    },
+    /// Its CSeq is not higher than that of a binding with the same Call-ID.
+    OutOfOrder,
+    /// The AoR would have more bindings than `max_contacts`.
+    TooManyContacts,
+    /// `Contact: *` without `Expires: 0`.
+    WildcardExpires,
+}
+
+impl Refusal {
+    /// The answer.
+    pub fn status(self) -> Status {
+        match self {
+            Self::ContactTooLong => Status::BAD_REQUEST.because("Too Long Contact"),
+            Self::IntervalTooBrief { .. } => Status::INTERVAL_TOO_BRIEF,
+            Self::OutOfOrder => Status::BAD_REQUEST.because("CSeq Out of Order"),
+            Self::TooManyContacts => Status::SERVICE_UNAVAILABLE.because("Too Many Contacts"),
+            Self::WildcardExpires => Status::BAD_REQUEST.because("Contact * Needs Expires 0"),
+        }
+    }
+
+    /// The value of the `result` label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ContactTooLong => "contact_too_long",
+            Self::IntervalTooBrief { .. } => "interval_too_brief",
+            Self::OutOfOrder => "out_of_order",
+            Self::TooManyContacts => "too_many_contacts",
+            Self::WildcardExpires => "wildcard_expires",
+        }
+    }
+}

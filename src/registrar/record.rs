@@ -1,0 +1,177 @@
+//! All that is known of one AoR, in one compact allocation.
+
+use super::binding::Binding;
+use crate::time::Now;
+
+/// Octets before the AoR.
+const FIXED: usize = 18;
+const SEQUENCE: usize = 0;
+const SCHEDULED: usize = 8;
+const AOR_LEN: usize = 12;
+const NONCES_LEN: usize = 14;
+const BINDINGS: usize = 16;
+
+/// An AoR's record, read where it is stored.
+///
+/// ```text
+/// 0  sequence u64   8 scheduled u32   12 AoR length u16   14 nonce counts length u16
+/// 16 number of bindings u16   18 AoR, nonce counts, bindings
+/// ```
+///
+/// Bindings stand in the order of their last refresh, the latest first. A record without bindings
+/// is kept for a nonce's lifetime, so that a REGISTER captured before the removal can't be
+/// replayed after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AorRecord<'a> {
+    bytes: &'a [u8],
+    aor_len: usize,
+    nonces_len: usize,
+}
+
+impl<'a> AorRecord<'a> {
+    /// A record from octets that [`RecordWriter`] made.
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        let u16_at = |at: usize| {
+            let pair = bytes.get(at..at + 2)?.try_into().ok()?;
+            Some(usize::from(u16::from_le_bytes(pair)))
+        };
+        let record = Self { bytes, aor_len: u16_at(AOR_LEN)?, nonces_len: u16_at(NONCES_LEN)? };
+        (bytes.len() >= FIXED + record.aor_len + record.nonces_len).then_some(record)
+    }
+
+    /// All octets.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The AoR in its canonical form: `user`, or `user@domain`.
+    pub fn aor(&self) -> &'a [u8] {
+        &self.bytes[FIXED..FIXED + self.aor_len]
+    }
+
+    /// The nonce counts, packed.
+    pub fn nonces(&self) -> &'a [u8] {
+        let at = FIXED + self.aor_len;
+        &self.bytes[at..at + self.nonces_len]
+    }
+
+    /// Orders the changes of this AoR; it never goes down.
+    pub fn sequence(&self) -> u64 {
+        u64::from_le_bytes(self.chunk(SEQUENCE))
+    }
+
+    /// The second for which the expiry wheel holds this AoR.
+    pub fn scheduled(&self) -> u32 {
+        u32::from_le_bytes(self.chunk(SCHEDULED))
+    }
+
+    fn chunk<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut chunk = [0; N];
+        chunk.copy_from_slice(&self.bytes[at..at + N]);
+        chunk
+    }
+
+    /// How many bindings are stored, those past their deadline included.
+    pub fn len(&self) -> usize {
+        usize::from(u16::from_le_bytes(self.chunk(BINDINGS)))
+    }
+
+    /// Whether no binding is stored.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All stored bindings, the latest refreshed first.
+    pub fn stored(&self) -> impl Iterator<Item = Binding<'a>> + Clone + use<'a> {
+        let mut rest = &self.bytes[FIXED + self.aor_len + self.nonces_len..];
+        std::iter::from_fn(move || {
+            let (binding, tail) = Binding::decode(rest)?;
+            rest = tail;
+            Some(binding)
+        })
+    }
+
+    /// The bindings that are in force: what is past its deadline is never served.
+    pub fn bindings(&self, now: Now) -> impl Iterator<Item = Binding<'a>> + Clone + use<'a> {
+        self.stored().filter(move |b| !b.deadline.is_past(now))
+    }
+}
+
+/// Writes a record into a buffer that is used again and again.
+#[derive(Debug)]
+pub struct RecordWriter<'b> {
+    out: &'b mut Vec<u8>,
+    bindings: u16,
+}
+
+impl<'b> RecordWriter<'b> {
+    /// Starts a record of `aor` in `out`, which is cleared. `None` if a text is too long.
+    pub fn new(out: &'b mut Vec<u8>, aor: &[u8], nonces: &[u8]) -> Option<Self> {
+        out.clear();
+        out.resize(FIXED, 0);
+        out[AOR_LEN..][..2].copy_from_slice(&u16::try_from(aor.len()).ok()?.to_le_bytes());
+        out[NONCES_LEN..][..2].copy_from_slice(&u16::try_from(nonces.len()).ok()?.to_le_bytes());
+        out.extend_from_slice(aor);
+        out.extend_from_slice(nonces);
+        Some(Self { out, bindings: 0 })
+    }
+
+    /// Appends a binding. `None` if it has a text that is too long, or there are too many.
+    pub fn push(&mut self, binding: &Binding<'_>) -> Option<()> {
+        self.bindings = self.bindings.checked_add(1)?;
+        binding.encode_into(self.out)
+    }
+
+    /// Ends the record: the octets are in the buffer that it was started in.
+    pub fn finish(self) {
+        self.out[BINDINGS..][..2].copy_from_slice(&self.bindings.to_le_bytes());
+    }
+}
+
+/// Sets the sequence of a packed record.
+pub(crate) fn set_sequence(bytes: &mut [u8], sequence: u64) {
+    if let Some(field) = bytes.get_mut(SEQUENCE..SEQUENCE + 8) {
+        field.copy_from_slice(&sequence.to_le_bytes());
+    }
+}
+
+/// Sets the second for which the expiry wheel holds a packed record.
+pub(crate) fn set_scheduled(bytes: &mut [u8], second: u32) {
+    if let Some(field) = bytes.get_mut(SCHEDULED..SCHEDULED + 4) {
+        field.copy_from_slice(&second.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::binding::tests::binding, *};
+
+    #[test]
+    fn round_trip() {
+        let mut bytes = Vec::new();
+        let mut writer = RecordWriter::new(&mut bytes, b"alice@example.com", b"nonces").unwrap();
+        writer.push(&binding(b"sip:a@192.0.2.1")).unwrap();
+        writer.push(&binding(b"sip:a@192.0.2.2")).unwrap();
+        writer.finish();
+        set_sequence(&mut bytes, 1 << 40);
+        set_scheduled(&mut bytes, 77);
+
+        let record = AorRecord::new(&bytes).unwrap();
+        assert_eq!(record.aor(), b"alice@example.com");
+        assert_eq!(record.nonces(), b"nonces");
+        assert_eq!((record.sequence(), record.scheduled(), record.len()), (1 << 40, 77, 2));
+        let uris: Vec<_> = record.stored().map(|b| b.uri).collect();
+        assert_eq!(uris, [b"sip:a@192.0.2.1", b"sip:a@192.0.2.2"]);
+    }
+
+    #[test]
+    fn what_is_past_its_deadline_is_not_served() {
+        let mut bytes = Vec::new();
+        let mut writer = RecordWriter::new(&mut bytes, b"a", b"").unwrap();
+        writer.push(&binding(b"sip:a@192.0.2.1")).unwrap();
+        writer.finish();
+        let record = AorRecord::new(&bytes).unwrap();
+        assert_eq!(record.bindings(Now { millis: 3_599_999, unix: 0 }).count(), 1);
+        assert_eq!(record.bindings(Now { millis: 3_600_000, unix: 0 }).count(), 0);
+    }
+}

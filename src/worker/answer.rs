@@ -1,0 +1,169 @@
+//! The answers a worker writes, each into its slot.
+
+use std::net::SocketAddr;
+
+use super::rules::Rules;
+use crate::{
+    auth::Challenge,
+    registrar::{AorRecord, Refusal},
+    sip::{
+        Envelope, Status,
+        encode::{Buf, Response},
+        header::{Elements, HeaderName, option_tags},
+    },
+    time::{DeltaSeconds, Now},
+};
+
+/// Methods that this server takes, as its Allow header says.
+const ALLOW: &[u8] = b"Allow: REGISTER, OPTIONS\r\n";
+/// Extensions that this server knows (RFC 3327).
+pub(super) const SUPPORTED: [&str; 1] = ["path"];
+const SUPPORTED_HEADER: &[u8] = b"Supported: path\r\n";
+/// Seconds after which a client that was turned away for lack of room may come again: some
+/// bindings will have ended by then.
+const RETRY_AFTER: u32 = 60;
+
+/// What is the same for all answers to one request.
+pub(super) struct Answer<'a> {
+    pub(super) rules: &'a Rules,
+    pub(super) envelope: &'a Envelope<'a>,
+    pub(super) source: SocketAddr,
+    /// The To tag, the same for each retransmission (RFC 3261 §8.2.7).
+    pub(super) tag: u32,
+}
+
+impl Answer<'_> {
+    /// An answer of `status`, with what `headers` adds.
+    pub(super) fn plain(
+        &self,
+        out: &mut [u8],
+        status: Status,
+        headers: impl FnOnce(&mut Buf<'_>),
+    ) -> Option<usize> {
+        let mut buf = Buf::new(out);
+        let mut response =
+            Response::start(&mut buf, status, self.envelope, self.source, self.tag);
+        headers(response.buf());
+        if let Some(server) = &self.rules.server {
+            response.header(b"Server: ", server.as_bytes());
+        }
+        response.finish()
+    }
+
+    /// 401.
+    pub(super) fn challenge(&self, out: &mut [u8], challenge: &Challenge<'_>) -> Option<usize> {
+        self.plain(out, Status::UNAUTHORIZED, |buf| challenge.encode_into(buf))
+    }
+
+    /// 200 to a REGISTER: every binding in force, the one just registered first (RFC 3261 §10.3
+    /// step 8).
+    pub(super) fn bindings(
+        &self,
+        out: &mut [u8],
+        now: Now,
+        date: &[u8],
+        record: Option<&AorRecord<'_>>,
+        path: &[u8],
+        nat_refresh: Option<DeltaSeconds>,
+    ) -> Option<usize> {
+        self.plain(out, Status::OK, |buf| {
+            for binding in record.iter().flat_map(|r| r.bindings(now)) {
+                buf.put(b"Contact: <");
+                buf.put(binding.uri);
+                buf.put(b">");
+                buf.put(binding.params);
+                buf.put(b";expires=");
+                buf.put_number(binding.deadline.remaining(now).0);
+                buf.put(b"\r\n");
+            }
+            if !path.is_empty() {
+                // RFC 3327 §5.3: the client learns which path was stored.
+                buf.put(b"Path: ");
+                buf.put(path);
+                buf.put(b"\r\n");
+                buf.put(SUPPORTED_HEADER);
+            }
+            if let Some(seconds) = nat_refresh {
+                buf.put(b"P-NAT-Refresh: ");
+                buf.put_number(seconds.0);
+                buf.put(b"\r\n");
+            }
+            buf.put(b"Date: ");
+            buf.put(date);
+            buf.put(b"\r\n");
+        })
+    }
+
+    /// The answer to a REGISTER that breaks a rule of the registrar.
+    pub(super) fn refusal(&self, out: &mut [u8], refusal: Refusal) -> Option<usize> {
+        self.plain(out, refusal.status(), |buf| match refusal {
+            Refusal::IntervalTooBrief { min } => {
+                buf.put(b"Min-Expires: ");
+                buf.put_number(min.0);
+                buf.put(b"\r\n");
+            }
+            Refusal::TooManyContacts => put_retry_after(buf),
+            Refusal::ContactTooLong | Refusal::OutOfOrder | Refusal::WildcardExpires => {}
+        })
+    }
+
+    /// 503 to a client that may come again.
+    pub(super) fn unavailable(&self, out: &mut [u8], phrase: &'static str) -> Option<usize> {
+        self.plain(out, Status::SERVICE_UNAVAILABLE.because(phrase), put_retry_after)
+    }
+
+    /// 200 to OPTIONS (RFC 3261 §11.2).
+    pub(super) fn capabilities(&self, out: &mut [u8]) -> Option<usize> {
+        self.plain(out, Status::OK, |buf| {
+            buf.put(ALLOW);
+            // No body is of use to a registrar.
+            buf.put(b"Accept: \r\n");
+            buf.put(b"Accept-Encoding: identity\r\n");
+            buf.put(b"Accept-Language: en\r\n");
+            buf.put(SUPPORTED_HEADER);
+        })
+    }
+
+    /// 405.
+    pub(super) fn not_allowed(&self, out: &mut [u8]) -> Option<usize> {
+        self.plain(out, Status::METHOD_NOT_ALLOWED, |buf| buf.put(ALLOW))
+    }
+
+    /// 420 with the option tags of `names` that this server does not know (RFC 3261 §8.2.2.3).
+    pub(super) fn bad_extension(&self, out: &mut [u8], name: HeaderName) -> Option<usize> {
+        self.plain(out, Status::BAD_EXTENSION, |buf| {
+            let mut prefix = &b"Unsupported: "[..];
+            for tag in self.envelope.message.all(name).flat_map(option_tags) {
+                if !is_supported(tag) {
+                    buf.put(prefix);
+                    buf.put(tag);
+                    prefix = b", ";
+                }
+            }
+            buf.put(b"\r\n");
+        })
+    }
+
+    /// 415 to a body in a coding that this server does not know (RFC 3261 §8.2.3).
+    pub(super) fn bad_encoding(&self, out: &mut [u8]) -> Option<usize> {
+        self.plain(out, Status::UNSUPPORTED_MEDIA_TYPE, |buf| {
+            buf.put(b"Accept-Encoding: identity\r\n");
+        })
+    }
+}
+
+fn put_retry_after(buf: &mut Buf<'_>) {
+    buf.put(b"Retry-After: ");
+    buf.put_number(RETRY_AFTER);
+    buf.put(b"\r\n");
+}
+
+/// Whether this server knows the extension.
+pub(super) fn is_supported(tag: &[u8]) -> bool {
+    SUPPORTED.iter().any(|known| tag.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+/// Whether each element of a Content-Encoding is `identity`.
+pub(super) fn is_identity(value: &[u8]) -> bool {
+    Elements::new(value).all(|e| e.is_ok_and(|e| e.eq_ignore_ascii_case(b"identity")))
+}
