@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use super::policy::Algorithm;
 
 /// What is known about an account's password.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secret {
     /// The hashes of a password.
     Ha1(Ha1Set),

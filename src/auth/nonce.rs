@@ -6,7 +6,8 @@
 //! |---|---|
 //! | 0–3 | when it was issued, Unix seconds, little-endian |
 //! | 4 | which key made the proof |
-//! | 5–7 | what sets it apart from other nonces of that second |
+//! | 5 | its scope: which of several domains it was issued for |
+//! | 6–7 | what sets it apart from other nonces of that second |
 //! | 8–15 | half of SipHash-2-4-128 over octets 0–7 |
 //!
 //! 22 characters leave 16 for the client's `cnonce` before an MD5 response takes a third block.
@@ -19,6 +20,9 @@
 //!   longer, so a nonce from the future is refused even with a right proof; [`CLOCK_TOLERANCE`] is
 //!   all that a wrong clock on another node can add to the lifetime.
 //! - *Collect many*: they are free and say nothing about the key, which SipHash is made for.
+//! - *Use it for another domain's address of record*: the digest does not cover To, so where one
+//!   username stands for users of several domains, a response captured from one could be replayed
+//!   to the other, whose nonce counts don't know it. [`Nonce::scope`] is there to refuse that.
 //! - *Use one with another realm, address or account*: possible and harmless. The response binds
 //!   realm and account; binding the address would challenge phones anew whenever NAT moves them.
 //! - *Replay a response*: see [`NonceCounts`](super::NonceCounts), which tells nonces apart by time
@@ -85,7 +89,7 @@ impl NonceKeys {
 
     /// Writes a nonce for the second `issued`.
     ///
-    /// `unique` sets the challenges of one second apart, by its low 24 bits. A keyed hash of
+    /// The low octet of `unique` is the scope, the next two set the challenges of one second apart. A keyed hash of
     /// Call-ID, CSeq and branch is best: two phones get two nonces, and a retransmission gets the
     /// one that its first copy got.
     pub fn issue(&self, issued: u32, unique: u32) -> [u8; NONCE_LEN] {
@@ -139,6 +143,12 @@ pub struct Nonce {
 }
 
 impl Nonce {
+    /// What the low octet of `unique` was in [`NonceKeys::issue`].
+    pub fn scope(self) -> u8 {
+        let [_, scope, _, _] = self.tag.to_le_bytes();
+        scope
+    }
+
     /// Whether it may be used at `now`: neither older than `lifetime` nor from the future.
     pub fn is_current(self, now: Now, lifetime: DeltaSeconds) -> bool {
         !is_from_future(self.issued, now) && !is_aged(self.issued, now, lifetime)

@@ -20,6 +20,8 @@ pub struct Changes {
     pub refreshed: u16,
     /// No longer bound, as asked.
     pub removed: u16,
+    /// Found to be past their deadline.
+    pub expired: u16,
     /// No longer bound, to make room (`on_limit=evict_oldest`).
     pub evicted: u16,
 }

@@ -82,6 +82,12 @@ impl Workspace {
     pub fn record_bytes(&self) -> &[u8] {
         &self.record
     }
+
+    /// Takes a record that stays as it is, to be answered from.
+    pub fn keep(&mut self, record: Option<AorRecord<'_>>) {
+        self.record.clear();
+        self.record.extend_from_slice(record.map_or(&[], |r| r.as_bytes()));
+    }
 }
 
 /// Works out what becomes of the bindings of `aor`.
@@ -177,7 +183,9 @@ pub fn register(
         writer.push(&binding).ok_or(Refusal::ContactTooLong)?;
     }
     writer.finish();
-    changes.evicted = u16::try_from(staying.saturating_sub(room)).unwrap_or(u16::MAX);
+    let count = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+    changes.evicted = count(staying.saturating_sub(room));
+    changes.expired = count(stored().filter(|b| b.deadline.is_past(now)).count());
     Ok(match request.wanted {
         Wanted::Bindings => Outcome::Queried,
         _ => Outcome::Registered(changes),

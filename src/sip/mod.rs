@@ -12,7 +12,7 @@ pub mod encode;
 mod error;
 mod grammar;
 pub mod header;
-mod limits;
+pub mod limits;
 mod message;
 mod method;
 mod parser;

@@ -15,7 +15,7 @@ use crate::{
 ///
 /// # Reload
 /// A reload builds new rules and swaps them in whole, or not at all; the next datagram of each
-/// worker goes by them. Only `limits` stays what it was at the start.
+/// worker goes by them.
 #[derive(Debug)]
 pub struct Rules {
     /// The domains we are responsible for.

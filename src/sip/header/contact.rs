@@ -43,6 +43,11 @@ impl<'a> Contact<'a> {
         Ok(contact)
     }
 
+    /// All contacts of these values, which [`Contacts::survey`] has found to be well-formed.
+    pub fn all(values: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = Self> {
+        values.flat_map(Elements::new).filter_map(|e| Self::parse(e.ok()?).ok())
+    }
+
     /// The parameters that are kept with a binding and come back byte for byte: all but `expires`.
     pub fn kept_params(self) -> impl Iterator<Item = Param<'a>> {
         self.params.map_while(Result::ok).filter(|p| !p.is("expires"))
@@ -64,16 +69,19 @@ pub enum Contacts {
 }
 
 impl Contacts {
-    /// Reads all Contact values of a message. A `*` beside another contact is malformed
-    /// (RFC 3261 §10.3 step 6).
-    pub fn survey<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Self, BadValue> {
+    /// Reads all Contact values of a message, and has `check` judge each contact. A `*` beside
+    /// another contact is malformed (RFC 3261 §10.3 step 6).
+    pub fn survey<'a, E: From<BadValue>>(
+        values: impl Iterator<Item = &'a [u8]>,
+        mut check: impl FnMut(&Contact<'a>) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let (mut count, mut all) = (0, false);
         for value in values {
             for element in Elements::new(value) {
                 let element = element?;
                 all |= trim(element) == b"*";
                 if !all {
-                    Contact::parse(element)?;
+                    check(&Contact::parse(element)?)?;
                 }
                 count += 1;
             }
@@ -81,7 +89,7 @@ impl Contacts {
         match (count, all) {
             (0, _) => Ok(Self::None),
             (1, true) => Ok(Self::All),
-            (_, true) => Err(BadValue),
+            (_, true) => Err(BadValue.into()),
             (count, false) => Ok(Self::List { count }),
         }
     }
@@ -159,7 +167,9 @@ mod tests {
 
     #[test]
     fn surveys() {
-        let survey = |values: &[&'static [u8]]| Contacts::survey(values.iter().copied());
+        let survey = |values: &[&'static [u8]]| {
+            Contacts::survey(values.iter().copied(), |_| Ok::<_, BadValue>(()))
+        };
         assert_eq!(survey(&[]), Ok(Contacts::None));
         assert_eq!(survey(&[b" * "]), Ok(Contacts::All));
         assert_eq!(survey(&[b"<sip:a@b>, <sip:c@d>", b"sip:e@f"]), Ok(Contacts::List { count: 3 }));

@@ -1,0 +1,54 @@
+//! The whole table as one text file, and its older generations.
+//!
+//! [`Generations::begin`] gives a [`Writer`] that streams sections to a temporary file and
+//! publishes it whole. At a start [`Generations::newest`] finds the newest usable file and sets
+//! damaged ones aside. [`read`] reads one file, ours or one that Yate saved.
+
+mod generations;
+mod reader;
+mod text;
+mod writer;
+
+pub use generations::{Generations, Newest, SetAside};
+pub use reader::{Pairs, Section, Verified, read, verify};
+pub use text::VERSION;
+pub use writer::Writer;
+
+/// What a snapshot says of itself, given by whoever takes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct General {
+    /// Every change up to this sequence number is covered; later ones may be.
+    pub sequence: u64,
+    /// When the snapshot was begun, in Unix seconds.
+    pub written: u64,
+}
+
+/// Who wrote a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This program: whole, or it would have been refused.
+    Bindery {
+        /// The format version.
+        version: u32,
+        /// What the head says.
+        general: General,
+    },
+    /// Yate's `regfile` module: there is no telling how whole it is.
+    Yate,
+}
+
+/// What was written or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Who wrote it.
+    pub origin: Origin,
+    /// Sections, `[general]` not counted.
+    pub sections: u64,
+    /// Bindings, as counted by the writer's caller; in Yate's file each section is one.
+    pub bindings: u64,
+    /// Sections of Yate's file left out: the last one if it was cut short, and those with no
+    /// usable name. Always 0 for ours.
+    pub dropped: u64,
+    /// Length of the file.
+    pub bytes: u64,
+}

@@ -1,0 +1,148 @@
+//! Writes one snapshot: streamed to a temporary, synced, then published by a rename.
+
+use crc32fast::Hasher;
+
+use super::text::{self, VERSION};
+use super::{General, Generations, Origin, Summary};
+use crate::error::{StorageError, WriteError};
+use crate::storage::Output;
+
+/// Bytes gathered before they go to the storage: large enough that system calls cost nothing
+/// beside formatting, small enough to stay in a core's cache.
+const BUFFER: usize = 256 << 10;
+
+/// A snapshot being written, made by [`Generations::begin`].
+///
+/// Memory is bounded by one buffer and one section. Dropped before [`Writer::finish`], it takes
+/// its temporary away, and what was published before stays as it was.
+pub struct Writer<'a> {
+    generations: &'a Generations,
+    /// `None` once published, or when there is nothing to take away.
+    file: Option<Box<dyn Output>>,
+    temporary: String,
+    buffer: Vec<u8>,
+    general: General,
+    /// Checksum and length of what follows the head, as far as written.
+    body: Hasher,
+    bytes: u64,
+    sections: u64,
+    bindings: u64,
+    failed: bool,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(
+        generations: &'a Generations,
+        temporary: String,
+        file: Box<dyn Output>,
+        general: General,
+    ) -> Result<Self, StorageError> {
+        let mut writer = Self {
+            generations,
+            file: Some(file),
+            temporary,
+            buffer: Vec::with_capacity(BUFFER),
+            general,
+            body: Hasher::new(),
+            bytes: 0,
+            sections: 0,
+            bindings: 0,
+            failed: false,
+        };
+        let head = text::encode_head(general, 0, 0);
+        writer.bytes = head.len() as u64;
+        writer.with_file("write", |file| file.append(&head))?;
+        Ok(writer)
+    }
+
+    /// Adds a section of `key=value` lines, which stands for `bindings` bindings.
+    ///
+    /// Name and values may be any bytes and come back as they are. Names are not checked for
+    /// being there already: a reader gets both sections.
+    pub fn section<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &mut self,
+        name: &[u8],
+        bindings: u64,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<(), WriteError> {
+        if self.failed {
+            return Err(WriteError::Abandoned);
+        }
+        let start = self.buffer.len();
+        text::encode_name(&mut self.buffer, name);
+        for (key, value) in pairs {
+            let key = key.as_ref();
+            if !text::is_key(key) {
+                self.buffer.truncate(start);
+                return Err(WriteError::Key(String::from_utf8_lossy(key).into_owned()));
+            }
+            text::encode_pair(&mut self.buffer, key, value.as_ref());
+        }
+        self.sections += 1;
+        self.bindings += bindings;
+        if self.buffer.len() >= BUFFER { Ok(self.flush()?) } else { Ok(()) }
+    }
+
+    /// Publishes the snapshot: when this returns, it is on the medium under its name.
+    ///
+    /// After an error either this snapshot or the one before it is what a start finds; never
+    /// count on this one.
+    pub fn finish(mut self) -> Result<Summary, WriteError> {
+        if self.failed {
+            return Err(WriteError::Abandoned);
+        }
+        // A blank line before the last one, as before every section.
+        self.buffer.push(b'\n');
+        self.flush()?;
+        let head = text::encode_head(self.general, self.sections, self.bindings);
+        let mut crc = Hasher::new();
+        crc.update(&head);
+        crc.combine(&self.body);
+        let last = text::encode_checksum(crc.finalize());
+        self.bytes += last.len() as u64;
+        self.with_file("write", |file| file.append(&last))?;
+        self.with_file("write", |file| file.patch(0, &head))?;
+        self.with_file("sync", |file| file.sync())?;
+        self.generations.publish(&self.temporary)?;
+        // The name is given: from here on there is no temporary to take away.
+        self.file = None;
+        self.generations.settle()?;
+        Ok(Summary {
+            origin: Origin::Bindery { version: VERSION, general: self.general },
+            sections: self.sections,
+            bindings: self.bindings,
+            dropped: 0,
+            bytes: self.bytes,
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), StorageError> {
+        self.body.update(&self.buffer);
+        self.bytes += self.buffer.len() as u64;
+        let buffer = std::mem::take(&mut self.buffer);
+        self.with_file("write", |file| file.append(&buffer))?;
+        self.buffer = buffer;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn with_file(
+        &mut self,
+        action: &'static str,
+        act: impl FnOnce(&mut dyn Output) -> std::io::Result<()>,
+    ) -> Result<(), StorageError> {
+        let Some(file) = self.file.as_mut() else { return Ok(()) };
+        let done = act(file.as_mut()).map_err(StorageError::of(action, &self.temporary));
+        self.failed |= done.is_err();
+        done
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // If this fails too, the next begin takes it away.
+            let _ = self.generations.storage().remove(&self.temporary);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The data plane: threads that answer datagrams, each on a CPU of its own.
+//!
+//! [`Pipeline`] is one datagram's way through every layer and has no socket; [`Worker`] is the
+//! loop around it.
+
+mod answer;
+pub mod counters;
+mod pipeline;
+mod refusals;
+mod rules;
+mod turn;
+
+pub use self::{
+    counters::{AllCounters, Counters, DropReason},
+    pipeline::{Arrived, Handled, Pipeline},
+    rules::{Rules, SharedRules},
+    turn::{Listening, Worker},
+};
