@@ -1,6 +1,7 @@
 //! Bindery: a carrier-edge SIP registrar.
 
 pub mod auth;
+pub mod backend;
 pub mod config;
 pub mod flow;
 pub mod location;

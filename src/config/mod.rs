@@ -6,12 +6,15 @@
 
 pub mod bounds;
 pub mod conf;
+pub mod edit;
+pub mod first_start;
 pub mod lines;
 pub mod nearest;
 pub mod replace;
 pub mod resolve;
 pub mod section;
 pub mod settings;
+pub mod store;
 pub mod values;
 
 use std::fmt;
@@ -59,7 +62,13 @@ impl fmt::Display for Fault {
     }
 }
 
+/// How many errors and how many warnings are kept: more than anybody reads, and few enough for a
+/// file that is no text at all.
+pub const MAX_FAULTS: usize = 1000;
+
 /// All that was found while reading: errors refuse the configuration, warnings don't.
+///
+/// Of each, the first [`MAX_FAULTS`] are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// What must be mended before the configuration can be used.
@@ -71,24 +80,35 @@ pub struct Findings {
 impl Findings {
     /// Notes an error.
     pub fn error(&mut self, place: Place, what: impl Into<String>) {
-        self.errors.push(Fault { place, what: what.into() });
+        if self.errors.len() < MAX_FAULTS {
+            self.errors.push(Fault { place, what: what.into() });
+        }
     }
 
     /// Notes a warning.
     pub fn warning(&mut self, place: Place, what: impl Into<String>) {
-        self.warnings.push(Fault { place, what: what.into() });
+        if self.warnings.len() < MAX_FAULTS {
+            self.warnings.push(Fault { place, what: what.into() });
+        }
+    }
+
+    /// Adds what was found elsewhere.
+    pub fn append(&mut self, other: Self) {
+        self.errors.extend(other.errors);
+        self.errors.truncate(MAX_FAULTS);
+        self.warnings.extend(other.warnings);
+        self.warnings.truncate(MAX_FAULTS);
     }
 
     /// `value`, unless an error was found: a configuration is taken whole or not at all.
     ///
     /// # Errors
     /// [`Refused`] with all errors.
-    pub fn finish<T>(self, value: Option<T>) -> Result<Accepted<T>, Refused> {
-        match value {
-            Some(value) if self.errors.is_empty() => {
-                Ok(Accepted { value, warnings: self.warnings })
-            }
-            _ => Err(Refused { errors: self.errors }),
+    pub fn finish<T>(self, value: T) -> Result<Accepted<T>, Refused> {
+        if self.errors.is_empty() {
+            Ok(Accepted { value, warnings: self.warnings })
+        } else {
+            Err(Refused { errors: self.errors, warnings: self.warnings })
         }
     }
 }
@@ -107,6 +127,8 @@ pub struct Accepted<T> {
 pub struct Refused {
     /// See [`Findings::errors`].
     pub errors: Vec<Fault>,
+    /// See [`Findings::warnings`].
+    pub warnings: Vec<Fault>,
 }
 
 impl fmt::Display for Refused {

@@ -8,13 +8,13 @@ use super::bounds;
 use super::conf::{Conf, Section};
 use super::nearest::hint;
 use super::section::Keys;
-use super::settings::{Admin, Config, Durability, General, Listener, Persist, algorithm_name};
+use super::settings::{Admin, Config, Durability, General, Listener, Persist};
 use super::values::{comma_list, lossy};
 use super::{Findings, Place};
 use crate::auth::policy::Algorithm;
 use crate::flow::Transport;
 use crate::registrar::policy::{CseqOrder, OnLimit};
-use crate::sip::limits::Limits;
+use crate::sip::Limits;
 use crate::{auth, registrar};
 
 /// The name of the file in the configuration folder.
@@ -25,8 +25,6 @@ pub const MAX_LISTENERS: usize = 256;
 
 /// The file in the state folder that holds the admin token, unless `[admin] token_file` names one.
 pub const TOKEN_FILE: &str = "admin.token";
-
-const ALGORITHMS: [Algorithm; 3] = [Algorithm::Md5, Algorithm::Sha256, Algorithm::Sha512_256];
 
 /// Sections of `bindery.conf`, besides `listener NAME`.
 const SECTIONS: [&str; 6] = ["general", "registrar", "auth", "persist", "admin", "limits"];
@@ -330,9 +328,7 @@ fn auth(
     let mut algorithms = Vec::new();
     let written = keys.text("algorithms").unwrap_or("SHA-256,MD5");
     for name in comma_list(written) {
-        let found =
-            ALGORITHMS.into_iter().find(|known| algorithm_name(*known).eq_ignore_ascii_case(name));
-        match found {
+        match Algorithm::from_token(name.as_bytes()) {
             Some(algorithm) if !algorithms.contains(&algorithm) => algorithms.push(algorithm),
             Some(_) => keys.refuse("algorithms", "each algorithm once"),
             None => keys.refuse("algorithms", "a comma list of SHA-512-256, SHA-256 and MD5"),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::auth;
 use crate::flow::Transport;
 use crate::registrar::{self, policy::CseqOrder, policy::OnLimit};
-use crate::sip::limits::Limits;
+use crate::sip::Limits;
 use crate::time::DeltaSeconds;
 
 /// All settings. It prints as the `bindery.conf` that would give them.
@@ -127,7 +127,7 @@ impl fmt::Display for Config {
         writeln!(f, "max_bindings={}", registrar.max_bindings)?;
         writeln!(f, "\n[auth]")?;
         let algorithms: Vec<&str> =
-            self.auth.algorithms.iter().map(|algorithm| algorithm_name(*algorithm)).collect();
+            self.auth.algorithms.iter().map(|algorithm| algorithm.token()).collect();
         writeln!(f, "algorithms={}", algorithms.join(","))?;
         writeln!(f, "nonce_lifetime={}", self.auth.nonce_lifetime.0)?;
         writeln!(f, "qop={}", if self.auth.qop_auth { "auth" } else { "none" })?;
@@ -155,16 +155,6 @@ impl fmt::Display for Config {
         writeln!(f, "max_contacts={}", limits.max_contacts)?;
         writeln!(f, "max_path={}", limits.max_path)?;
         writeln!(f, "max_contact_params={}", limits.max_contact_params)
-    }
-}
-
-/// The algorithm's name as RFC 8760 §2.1 spells it.
-pub fn algorithm_name(algorithm: auth::policy::Algorithm) -> &'static str {
-    use auth::policy::Algorithm;
-    match algorithm {
-        Algorithm::Md5 => "MD5",
-        Algorithm::Sha256 => "SHA-256",
-        Algorithm::Sha512_256 => "SHA-512-256",
     }
 }
 

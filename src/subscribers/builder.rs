@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::packed::{Present, pack};
-use super::secret::Ha1Set;
 use super::{Alternative, Entry, MAX_NAME, Param, Span, Stored, Subscribers, split_name};
+use crate::auth::digest::Ha1Set;
 use crate::auth::policy::Algorithm;
 use crate::config::lines::trim;
 use crate::config::values::parse_hex;

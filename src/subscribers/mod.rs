@@ -6,15 +6,15 @@
 
 pub mod builder;
 mod packed;
-pub mod secret;
 mod table;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use packed::Present;
-use secret::Secret;
 use table::NameTable;
+
+use crate::auth::digest::Secret;
 
 /// The longest user or domain part of an account's name, in octets. Longer ones fit no sensible
 /// URI, and one octet then holds the length.
@@ -268,8 +268,9 @@ pub fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::builder::{Builder, Objection};
-    use super::secret::Ha1Set;
+
     use super::*;
+    use crate::auth::digest::Ha1Set;
     use crate::auth::policy::Algorithm;
 
     const BOTH: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Md5];

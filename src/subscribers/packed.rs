@@ -1,6 +1,6 @@
 //! Sets of H(A1) one after the other in a flat array, without room for those not known.
 
-use super::secret::Ha1Set;
+use crate::auth::digest::Ha1Set;
 
 /// Which hashes of a set are kept. They stand in the order MD5, SHA-256, SHA-512-256.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
