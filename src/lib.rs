@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod backend;
 pub mod config;
+pub mod durability;
 pub mod flow;
 pub mod location;
 pub mod net;
