@@ -10,14 +10,15 @@ use std::{
 
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Sender, bounded};
+use mio::Waker;
 
 use super::status::{Check, ListenerStatus};
 use crate::{
     auth::{Authenticator, NonceKeys},
-    backend::regfile,
+    backend::{self, Loaded, regfile},
     config::{
-        Fault, Findings, Refused,
-        resolve::{self, Host, Overrides},
+        Accepted, Refused,
+        resolve::{Host, Overrides},
         settings::Config,
     },
     durability::{Request, Restored, SnapshotStatus, Taken},
@@ -50,6 +51,7 @@ pub struct Node {
     pub(super) source: Source,
     pub(super) keys: NonceKeys,
     pub(super) snapshotter: Mutex<Option<Sender<Request>>>,
+    pub(super) wakers: Box<[Arc<Waker>]>,
     pub(super) stopping: AtomicBool,
     /// One reload at a time.
     pub(super) reloading: Mutex<()>,
@@ -63,22 +65,10 @@ pub(super) struct Source {
     pub(super) host: Host,
 }
 
-/// All that the files say.
-#[derive(Debug)]
-pub(super) struct Loaded {
-    pub(super) config: Config,
-    pub(super) regfile: regfile::Regfile,
-    pub(super) warnings: Vec<Fault>,
-}
-
 impl Source {
     /// Reads every file; nothing is taken unless all of them are valid.
-    pub(super) fn load(&self) -> Result<Loaded, Refused> {
-        let mut findings = Findings::default();
-        let config = resolve::read(&self.folder, &self.overrides, &self.host, &mut findings);
-        let regfile = regfile::read(&self.folder, &config, &mut findings);
-        let accepted = findings.finish(())?;
-        Ok(Loaded { config, regfile, warnings: accepted.warnings })
+    pub(super) fn load(&self) -> Result<Accepted<Loaded>, Refused> {
+        backend::load(&self.folder, &self.overrides, &self.host)
     }
 }
 
@@ -155,7 +145,7 @@ impl Node {
     /// What is wrong with the files; nothing has changed then.
     pub fn reload(&self) -> Result<Reloaded, ReloadError> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let Loaded { config, regfile, warnings } = self.source.load()?;
+        let Accepted { value: Loaded { config, regfile }, warnings } = self.source.load()?;
         let rules = rules(&config, regfile, &self.keys)?;
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         warnings.extend(self.config.load().needs_restart(&config));
@@ -165,12 +155,22 @@ impl Node {
         self.config.store(Arc::new(config));
         let old = self.rules.swap(Arc::new(rules));
         let removed = self.remove_orphans();
+        self.wake_workers();
         retire(old);
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
         tracing::info!(users, removed, "reloaded");
         Ok(Reloaded { users, removed, warnings })
+    }
+
+    /// Has every worker look around: at new rules, or at the order to stop.
+    pub(super) fn wake_workers(&self) {
+        for waker in &self.wakers {
+            if let Err(error) = waker.wake() {
+                tracing::error!(%error, "can't wake a worker");
+            }
+        }
     }
 
     /// Removes the bindings of AoRs that no longer have an account.
@@ -262,10 +262,10 @@ impl Node {
     }
 }
 
-/// Drops old rules here, in this thread, once no worker holds them: freeing a million accounts
-/// takes a worker milliseconds.
+/// Drops old rules in this thread once no worker holds them: a worker that freed a million
+/// accounts would stand still for it.
 fn retire(old: Arc<Rules>) {
-    /// Workers without traffic keep what they have; they are not waited for.
+    /// Workers were woken; one that takes two seconds has worse to worry about.
     const ROUNDS: u32 = 100;
     let (_sender, never) = bounded::<()>(0);
     for _ in 0..ROUNDS {

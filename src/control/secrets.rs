@@ -29,9 +29,8 @@ pub(super) fn nonce_keys(path: &Path) -> io::Result<NonceKeys> {
         }
         Err(error) => return Err(error),
     };
-    let secret = unhex(text.trim()).ok_or_else(|| {
-        io::Error::new(ErrorKind::InvalidData, "expected 64 hexadecimal digits")
-    })?;
+    let secret = unhex(text.trim())
+        .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "expected 64 hexadecimal digits"))?;
     Ok(NonceKeys::from_bytes(&secret))
 }
 

@@ -7,5 +7,5 @@ mod snapshotter;
 
 pub use self::{
     restore::{RestoreError, Restored, restore},
-    snapshotter::{SnapshotStatus, Snapshotter, Taken},
+    snapshotter::{Request, SnapshotStatus, Snapshotter, Taken},
 };
