@@ -9,7 +9,7 @@ use crate::backend::regfile;
 
 /// Where the configuration is looked for when nobody says, in this order. The first is also where
 /// the first start writes it.
-pub const FOLDERS: [&str; 2] = ["./conf", "/etc/bindery"];
+pub const FOLDERS: [&str; 2] = ["conf", "/etc/bindery"];
 
 /// The user of a fresh configuration.
 const USER: &str = "100";
