@@ -156,7 +156,7 @@ fn bindery_conf() -> String {
          ; cseq=strict             or lenient\n\
          \n\
          [auth]\n\
-         ; algorithms=SHA-256,MD5\n\
+         ; algorithms=MD5          or SHA-256, SHA-512-256; a comma list, the preferred first\n\
          ; qop=auth                or none\n\
          ; secret_file=            the nonces' key, where several nodes share it\n",
         &[("nonce_lifetime", bounds::NONCE_LIFETIME)],
