@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(
             folder.list(None),
             format!(
-                "{:32} MD5, SHA-256\n{:32} any password\n{:32} no password: registers where \
+                "{:32} MD5\n{:32} any password\n{:32} no password: registers where \
                  authentication is off\n",
                 "alice", "any", "none@a.org"
             )
