@@ -86,9 +86,11 @@ impl Server {
         Self::launch(folder, &["--config", "conf", "--admin", "127.0.0.1:0"], true)
     }
 
-    /// Stops it by SIGTERM.
+    /// Stops it by SIGTERM, if it still runs.
     pub(crate) fn stop(mut self) -> (ExitStatus, tempfile::TempDir) {
-        self.signal("TERM");
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.signal("TERM");
+        }
         let status = self.wait();
         let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"));
         (status, folder)

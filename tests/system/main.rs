@@ -202,6 +202,25 @@ fn bindings_end_in_their_second_without_being_asked_for() {
 }
 
 #[test]
+fn what_a_snapshot_has_outlives_a_kill() {
+    let conf = format!("{CONF}[persist]\nsnapshot_interval=1\n");
+    let mut server = Server::start(&[("bindery.conf", &conf), ("regfile.conf", USERS)]);
+    let mut phone = Phone::new(server.sip[0], "alice", "secret");
+    assert_eq!(phone.register(3600).code, 200);
+    let snapshot = server.path("state/regfile.snapshot");
+    wait_until("a snapshot", || {
+        fs::read_to_string(&snapshot).is_ok_and(|text| text.contains("[alice]"))
+    });
+    server.signal("KILL");
+    assert!(!server.wait().success());
+    let (_, folder) = server.stop();
+
+    let server = Server::launch(folder, &["--config", "conf", "--admin", "127.0.0.1:0"], true);
+    phone.turn_to(server.sip[0]);
+    assert_eq!(phone.query().headers("Contact").len(), 1);
+}
+
+#[test]
 fn sigterm_ends_it_with_zero_and_no_thread_is_left() {
     let (status, folder) = server().stop();
     assert_eq!(status.code(), Some(0));
