@@ -1,8 +1,12 @@
 //! Bindery: a carrier-edge SIP registrar.
 
+pub mod admin;
 pub mod auth;
 pub mod backend;
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod durability;
 pub mod flow;
 pub mod location;
 pub mod net;
