@@ -146,10 +146,14 @@ pub fn register(
         .checked_sub(work.plan.len())
         .ok_or(Refusal::TooManyContacts)?;
     let staying = stored().enumerate().filter(stays).count();
-    if changes.added > 0 && staying > room && policy.on_limit == OnLimit::Reject {
+    // Two contacts can stand for one binding, by its instance and by its URI: neither is added, and
+    // yet there is one more.
+    let live = stored().filter(|binding| !binding.deadline.is_past(now)).count();
+    let grows = work.plan.len() + staying > live;
+    if grows && staying > room && policy.on_limit == OnLimit::Reject {
         return Err(Refusal::TooManyContacts);
     }
-    if changes.added == 0 {
+    if !grows {
         // A limit that was lowered does not take what is there.
         room = room.max(staying);
     }
