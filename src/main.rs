@@ -1,2 +1,38 @@
 //! The `bindery` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+use bindery::cli::{check, serve, users};
+use clap::{Parser, Subcommand};
+
+/// Workers allocate only when a binding is added or changes its length, but then from all of
+/// them at once, and what one allocates another frees.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// A carrier-edge SIP registrar: keeps track of where every phone is
+#[derive(Debug, Parser)]
+#[command(name = "bindery", version, arg_required_else_help = true)]
+struct Bindery {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Check(check::Check),
+    Users(users::Users),
+}
+
+fn main() -> ExitCode {
+    let result = match Bindery::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Check(args) => check::run(&args),
+        Command::Users(args) => users::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("bindery: {error:#}");
+        ExitCode::FAILURE
+    })
+}

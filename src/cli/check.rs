@@ -66,7 +66,7 @@ fn check(args: &Check, folder: &Path, out: &mut dyn Write) -> anyhow::Result<Exi
     } else if !args.json {
         let users = regfile.subscribers.len();
         let listeners = config.listeners.len();
-        writeln!(out, "{}: good ({users} users, {listeners} listeners)", folder.display())?;
+        writeln!(out, "{}: good (users: {users}, listeners: {listeners})", folder.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -138,7 +138,7 @@ mod tests {
              regfile.conf:3: warning: [general] unknown key x\n"
         );
         let (out, good) = printed("[listener a]\n", "[a]\n", false, false);
-        assert_eq!((out.as_str(), good), ("DIR: good (1 users, 1 listeners)\n", true));
+        assert_eq!((out.as_str(), good), ("DIR: good (users: 1, listeners: 1)\n", true));
     }
 
     #[test]

@@ -92,13 +92,17 @@ pub fn run(args: &Users) -> anyhow::Result<ExitCode> {
     match &args.action {
         Action::Add { user, password } => {
             check_user(user)?;
-            let secret = choose(&folder, user, password, &mut out)?;
-            edit(&folder, user, Change::Add(&secret))?;
+            check_presence(&folder, user, false)?;
+            let chosen = choose(&folder, user, password)?;
+            edit(&folder, user, Change::Add(&chosen.keys))?;
+            chosen.tell(&mut out)?;
         }
         Action::Passwd { user, password } => {
             check_user(user)?;
-            let secret = choose(&folder, user, password, &mut out)?;
-            edit(&folder, user, Change::Passwd(&secret))?;
+            check_presence(&folder, user, true)?;
+            let chosen = choose(&folder, user, password)?;
+            edit(&folder, user, Change::Passwd(&chosen.keys))?;
+            chosen.tell(&mut out)?;
         }
         Action::Remove { user } => {
             check_user(user)?;
@@ -107,6 +111,20 @@ pub fn run(args: &Users) -> anyhow::Result<ExitCode> {
         Action::List { user } => list(&folder, user.as_deref(), &mut out)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A password as it will be kept.
+struct Chosen {
+    keys: Vec<(&'static str, String)>,
+    /// The password, where nobody knows it yet.
+    random: Option<String>,
+}
+
+impl Chosen {
+    /// Prints a random password, once it counts.
+    fn tell(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.random.iter().try_for_each(|password| writeln!(out, "{password}"))
+    }
 }
 
 /// A change to one user. The keys given are all that say how the user authenticates.
@@ -126,13 +144,18 @@ fn check_user(user: &str) -> anyhow::Result<()> {
     objection.map_or(Ok(()), |objection| bail!("{refused}: {objection}"))
 }
 
+/// Whether a user is there or isn't, as a command wants it; asked before a password is typed.
+fn check_presence(folder: &Path, user: &str, wanted: bool) -> anyhow::Result<()> {
+    let path = folder.join(regfile::FILE);
+    match find(&users(&path)?, user.as_bytes()) {
+        Some((place, _)) if !wanted => bail!("there is a user {user} at {place}"),
+        None if wanted => bail!("there is no user {user} in {}", path.display()),
+        _ => Ok(()),
+    }
+}
+
 /// The keys for the password that the arguments choose.
-fn choose(
-    folder: &Path,
-    user: &str,
-    args: &PasswordArgs,
-    out: &mut dyn Write,
-) -> anyhow::Result<Vec<(&'static str, String)>> {
+fn choose(folder: &Path, user: &str, args: &PasswordArgs) -> anyhow::Result<Chosen> {
     // Settings are read first, so that nobody types a password in vain.
     let config = args.ha1.then(|| settings(folder)).transpose()?;
     let password = if args.random {
@@ -144,13 +167,12 @@ fn choose(
     };
     ensure!(!password.is_empty(), "an empty password would let anybody in");
     check_value(password.as_bytes()).context("the password can't be kept in a .conf file")?;
-    if args.random {
-        writeln!(out, "{password}")?;
-    }
-    Ok(match config {
+    let random = args.random.then(|| password.clone());
+    let keys = match config {
         None => vec![("password", password)],
         Some(config) => hashes(user, &password, &config),
-    })
+    };
+    Ok(Chosen { keys, random })
 }
 
 fn hashes(user: &str, password: &str, config: &Config) -> Vec<(&'static str, String)> {
@@ -180,24 +202,17 @@ fn edit(folder: &Path, user: &str, change: Change<'_>) -> anyhow::Result<()> {
     let path = folder.join(regfile::FILE);
     let name = user.as_bytes();
     let replacement = Replacement::begin(&path)?;
-    let before = users(&path)?;
-    let place = find(&before, name);
+    check_presence(folder, user, !matches!(change, Change::Add(_)))?;
     let mut text = Text::new(replacement.read()?);
-    if let Some((place, _)) = &place
+    if let Some((place, _)) = find(&users(&path)?, name)
         && !text.has_section(name)
     {
         bail!("{user} stands at {place}, not in {}: edit it there", path.display());
     }
-    match (change, &place) {
-        (Change::Add(_), Some((place, _))) => bail!("there is a user {user} at {place}"),
-        (Change::Passwd(_) | Change::Remove, None) => {
-            bail!("there is no user {user} in {}", path.display())
-        }
-        (Change::Add(secret), None) => text.add_section(name, &borrowed(secret)),
-        (Change::Passwd(secret), Some(_)) => {
-            text.replace_keys(name, &SECRET_KEYS, &borrowed(secret));
-        }
-        (Change::Remove, Some(_)) => text.remove_section(name),
+    match change {
+        Change::Add(secret) => text.add_section(name, &borrowed(secret)),
+        Change::Passwd(secret) => text.replace_keys(name, &SECRET_KEYS, &borrowed(secret)),
+        Change::Remove => text.remove_section(name),
     }
     replacement.commit(text.as_bytes(), |draft| {
         let after = users(draft)?;
