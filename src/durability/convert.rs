@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::{
+    config::values::to_hex,
     flow::{Flow, ListenerId, Transport},
     registrar::{AorRecord, Binding, RecordWriter, nat},
     sip::{
@@ -37,7 +38,7 @@ pub(super) fn section(
         ("expires".into(), best.deadline.to_unix(now).to_string().into()),
     ];
     if !record.nonces().is_empty() {
-        pairs.push(("nonces".into(), to_hex(record.nonces())));
+        pairs.push(("nonces".into(), to_hex(record.nonces()).into_bytes()));
     }
     let mut bindings = 0;
     for (n, binding) in (1_u64..).zip(record.bindings(now)) {
@@ -215,10 +216,6 @@ const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0
 fn address_of(contact: &[u8]) -> Option<SocketAddr> {
     let uri = SipUri::parse(contact).ok()?;
     Some(SocketAddr::new(uri.host_port.ip()?, uri.host_port.port.unwrap_or(5060)))
-}
-
-fn to_hex(bytes: &[u8]) -> Vec<u8> {
-    bytes.iter().flat_map(|b| format!("{b:02x}").into_bytes()).collect()
 }
 
 fn from_hex(text: &[u8]) -> Option<Vec<u8>> {

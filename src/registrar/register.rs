@@ -146,10 +146,14 @@ pub fn register(
         .checked_sub(work.plan.len())
         .ok_or(Refusal::TooManyContacts)?;
     let staying = stored().enumerate().filter(stays).count();
-    if changes.added > 0 && staying > room && policy.on_limit == OnLimit::Reject {
+    // Two contacts can stand for one binding, by its instance and by its URI: neither is added, and
+    // yet there is one more.
+    let live = stored().filter(|binding| !binding.deadline.is_past(now)).count();
+    let grows = work.plan.len() + staying > live;
+    if grows && staying > room && policy.on_limit == OnLimit::Reject {
         return Err(Refusal::TooManyContacts);
     }
-    if changes.added == 0 {
+    if !grows {
         // A limit that was lowered does not take what is there.
         room = room.max(staying);
     }
@@ -209,6 +213,7 @@ fn plan_contact(
     let is_removal = granted == DeltaSeconds(0);
 
     // A contact named twice in one request: the later one holds.
+    let planned = work.plan.len();
     work.plan.retain(|planned| match planned {
         Planned::Bound { contact: earlier, .. } => !same(&contacts[*earlier], contact),
         Planned::Unchanged(_) => true,
@@ -233,8 +238,8 @@ fn plan_contact(
                 }
             }
         }
-        None if !is_removal => changes.added += 1,
-        None => {}
+        None if work.plan.len() < planned => changes.added -= u16::from(is_removal),
+        None => changes.added += u16::from(!is_removal),
     }
     if !is_removal {
         let start = work.params.len();
