@@ -109,7 +109,7 @@ impl Draft {
     pub(crate) fn apply(&mut self, block: &[String]) -> Result<(), String> {
         let mut written: Vec<String> = Vec::new();
         for line in block {
-            if let Some(body) = line.strip_prefix('|') {
+            if let Some(body) = line.trim_start().strip_prefix("|") {
                 self.body.push(body.to_owned());
             } else if line.starts_with("    ") {
                 let (_, value) = self.headers.last_mut().ok_or("there is no line to fold")?;
