@@ -1,5 +1,6 @@
 //! The real binary on loopback: start, restart, reload, stop, and what it says when it can't.
 
+mod admin;
 #[path = "../support/mod.rs"]
 mod support;
 
