@@ -50,7 +50,9 @@ impl Phone {
     pub(crate) fn take_challenge(&mut self, answer: &[u8]) -> bool {
         let answer = String::from_utf8_lossy(answer);
         let nonce = answer.split("nonce=\"").nth(1).and_then(|rest| rest.split('"').next());
-        let Some(nonce) = nonce.filter(|_| answer.starts_with("SIP/2.0 401 ")) else { return false };
+        let Some(nonce) = nonce.filter(|_| answer.starts_with("SIP/2.0 401 ")) else {
+            return false;
+        };
         self.nonce = Some((nonce.into(), 0));
         true
     }

@@ -121,7 +121,9 @@ pub(crate) fn check(script: &[u8]) {
                 let headers = contacts(&mut script);
                 run.register(phone, &headers);
             }
-            Step::Again => run.datagram(),
+            Step::Again => {
+                run.datagram();
+            }
             Step::Changed => {
                 let at = usize::from(script.number()) % (run.last.len() + 1);
                 let cut = usize::from(script.octet() % 8).min(run.last.len() - at);
@@ -200,10 +202,13 @@ impl Run {
             Parsed::Rejected(rejected) => rejected.envelope.message,
             Parsed::Silence(silence) => panic!("{silence:?} was answered: {shown}"),
         };
-        for (name, known) in
-            [("Call-ID", HeaderName::CallId), ("CSeq", HeaderName::Cseq), ("From", HeaderName::From)]
-        {
-            let found = headers.iter().find(|(n, _)| *n == name.as_bytes()).map(|(_, value)| *value);
+        for (name, known) in [
+            ("Call-ID", HeaderName::CallId),
+            ("CSeq", HeaderName::Cseq),
+            ("From", HeaderName::From),
+        ] {
+            let found =
+                headers.iter().find(|(n, _)| *n == name.as_bytes()).map(|(_, value)| *value);
             assert_eq!(found, message.first(known), "{name} of the answer to {shown}");
         }
         for (_, value) in headers.iter().filter(|(name, _)| code == 200 && *name == b"Contact") {

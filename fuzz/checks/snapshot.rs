@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use persist::{
     snapshot::{General, Generations, read},
-    storage::MemoryStorage,
+    storage::memory::MemoryStorage,
 };
 
 const NAME: &str = "regfile.snapshot";

@@ -4,9 +4,9 @@
 mod answer;
 #[path = "../../benches/support/phone.rs"]
 mod phone;
-#[path = "../../benches/support/registrar.rs"]
-mod registrar;
 #[path = "../checks/pipeline.rs"]
 mod pipeline;
+#[path = "../../benches/support/registrar.rs"]
+mod registrar;
 
 libfuzzer_sys::fuzz_target!(|octets: &[u8]| pipeline::check(octets));
