@@ -2,11 +2,12 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::SocketAddr,
     process::{Command, Output},
 };
 
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use super::support::{Phone, Server};
 
@@ -129,11 +130,13 @@ fn what_is_wrong_is_one_sentence() {
     let usage = bindery(&server, &["remove"]).output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
 
-    // A port that was free a moment ago.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // A port that is taken, so that no other test gets it, but where nobody listens.
+    let taken = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    taken.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let nowhere = taken.local_addr().unwrap().as_socket().unwrap().to_string();
     for extra in [&[][..], &["--state", "none"]] {
         let mut nobody = Command::new(env!("CARGO_BIN_EXE_bindery"));
-        nobody.current_dir(server.path("")).args(["stats", "--admin", &free]).args(extra);
-        assert_eq!(refused(nobody), format!("no server answers at {free}: Connection refused"));
+        nobody.current_dir(server.path("")).args(["stats", "--admin", &nowhere]).args(extra);
+        assert_eq!(refused(nobody), format!("no server answers at {nowhere}: Connection refused"));
     }
 }
