@@ -247,7 +247,10 @@ fn remove_those(
     for key in keys(&node.rules.load(), aor) {
         if let Some(pruned) = node.remove(&key, &which) {
             let view = RemovedView::new(&key, pruned);
-            tracing::info!(aor = %view.aor, removed = view.removed, "removed by the admin API");
+            if view.removed > 0 {
+                let (aor, removed) = (&view.aor, view.removed);
+                tracing::info!(aor, removed, "bindings were removed by the admin API");
+            }
             return Ok(view);
         }
     }

@@ -20,11 +20,11 @@ use crate::{
 /// Items of a page, unless the request says.
 const DEFAULT_LIMIT: u16 = 100;
 
-/// The most items of a page: about a megabyte of JSON.
+/// The most items of a page: half a megabyte of JSON for typical phones.
 const MAX_LIMIT: u16 = 1000;
 
-/// AoRs that one request looks at, some 50 ms of work: a filter that matches nothing must not
-/// keep a thread for the whole of ten million.
+/// AoRs that one request looks at: a filter that matches nothing must not keep a thread for the
+/// whole of ten million.
 const MAX_VISITED: u32 = 100_000;
 
 /// The query of a list.

@@ -81,11 +81,12 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Gives errors that the framework answers by itself the form of all others.
+/// Gives errors that the framework answers by itself, as text, the form of all others.
 pub(super) async fn in_every_error(response: Response) -> Response {
     let status = response.status();
-    let is_problem = response.headers().get(header::CONTENT_TYPE) == Some(&MEDIA_TYPE);
-    if is_problem || !(status.is_client_error() || status.is_server_error()) {
+    let media_type = response.headers().get(header::CONTENT_TYPE);
+    let is_json = media_type.is_some_and(|value| value.as_bytes().starts_with(b"application/"));
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
     let detail = match status {

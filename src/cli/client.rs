@@ -14,6 +14,7 @@ use ureq::{
     http::{Response, StatusCode},
 };
 
+use super::table::{is_steering, printable};
 use crate::{
     admin::{problem::Problem, text::octets, token::Token},
     config::{
@@ -39,11 +40,11 @@ const MAX_ANSWER: u64 = 64 << 20;
 /// How to reach the server.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ServerArgs {
-    /// The server's admin API [default: [admin] of bindery.conf, else 127.0.0.1:8060]
+    /// The server's admin API [default: as bindery.conf says, else 127.0.0.1:8060]
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin: Option<SocketAddr>,
-    /// The file with the admin token [default: [admin] of bindery.conf, else admin.token in the
-    /// state folder]
+    /// The file with the admin token [default: as bindery.conf says, else admin.token in the state
+    /// folder]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// The server's configuration folder [default: ./conf, else /etc/bindery]
@@ -96,7 +97,8 @@ impl Client {
                 answer.map_err(|error| unreachable(addr, error))?;
                 let path = token_file.display();
                 let options = "--state DIR or --token-file FILE";
-                Err(anyhow!("can't read the admin token {path}: {error} (use {options})"))
+                let error = plain(&error);
+                Err(anyhow!("can't read the admin token {path}: {error}; use {options}"))
             }
         }
     }
@@ -147,7 +149,9 @@ impl Client {
         }
         if !status.is_success() {
             let problem: Problem = serde_json::from_slice(&body).with_context(foreign)?;
-            bail!("{}", problem.detail);
+            // A detail may quote what a phone sent, or be several lines of a configuration's mistakes.
+            let lines: Vec<_> = problem.detail.lines().map(printable).collect();
+            bail!("{}", lines.join("\n"));
         }
         serde_json::from_slice(&body).with_context(foreign)
     }
@@ -160,12 +164,11 @@ fn unreachable(addr: SocketAddr, error: ureq::Error) -> anyhow::Error {
     }
 }
 
-/// An error without the number that stands behind it.
+/// An error without the number that the kernel has for it.
 fn plain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        _ => error.to_string(),
-    }
+    let mut text = error.to_string();
+    text.truncate(text.find(" (os error").unwrap_or(text.len()));
+    text
 }
 
 /// The settings of `[admin]`, as far as the arguments leave them open.
@@ -190,7 +193,8 @@ fn admin(args: &ServerArgs) -> anyhow::Result<Admin> {
         }
         Located::Nowhere(_) => {
             let port = u16::try_from(bounds::ADMIN_PORT.default).unwrap_or_default();
-            let addr = args.admin.unwrap_or((Ipv4Addr::LOCALHOST, port).into());
+            let default = || SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+            let addr = args.admin.unwrap_or_else(default);
             let state = overrides.state.unwrap_or_else(|| PathBuf::from("./state"));
             Admin { addr, token_file: state.join(TOKEN_FILE) }
         }
@@ -241,13 +245,21 @@ pub fn percent_encode_into(octets: &[u8], out: &mut String) {
     }
 }
 
-/// Writes one line of JSON.
+/// Writes one line of JSON, in which nothing could steer a terminal.
 ///
 /// # Errors
 /// `out`'s.
 pub fn write_json(out: &mut dyn io::Write, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
-    writeln!(out)
+    let mut json = serde_json::to_string(value)?;
+    if json.contains(is_steering) {
+        // Such characters stand in strings only, and none has more than four digits.
+        let escaped = json.chars().map(|c| match is_steering(c) {
+            true => format!("\\u{:04x}", u32::from(c)),
+            false => c.to_string(),
+        });
+        json = escaped.collect();
+    }
+    writeln!(out, "{json}")
 }
 
 #[cfg(test)]
@@ -262,6 +274,15 @@ mod tests {
         assert_eq!(path("a/b?c#d%e"), "bindings/a%2Fb%3Fc%23d%25e");
         assert_eq!(path("a\\xff\\\\"), "bindings/a%FF%5C");
         assert!(aor_path("a\\b").is_err());
+    }
+
+    #[test]
+    fn json_steers_no_terminal() {
+        let mut out = Vec::new();
+        write_json(&mut out, &["\u{1b}[1mB\u{fc}ro\u{9b}\u{202e}\u{7f}"]).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "[\"\\u001b[1mB\u{fc}ro\\u009b\\u202e\\u007f\"]\n");
+        assert!(serde_json::from_str::<[String; 1]>(&text).is_ok());
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct List {
     #[arg(long, value_name = "ADDR")]
     pub source: Option<String>,
     /// At most this many bindings
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
     /// How to reach the server; with --json, one binding a line
     #[command(flatten)]
@@ -64,8 +64,7 @@ pub fn run(args: &List) -> anyhow::Result<ExitCode> {
 }
 
 fn query(args: &List, limit: u64, cursor: Option<&str>) -> String {
-    // A limit of zero is refused by the server; what comes is not printed.
-    let mut path = format!("bindings?limit={}", limit.max(1));
+    let mut path = format!("bindings?limit={limit}");
     let filters = [
         ("aor", args.aor.as_deref()),
         ("transport", args.transport.as_deref()),
@@ -122,6 +121,6 @@ mod tests {
             query(&args, 1000, Some("00")),
             "bindings?limit=1000&aor=a%26b&source=%5B%3A%3A1%5D%3A5060&cursor=00"
         );
-        assert_eq!(query(&List::default(), 0, None), "bindings?limit=1");
+        assert_eq!(query(&List::default(), 1, None), "bindings?limit=1");
     }
 }

@@ -1,5 +1,7 @@
 //! The real binary on loopback: start, restart, reload, stop, and what it says when it can't.
 
+mod admin;
+mod admin_cli;
 #[path = "../support/mod.rs"]
 mod support;
 
