@@ -372,6 +372,9 @@ fn bind(config: &Config) -> Result<Vec<Vec<UdpListener>>, ServeError> {
     Ok(all)
 }
 
+/// A worker that goes by the process's clock.
+type ClockedWorker = Worker<Arc<SystemClock>>;
+
 /// Gives each worker its sockets and a pipeline.
 fn make_workers(
     config: &Config,
@@ -379,7 +382,7 @@ fn make_workers(
     pipeline: impl Fn(usize) -> Pipeline,
     clock: &Arc<SystemClock>,
     stop: &Arc<AtomicBool>,
-) -> Result<(Vec<Worker<Arc<SystemClock>>>, Box<[ListenerStatus]>), ServeError> {
+) -> Result<(Vec<ClockedWorker>, Box<[ListenerStatus]>), ServeError> {
     let mut listening: Vec<Vec<Listening>> =
         (0..config.general.workers).map(|_| Vec::new()).collect();
     let mut statuses = Vec::new();
@@ -409,7 +412,7 @@ fn make_workers(
 
 /// Starts a thread for each worker, on a CPU of its own.
 fn run_workers(
-    workers: Vec<Worker<Arc<SystemClock>>>,
+    workers: Vec<ClockedWorker>,
     pin: bool,
     events: &Sender<Event>,
 ) -> Result<Vec<JoinHandle<()>>, ServeError> {

@@ -72,7 +72,7 @@ pub fn restore(
     snapshot.read(|section| {
         let name = section.name();
         let owned: Vec<_> = section.pairs().collect();
-        let pairs = owned.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
+        let pairs = owned.iter().map(|(key, value)| (*key, value.as_ref()));
         let aor = rules.aor_of_section(&name);
         match record_into(&aor, pairs, now, listeners, &mut packed) {
             Ok(unpacked) => {

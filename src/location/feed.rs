@@ -33,7 +33,7 @@ pub enum Cause {
     Restored,
 }
 
-/// The changes since [`Feed::subscribe`], in order for each AoR.
+/// The changes since `Location::subscribe`, in order for each AoR.
 #[derive(Debug)]
 pub struct Subscription {
     changes: Receiver<Change>,

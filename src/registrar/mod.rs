@@ -1,6 +1,6 @@
 //! The rules of RFC 3261 §10.3: the heart of the program.
 //!
-//! [`register`] sees one record and one request and decides what the record becomes. It has no
+//! [`register()`] sees one record and one request and decides what the record becomes. It has no
 //! map, socket or clock, so that every rule can be tried with two values and a moment.
 //!
 //! The steps of §10.3, and where they are:
@@ -12,8 +12,8 @@
 //! | 3 | authentication | [`crate::auth`] |
 //! | 4 | authorisation | `worker::pipeline` |
 //! | 5 | canonical address-of-record | [`Aor`] |
-//! | 6 | `Contact: *` | [`register`] |
-//! | 7 | each contact | [`register`] |
+//! | 6 | `Contact: *` | [`register()`] |
+//! | 7 | each contact | [`register()`] |
 //! | 8 | the 200 with all bindings | `worker::answer` |
 
 mod aor;

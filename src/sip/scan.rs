@@ -139,7 +139,10 @@ fn has_stray_control(value: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn lines(block: &[u8]) -> (Vec<(HeaderName, Vec<u8>)>, usize, Option<Fault>) {
+    /// Names and values, where the body starts, and the fault.
+    type Read = (Vec<(HeaderName, Vec<u8>)>, usize, Option<Fault>);
+
+    fn lines(block: &[u8]) -> Read {
         let mut scratch = Vec::new();
         unfold(block, 0, &mut scratch);
         assert_eq!(scratch.len(), block.len());

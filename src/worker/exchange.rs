@@ -154,7 +154,7 @@ impl<'a> Exchange<'a> {
         Some(Answered { len, status: Status::OK })
     }
 
-    /// 401. `stale` is the Unix second that the new nonce must not be older than, where only the
+    /// Challenges the client. `stale` is the Unix second that the new nonce must not be older than, where only the
     /// nonce was not good enough.
     pub(super) fn challenge(&mut self, scope: u8, stale: Option<u32>) -> Option<Answered> {
         let RequestHash(hash) = self.request_hash();

@@ -95,7 +95,9 @@ fn is_value(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn all(bytes: &[u8]) -> Vec<Result<(&[u8], Option<&[u8]>), BadValue>> {
+    type Pair<'a> = (&'a [u8], Option<&'a [u8]>);
+
+    fn all(bytes: &[u8]) -> Vec<Result<Pair<'_>, BadValue>> {
         Params::new(bytes).map(|p| p.map(|p| (p.name, p.value))).collect()
     }
 
