@@ -32,7 +32,7 @@ fn load(criterion: &mut Criterion) {
     let text = users();
     std::fs::write(folder.path().join(regfile::FILE), &text).expect("room for the users");
     std::fs::write(folder.path().join(resolve::FILE), "[listener a]\n").expect("room");
-    println!("{USERS} users, {} octets", text.len());
+    eprintln!("{USERS} users, {} octets", text.len());
     let host = Host { name: "bench".into(), cpus: 1 };
     let mut findings = Findings::default();
     let config = resolve::read(folder.path(), &Overrides::default(), &host, &mut findings);
