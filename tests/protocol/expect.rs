@@ -44,7 +44,7 @@ impl Line {
             return Ok(Self::Ratio(ratio.parse().map_err(|_| format!("{ratio} is no ratio"))?));
         }
         let (name, pattern) =
-            line.split_once(':').ok_or(format!("{line} is no `Name: pattern`"))?;
+            line.split_once(':').ok_or_else(|| format!("{line} is no `Name: pattern`"))?;
         if name.is_empty() || name.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
             return Err(format!("{line} is no `Name: pattern`"));
         }
@@ -68,7 +68,7 @@ impl Expectation {
             "alike" => bare(Self::Alike),
             _ => {
                 let code = first.parse().ok().filter(|code| (100..700).contains(code));
-                let code = code.ok_or(format!("{first} is no status code"))?;
+                let code = code.ok_or_else(|| format!("{first} is no status code"))?;
                 let phrase = (!rest.is_empty()).then(|| rest.to_owned());
                 Ok(Self::Answer { code, phrase, lines: lines.to_vec() })
             }
