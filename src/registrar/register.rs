@@ -60,16 +60,20 @@ pub struct Workspace {
     params: Vec<u8>,
     /// The positions of stored bindings that do not stay where they are.
     moved: Vec<usize>,
+    /// Whether a stored binding was made by this very request.
+    is_retransmission: bool,
     /// The record as it will be.
     record: Vec<u8>,
 }
 
+/// A contact of the request, by position, that will be bound.
 #[derive(Debug)]
-enum Planned {
-    /// A contact of the request, by position.
-    Bound { contact: usize, granted: DeltaSeconds, params: Range<usize> },
-    /// A stored binding that a retransmission asks for again, by position.
-    Unchanged(usize),
+struct Planned {
+    contact: usize,
+    granted: DeltaSeconds,
+    params: Range<usize>,
+    /// The position of the stored binding whose place it takes.
+    replaces: Option<usize>,
 }
 
 impl Workspace {
@@ -81,6 +85,19 @@ impl Workspace {
     /// Its octets.
     pub fn record_bytes(&self) -> &[u8] {
         &self.record
+    }
+
+    /// What the plan adds, refreshes and removes.
+    fn changes(&self) -> Changes {
+        let is_replaced = |at: &&usize| self.plan.iter().any(|p| p.replaces == Some(**at));
+        let refreshed = self.moved.iter().filter(is_replaced).count();
+        let count = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+        Changes {
+            added: count(self.plan.len() - refreshed),
+            refreshed: count(refreshed),
+            removed: count(self.moved.len() - refreshed),
+            ..Changes::default()
+        }
     }
 
     /// Takes a record that stays as it is, to be answered from.
@@ -110,8 +127,8 @@ pub fn register(
     work.plan.clear();
     work.params.clear();
     work.moved.clear();
+    work.is_retransmission = false;
     let stored = || record.iter().flat_map(AorRecord::stored);
-    let mut changes = Changes::default();
 
     match request.wanted {
         Wanted::Bindings => {}
@@ -120,20 +137,23 @@ pub fn register(
             if request.expires.and_then(delta_seconds) != Some(DeltaSeconds(0)) {
                 return Err(Refusal::WildcardExpires);
             }
-            for (at, binding) in stored().enumerate() {
-                if !binding.deadline.is_past(now) {
-                    order(policy, request, &binding)?;
-                    changes.removed += 1;
-                }
+            for (at, binding) in stored().enumerate().filter(|(_, b)| !b.deadline.is_past(now)) {
+                order(policy, request, &binding)?;
                 work.moved.push(at);
             }
         }
         Wanted::Contacts(contacts) => {
             for at in 0..contacts.len() {
-                plan_contact(policy, now, request, contacts, at, record, work, &mut changes)?;
+                plan_contact(policy, now, request, contacts, at, record, work)?;
             }
         }
     }
+    if work.is_retransmission {
+        // It was committed as a whole when it came first.
+        work.plan.clear();
+        work.moved.clear();
+    }
+    let mut changes = work.changes();
 
     let contacts = match request.wanted {
         Wanted::Contacts(contacts) => contacts,
@@ -156,25 +176,20 @@ pub fn register(
 
     let mut writer =
         RecordWriter::new(&mut work.record, aor, nonces).ok_or(Refusal::ContactTooLong)?;
-    for planned in &work.plan {
-        let binding = match planned {
-            Planned::Bound { contact, granted, params } => {
-                let contact = &contacts[*contact];
-                Binding {
-                    uri: contact.uri,
-                    params: &work.params[params.clone()],
-                    q: contact.q,
-                    deadline: Deadline::after(now, *granted),
-                    updated: now.second(),
-                    call_id: request.call_id,
-                    cseq: request.cseq,
-                    branch: request.branch,
-                    flow: request.flow,
-                    path: request.path,
-                    agent: &request.agent[..request.agent.len().min(MAX_AGENT)],
-                }
-            }
-            Planned::Unchanged(at) => stored().nth(*at).ok_or(Refusal::ContactTooLong)?,
+    for Planned { contact, granted, params, .. } in &work.plan {
+        let contact = &contacts[*contact];
+        let binding = Binding {
+            uri: contact.uri,
+            params: &work.params[params.clone()],
+            q: contact.q,
+            deadline: Deadline::after(now, *granted),
+            updated: now.second(),
+            call_id: request.call_id,
+            cseq: request.cseq,
+            branch: request.branch,
+            flow: request.flow,
+            path: request.path,
+            agent: &request.agent[..request.agent.len().min(MAX_AGENT)],
         };
         writer.push(&binding).ok_or(Refusal::ContactTooLong)?;
     }
@@ -193,7 +208,6 @@ pub fn register(
 }
 
 /// Step 7, for the contact at position `at`.
-#[expect(clippy::too_many_arguments, reason = "the loop body of `register`, kept apart to be read")]
 fn plan_contact(
     policy: &Policy,
     now: Now,
@@ -202,45 +216,28 @@ fn plan_contact(
     at: usize,
     record: Option<AorRecord<'_>>,
     work: &mut Workspace,
-    changes: &mut Changes,
 ) -> Result<(), Refusal> {
     let contact = &contacts[at];
     let granted = granted(policy, request, contact)?;
-    let is_removal = granted == DeltaSeconds(0);
 
     // A contact named twice in one request: the later one holds.
-    work.plan.retain(|planned| match planned {
-        Planned::Bound { contact: earlier, .. } => !same(&contacts[*earlier], contact),
-        Planned::Unchanged(_) => true,
-    });
+    work.plan.retain(|planned| !same(&contacts[planned.contact], contact));
     let found = record.iter().flat_map(AorRecord::stored).enumerate().find(|(_, binding)| {
         !binding.deadline.is_past(now)
             && binding.matches(contact.uri, contact.instance, contact.reg_id)
     });
-    match found {
-        Some((position, binding)) => {
-            let order = order(policy, request, &binding)?;
-            if !work.moved.contains(&position) {
-                work.moved.push(position);
-                if order == Order::Retransmission && !is_removal {
-                    work.plan.push(Planned::Unchanged(position));
-                    return Ok(());
-                }
-                if is_removal {
-                    changes.removed += 1;
-                } else {
-                    changes.refreshed += 1;
-                }
-            }
+    if let Some((position, binding)) = &found {
+        work.is_retransmission |= order(policy, request, binding)? == Order::Retransmission;
+        if !work.moved.contains(position) {
+            work.moved.push(*position);
         }
-        None if !is_removal => changes.added += 1,
-        None => {}
     }
-    if !is_removal {
+    if granted > DeltaSeconds(0) {
         let start = work.params.len();
         keep_params(contact, &mut work.params);
         let params = start..work.params.len();
-        work.plan.push(Planned::Bound { contact: at, granted, params });
+        let replaces = found.map(|(position, _)| position);
+        work.plan.push(Planned { contact: at, granted, params, replaces });
     }
     Ok(())
 }
