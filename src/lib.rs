@@ -1,10 +1,15 @@
 //! Bindery: a carrier-edge SIP registrar.
 
+pub mod admin;
 pub mod auth;
 pub mod backend;
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod durability;
 pub mod flow;
 pub mod location;
+pub mod metrics;
 pub mod net;
 pub mod registrar;
 pub mod sip;

@@ -1,2 +1,50 @@
 //! The `bindery` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+use bindery::cli::{check, list, reload, remove, serve, show, snapshot, stats, users};
+use clap::{Parser, Subcommand};
+
+/// Workers allocate only when a binding is added or changes its length, but then from all of
+/// them at once, and what one allocates another frees.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// A carrier-edge SIP registrar: keeps track of where every phone is
+#[derive(Debug, Parser)]
+#[command(name = "bindery", version, arg_required_else_help = true)]
+struct Bindery {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Check(check::Check),
+    Users(users::Users),
+    Show(show::Show),
+    List(list::List),
+    Remove(remove::Remove),
+    Stats(stats::Stats),
+    Reload(reload::Reload),
+    Snapshot(snapshot::Snapshot),
+}
+
+fn main() -> ExitCode {
+    let result = match Bindery::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Check(args) => check::run(&args),
+        Command::Users(args) => users::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Remove(args) => remove::run(&args),
+        Command::Stats(args) => stats::run(&args),
+        Command::Reload(args) => reload::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("bindery: {error:#}");
+        ExitCode::FAILURE
+    })
+}

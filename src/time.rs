@@ -66,6 +66,12 @@ pub trait Clock {
     fn now(&self) -> Now;
 }
 
+impl<C: Clock> Clock for std::sync::Arc<C> {
+    fn now(&self) -> Now {
+        C::now(self)
+    }
+}
+
 /// The operating system's clocks: one read of the monotonic clock a call. The wall clock is that
 /// plus an offset which [`SystemClock::adjust`] refreshes.
 #[derive(Debug)]

@@ -118,10 +118,8 @@ impl Text {
                         head = Some(line.span.end);
                     }
                 }
-                Kind::Key { key, .. } if inside => {
-                    if old.iter().any(|old| old.as_bytes() == key) {
-                        removed.push(line.span);
-                    }
+                Kind::Key { key, .. } if inside && old.iter().any(|old| old.as_bytes() == key) => {
+                    removed.push(line.span);
                 }
                 _ => {}
             }
@@ -291,9 +289,12 @@ mod tests {
         }
     }
 
+    /// A section's name and keys.
+    type Section = (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>);
+
     /// Sections with their keys, merged as the reader merges them.
-    fn tree(text: &Text) -> Vec<(Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>)> {
-        let mut sections: Vec<(Vec<u8>, Vec<_>)> = Vec::new();
+    fn tree(text: &Text) -> Vec<Section> {
+        let mut sections: Vec<Section> = Vec::new();
         let mut current = None;
         for line in Lines::new(&text.0) {
             match line.kind {
@@ -363,14 +364,6 @@ mod tests {
             after.replace_keys(b"a", &["password", "ha1"], &[("password", password.as_bytes())]);
             let mut found = tree(&after);
             prop_assert_eq!(file.has_section(b"a"), after.has_section(b"a"));
-            for (name, keys) in found.iter_mut().chain(&mut expected) {
-                if name != b"a" {
-                    continue;
-                }
-                let secret = |key: &[u8]| key == b"password" || key == b"ha1";
-                keys.retain(|(key, value)| !secret(key) || value == password.as_bytes());
-                keys.dedup();
-            }
             for (name, keys) in &mut found {
                 if name == b"a" {
                     let new = (b"password".to_vec(), password.clone().into_bytes());

@@ -9,7 +9,7 @@ use crate::backend::regfile;
 
 /// Where the configuration is looked for when nobody says, in this order. The first is also where
 /// the first start writes it.
-pub const FOLDERS: [&str; 2] = ["./conf", "/etc/bindery"];
+pub const FOLDERS: [&str; 2] = ["conf", "/etc/bindery"];
 
 /// The user of a fresh configuration.
 const USER: &str = "100";
@@ -156,7 +156,7 @@ fn bindery_conf() -> String {
          ; cseq=strict             or lenient\n\
          \n\
          [auth]\n\
-         ; algorithms=SHA-256,MD5\n\
+         ; algorithms=MD5          or SHA-256, SHA-512-256; a comma list, the preferred first\n\
          ; qop=auth                or none\n\
          ; secret_file=            the nonces' key, where several nodes share it\n",
         &[("nonce_lifetime", bounds::NONCE_LIFETIME)],

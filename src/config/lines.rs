@@ -189,6 +189,8 @@ fn is_blank(octet: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(text: &[u8]) -> Vec<String> {
@@ -248,5 +250,21 @@ mod tests {
         let text = b"; c\r\n[a]\r\nk=v\\\n w\nlast";
         let spans: Vec<&[u8]> = Lines::new(text).map(|line| &text[line.span]).collect();
         assert_eq!(spans, [&b"[a]\r\n"[..], b"k=v\\\n w\n", b"last"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_are_lines_in_order(text in r"[\[\]$;=\\ \t\r\na\x00\xff]{0,40}") {
+            let text = text.as_bytes();
+            let (mut end, mut number) = (0, 0);
+            for line in Lines::new(text) {
+                prop_assert!(line.span.start >= end && line.span.end <= text.len());
+                prop_assert!(line.number > number);
+                (end, number) = (line.span.end, line.number);
+                if let Kind::Key { key, value } = line.kind {
+                    prop_assert!(!key.is_empty() && trim(&value).len() == value.len());
+                }
+            }
+        }
     }
 }

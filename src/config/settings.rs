@@ -90,6 +90,25 @@ pub struct Admin {
     pub token_file: PathBuf,
 }
 
+impl Config {
+    /// What a reload of `new` can't change: one sentence for each setting that needs a restart.
+    pub fn needs_restart(&self, new: &Self) -> Vec<String> {
+        let (old_general, new_general) = (&self.general, &new.general);
+        [
+            ("[general] workers", old_general.workers != new_general.workers),
+            ("[general] pin", old_general.pin != new_general.pin),
+            ("[listener]", self.listeners != new.listeners),
+            ("[auth] secret_file", self.secret_file != new.secret_file),
+            ("[persist]", self.persist != new.persist),
+            ("[admin]", self.admin != new.admin),
+        ]
+        .into_iter()
+        .filter(|(_, changed)| *changed)
+        .map(|(name, _)| format!("{name} has changed; that takes effect with a restart"))
+        .collect()
+    }
+}
+
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let general = &self.general;

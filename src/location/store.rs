@@ -296,6 +296,24 @@ impl Location {
         }
     }
 
+    /// The highest sequence given out.
+    pub fn sequence(&self) -> u64 {
+        self.sequences.iter().map(|s| s.load(Ordering::Relaxed)).max().unwrap_or(0)
+    }
+
+    /// A number that differs whenever something has changed.
+    pub fn changes(&self) -> u64 {
+        self.sequences.iter().fold(0, |sum, s| sum.wrapping_add(s.load(Ordering::Relaxed)))
+    }
+
+    /// Has all later sequences be above `sequence`: what an earlier process gave out, whatever the
+    /// wall clock said then.
+    pub fn raise_sequences(&self, sequence: u64) {
+        for last in &self.sequences {
+            last.fetch_max(sequence, Ordering::Relaxed);
+        }
+    }
+
     fn next_sequence(&self, key: u64, before: u64) -> u64 {
         // The map's own choice of a shard: the bits after the seven that its table keeps.
         let shard = usize::try_from((key << 7) >> (64 - SHARDS.ilog2())).unwrap_or_default();

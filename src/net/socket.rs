@@ -87,6 +87,14 @@ impl UdpListener {
         mmsg::drops(self.as_fd())
     }
 
+    /// A second handle of the same socket, to ask it for [`UdpListener::drops`] from elsewhere.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, ..*self })
+    }
+
     fn open(addr: SocketAddr, options: &ListenerOptions, shared: bool) -> Result<Self, BindError> {
         let failed = |step| move |source| BindError { addr, step, source };
         let kind = Type::DGRAM.nonblocking().cloexec();

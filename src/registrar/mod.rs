@@ -33,3 +33,6 @@ pub use self::{
     record::{AorRecord, RecordWriter},
     register::{Register, Wanted, Workspace, register},
 };
+
+#[cfg(test)]
+pub(crate) use self::binding::tests::binding as binding_for_tests;

@@ -34,6 +34,9 @@ impl Class {
 
 /// `token`.
 pub(crate) const TOKEN: Class = Class::alphanumeric_and(b"-.!%*_+`'~");
+/// A header's name: `token`, and what HTTP's tokens, and so the fast path's, have beyond it. No header
+/// of such a name means anything here.
+pub(crate) const HEADER_NAME: Class = Class::alphanumeric_and(b"-.!%*_+`'~#$&^|");
 /// `word`, the halves of a Call-ID.
 pub(crate) const WORD: Class = Class::alphanumeric_and(b"-.!%*_+`'~()<>:\\\"/[]?{}");
 /// `hostname`, with the underscore that names inside networks do have.

@@ -6,7 +6,7 @@
 
 use super::{
     error::Fault,
-    grammar::{TOKEN, is_blank, trim},
+    grammar::{HEADER_NAME, is_blank, trim},
     header::HeaderName,
     message::{HeaderIndex, Line},
 };
@@ -106,7 +106,7 @@ pub(super) fn tolerant(
 fn read_line(line: &[u8], at: usize) -> Option<Line> {
     let colon = memchr::memchr(b':', line)?;
     let name = trim(&line[..colon]);
-    if !TOKEN.spells(name) {
+    if !HEADER_NAME.spells(name) {
         return None;
     }
     let value = trim(&line[colon + 1..]);
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn both_paths_agree() {
-        let block = b"Via: SIP/2.0/UDP a\r\nf:<sip:a@b>\r\nX-Y:\r\nTo:  x  \r\n\r\nbody";
+        let block = b"Via: SIP/2.0/UDP a\r\nf:<sip:a@b>\r\nX#Y:\r\nTo:  x  \r\n\r\nbody";
         let mut index = HeaderIndex::new();
         let body = fast(block, 0, &mut index).unwrap();
         let message = super::super::Message::new(block, &index, body);

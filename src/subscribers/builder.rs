@@ -91,6 +91,7 @@ impl Builder {
         let position = u32::try_from(self.built.entries.len()).map_err(|_| Objection::TooMuch)?;
         let name = self.keep(name)?.start;
         self.built.names.insert(hash, position);
+        self.built.has_domains |= domain_len > 0;
         self.built.entries.push(Entry {
             name,
             user_len,

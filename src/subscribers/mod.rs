@@ -34,6 +34,9 @@ pub struct Subscribers {
     params: Vec<Param>,
     /// By number, then by account.
     alternatives: Vec<Alternative>,
+    /// Whether there is any `[user@domain]`. Most files have none, and a look-up then needn't ask
+    /// for one first.
+    has_domains: bool,
 }
 
 /// An account as it is kept.
@@ -140,6 +143,9 @@ impl Subscribers {
 
     /// The entry of exactly this user and domain; an empty domain is that of `[user]`.
     fn entry(&self, user: &[u8], domain: &[u8]) -> Option<usize> {
+        if !self.has_domains && !domain.is_empty() {
+            return None;
+        }
         let hash = self.hash(user, domain)?;
         self.names.find(hash, |entry| {
             let (own_user, own_domain) = self.name_parts(entry);

@@ -77,6 +77,11 @@ impl Pipeline {
         &self.counters[self.worker]
     }
 
+    /// Takes the rules in force, so that old ones can go even where no datagram comes.
+    pub fn refresh(&mut self) {
+        self.rules.load();
+    }
+
     /// Handles one datagram; an answer is written to the start of `out`, which should have room
     /// for the largest datagram there is.
     pub fn handle(&mut self, now: Now, arrived: Arrived<'_>, out: &mut [u8]) -> Handled {

@@ -1,6 +1,6 @@
 //! What a worker goes by: all that a reload replaces, in one piece.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use arc_swap::{ArcSwap, Cache};
 
@@ -8,7 +8,7 @@ use crate::{
     auth::Authenticator,
     registrar::{self, Domains},
     sip::Limits,
-    subscribers::Subscribers,
+    subscribers::{Subscribers, split_name},
 };
 
 /// Everything a request is judged by but the bindings.
@@ -32,6 +32,29 @@ pub struct Rules {
     pub server: Option<Box<str>>,
     /// What a message may hold.
     pub limits: Limits,
+}
+
+impl Rules {
+    /// Whether an AoR may have bindings at all: it has an account, or needs none.
+    pub fn has_account(&self, aor: &[u8]) -> bool {
+        let (user, domain) = match split_name(aor).filter(|_| !self.domains.is_flat()) {
+            Some((user, domain)) => (user, domain),
+            None => (aor, &b""[..]),
+        };
+        self.autocreate || self.subscribers.exists(user, domain)
+    }
+
+    /// The AoR that a section of a saved file means. Yate saves under the user part alone, which
+    /// is also how a flat namespace does; with one domain there is no doubt which it is.
+    pub fn aor_of_section<'n>(&self, name: &'n [u8]) -> Cow<'n, [u8]> {
+        let mut names = self.domains.names();
+        match (names.next(), names.next()) {
+            (Some(domain), None) if !name.contains(&b'@') => {
+                Cow::Owned([name, b"@", domain.as_bytes()].concat())
+            }
+            _ => Cow::Borrowed(name),
+        }
+    }
 }
 
 /// The rules in force, shared by all threads.

@@ -103,6 +103,7 @@ impl<C: Clock> Worker<C> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
+            self.pipeline.refresh();
             for event in &events {
                 if let Some(socket) = self.listening.get_mut(event.token().0) {
                     socket.ready = true;

@@ -28,8 +28,11 @@ use crate::expect::{Answer, Came};
 const UNIX: u64 = 1_800_000_000;
 
 /// Settings of every dialogue, unless it sets them otherwise.
-const SETTINGS: [(&str, &str); 2] =
-    [("general", "domains=example.com"), ("registrar", "auth_required=no")];
+const SETTINGS: [(&str, &str); 3] = [
+    ("general", "domains=example.com"),
+    ("registrar", "auth_required=no"),
+    ("auth", "algorithms=SHA-256,MD5"),
+];
 const USERS: [(&str, &str); 3] =
     [("alice", "password=secret"), ("bob", "password=hunter2"), ("carol", "password=")];
 

@@ -55,17 +55,18 @@ fn equal_host(a: &SipUri<'_>, b: &SipUri<'_>) -> bool {
 /// must be in both is in `a` alone.
 fn params_agree(a: &SipUri<'_>, b: &SipUri<'_>) -> bool {
     a.params().all(|(name, value)| {
-        let twin = b.params().find(|(other, _)| unescaped_eq(name, other, true));
-        match twin {
-            Some((_, other)) => match (value, other) {
-                (Some(value), Some(other)) => unescaped_eq(value, other, true),
-                (None, None) => true,
-                _ => false,
-            },
-            None => !["user", "ttl", "method", "maddr", "transport"]
+        // A name that stands more than once is against the grammar; even so a URI equals itself.
+        let mut twins = b.params().filter(|(other, _)| unescaped_eq(name, other, true)).peekable();
+        if twins.peek().is_none() {
+            return !["user", "ttl", "method", "maddr", "transport"]
                 .iter()
-                .any(|p| unescaped_eq(name, p.as_bytes(), true)),
+                .any(|p| unescaped_eq(name, p.as_bytes(), true));
         }
+        twins.any(|(_, other)| match (value, other) {
+            (Some(value), Some(other)) => unescaped_eq(value, other, true),
+            (None, None) => true,
+            _ => false,
+        })
     })
 }
 
@@ -127,6 +128,12 @@ mod tests {
     fn addresses_by_value() {
         assert!(equal(b"sip:a@[2001:db8::1]", b"sip:a@[2001:DB8:0::1]"));
         assert!(!equal(b"sip:a@[2001:db8::1]", b"sip:a@[2001:db8::2]"));
+    }
+
+    #[test]
+    fn repeated_parameters() {
+        assert!(equal(b"sip:a@b;x=1;x=2", b"sip:a@B;x=2;x=1"));
+        assert!(!equal(b"sip:a@b;x=1;x=2", b"sip:a@b;x=1;x=3"));
     }
 
     #[test]

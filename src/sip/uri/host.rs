@@ -1,8 +1,14 @@
 //! `hostport` (RFC 3261 §25.1) and addresses in it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use crate::sip::grammar::{HOST, number, trim};
+
+/// Octets of the longest text of an IPv6 address.
+const LONGEST_IPV6: usize = 45;
 
 /// A host and an optional port, as sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +65,17 @@ fn split(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 
 /// The address of an `IPv6reference`.
 fn ipv6(host: &[u8]) -> Option<Ipv6Addr> {
-    let inner = host.strip_prefix(b"[")?.strip_suffix(b"]")?;
-    std::str::from_utf8(inner).ok()?.parse().ok()
+    let inner = std::str::from_utf8(host.strip_prefix(b"[")?.strip_suffix(b"]")?).ok()?;
+    inner.parse().ok().or_else(|| {
+        // The grammar of RFC 3261 puts a third colon before an IPv4 tail; RFC 5118 §4.10 has it
+        // tolerated.
+        let (head, tail) = inner.split_once(":::")?;
+        let mut text = [0; LONGEST_IPV6];
+        let mut rest = &mut text[..];
+        write!(rest, "{head}::{tail}").ok()?;
+        let len = LONGEST_IPV6 - rest.len();
+        std::str::from_utf8(&text[..len]).ok()?.parse().ok().filter(|_| tail.contains('.'))
+    })
 }
 
 /// The address of an `IPv4address`.
@@ -87,7 +102,18 @@ mod tests {
         assert_eq!(parsed(b"example.com"), Some((&b"example.com"[..], None)));
         assert_eq!(parsed(b"192.0.2.1:5060"), Some((&b"192.0.2.1"[..], Some(5060))));
         assert_eq!(parsed(b"[::1]:65535"), Some((&b"[::1]"[..], Some(65535))));
-        for bad in [&b""[..], b":5060", b"a:", b"a:0", b"[::1]x", b"[::1", b"[]", b"a b", b"::1"] {
+        for bad in [
+            &b""[..],
+            b":5060",
+            b"a:",
+            b"a:0",
+            b"[::1]x",
+            b"[::1",
+            b"[]",
+            b"a b",
+            b"::1",
+            b"[2:::1]",
+        ] {
             assert_eq!(parsed(bad), None, "{}", bad.escape_ascii());
         }
     }
@@ -98,6 +124,7 @@ mod tests {
         assert_eq!(ip(b"192.0.2.255"), Some("192.0.2.255".parse().unwrap()));
         assert_eq!(ip(b"[2001:DB8::1]"), Some("2001:db8::1".parse().unwrap()));
         assert_eq!(ip(b"[::ffff:192.0.2.1]"), Some("::ffff:192.0.2.1".parse().unwrap()));
+        assert_eq!(ip(b"[2001:db8:::192.0.2.1]"), Some("2001:db8::192.0.2.1".parse().unwrap()));
         assert_eq!(ip(b"example.com"), None);
         for name in [&b"192.0.2.256"[..], b"192.0.2", b"1.2.3.4.5", b"192.0.2.0001"] {
             assert_eq!(ip(name), None, "{}", name.escape_ascii());

@@ -1,0 +1,70 @@
+//! A registrar without sockets: what tests, benches and fuzz targets put datagrams into.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bindery::{
+    auth::{
+        Authenticator, NonceKeys,
+        policy::{self, Algorithm},
+    },
+    flow::{Flow, ListenerId, Transport},
+    location::Location,
+    registrar::{Domains, Policy},
+    sip::Limits,
+    subscribers::builder::Builder,
+    time::{DeltaSeconds, Now},
+    worker::{Pipeline, Rules},
+};
+
+/// The realm.
+pub(crate) const REALM: &str = "example.com";
+
+/// When everything starts: an hour after the clock did, so that nothing depends on zero.
+pub(crate) const START: Now = Now { millis: 3_600_000, unix: 1_800_000_000 };
+
+/// A registrar of these domains, users and their passwords. Where `policy` asks for no credentials,
+/// anybody may register.
+pub(crate) fn registrar(
+    domains: &[&str],
+    users: &[(&str, &str)],
+    policy: Policy,
+) -> (Pipeline, Arc<Location>) {
+    let algorithms = [Algorithm::Md5, Algorithm::Sha256];
+    let mut builder = Builder::new(REALM, &algorithms);
+    for (user, password) in users {
+        builder.section(user.as_bytes()).expect("a user's name");
+        builder.key(b"password", password.as_bytes()).expect("a password");
+    }
+    let challenges = policy::Policy {
+        realm: REALM.into(),
+        algorithms: algorithms.into(),
+        nonce_lifetime: DeltaSeconds(300),
+        qop_auth: true,
+    };
+    let keys = NonceKeys::from_bytes(&[7; 32]);
+    let location = Arc::new(Location::new([1; 16], START, policy.max_bindings));
+    let rules = Rules {
+        domains: Domains::new(domains.iter().copied()),
+        autocreate: !policy.auth_required,
+        registrar: policy,
+        authenticator: Authenticator::new(challenges, keys).expect("a realm and an algorithm"),
+        subscribers: builder.build(),
+        server: None,
+        limits: Limits::default(),
+    };
+    let rules = Arc::new(ArcSwap::from_pointee(rules));
+    let counters = Arc::new([Default::default()]);
+    let pipeline = Pipeline::new(Arc::clone(&location), rules, counters, 0, [2; 16]);
+    (pipeline, location)
+}
+
+/// The path of a datagram that came over UDP from `remote`.
+pub(crate) fn udp_from(remote: &str) -> Flow {
+    Flow {
+        listener: ListenerId(0),
+        transport: Transport::Udp,
+        local: None,
+        remote: remote.parse().expect("an address and a port"),
+    }
+}

@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../checks/snapshot.rs"]
+mod snapshot;
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| snapshot::check(octets));

@@ -1,0 +1,277 @@
+//! One running registrar, as its control plane sees it.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use crossbeam::channel::{Sender, bounded};
+use mio::Waker;
+
+use super::status::{Check, ListenerStatus};
+use crate::{
+    auth::{Authenticator, NonceKeys},
+    backend::{self, Loaded, regfile},
+    config::{
+        Accepted, Refused,
+        resolve::{Host, Overrides},
+        settings::Config,
+    },
+    durability::{Request, Restored, SnapshotStatus, Taken},
+    location::{Cause, Location},
+    registrar::{AorRecord, Domains, RecordWriter},
+    time::{Clock, Now, SystemClock},
+    worker::{AllCounters, Rules, SharedRules},
+};
+
+/// Everything that the parts of the control plane share: the admin API asks it, signals tell it.
+#[derive(Debug)]
+pub struct Node {
+    /// Where phones are.
+    pub location: Arc<Location>,
+    /// What workers go by.
+    pub rules: SharedRules,
+    /// What workers count.
+    pub counters: Arc<AllCounters>,
+    /// The clock of this process.
+    pub clock: Arc<SystemClock>,
+    /// The listeners.
+    pub listeners: Box<[ListenerStatus]>,
+    /// How snapshots go.
+    pub snapshots: Arc<SnapshotStatus>,
+    /// What came back at the start.
+    pub restored: Restored,
+    pub(super) started: Now,
+    pub(super) expired: AtomicU64,
+    pub(super) config: ArcSwap<Config>,
+    pub(super) source: Source,
+    pub(super) keys: NonceKeys,
+    pub(super) snapshotter: Mutex<Option<Sender<Request>>>,
+    pub(super) wakers: Box<[Arc<Waker>]>,
+    pub(super) stopping: AtomicBool,
+    /// One reload at a time.
+    pub(super) reloading: Mutex<()>,
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) folder: PathBuf,
+    pub(super) overrides: Overrides,
+    pub(super) host: Host,
+}
+
+impl Source {
+    /// Reads every file; nothing is taken unless all of them are valid.
+    pub(super) fn load(&self) -> Result<Accepted<Loaded>, Refused> {
+        backend::load(&self.folder, &self.overrides, &self.host)
+    }
+}
+
+/// The rules that the files come to.
+pub(super) fn rules(
+    config: &Config,
+    regfile: regfile::Regfile,
+    keys: &NonceKeys,
+) -> Result<Rules, ReloadError> {
+    Ok(Rules {
+        domains: Domains::new(config.general.domains.iter().map(AsRef::as_ref)),
+        registrar: config.registrar.clone(),
+        authenticator: Authenticator::new(config.auth.clone(), keys.clone())?,
+        subscribers: regfile.subscribers,
+        autocreate: regfile.general.autocreate,
+        server: config.general.useragent.clone(),
+        limits: config.limits.clone(),
+    })
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Accounts.
+    pub users: u64,
+    /// Bindings that went because their account did.
+    pub removed: u64,
+    /// What the operator should hear about.
+    pub warnings: Vec<String>,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// Something in the files.
+    #[error("{0}")]
+    Refused(#[from] Refused),
+    /// The challenges.
+    #[error("{0}")]
+    Auth(#[from] crate::auth::authenticator::PolicyError),
+}
+
+/// How much [`Node::remove`] removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pruned {
+    /// Bindings that went.
+    pub removed: u64,
+    /// Bindings that are left.
+    pub left: u64,
+}
+
+impl Node {
+    /// The settings in force. Those that need a restart are what they were at the start.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// When the process began.
+    pub fn started(&self) -> Now {
+        self.started
+    }
+
+    /// Bindings that ended by themselves, since the start.
+    pub fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
+    }
+
+    /// Reads all files again and swaps them in, or leaves everything as it was.
+    ///
+    /// Workers take the new rules with their next datagram; they never wait. Bindings of accounts
+    /// that are gone go.
+    ///
+    /// # Errors
+    /// What is wrong with the files; nothing has changed then.
+    pub fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let Accepted { value: Loaded { config, regfile }, warnings } = self.source.load()?;
+        let rules = rules(&config, regfile, &self.keys)?;
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(self.config.load().needs_restart(&config));
+        let users = rules.subscribers.len() as u64;
+
+        self.location.set_max_bindings(config.registrar.max_bindings);
+        self.config.store(Arc::new(config));
+        let old = self.rules.swap(Arc::new(rules));
+        let removed = self.remove_orphans();
+        self.wake_workers();
+        retire(old);
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        tracing::info!(users, removed, "reloaded");
+        Ok(Reloaded { users, removed, warnings })
+    }
+
+    /// Has every worker look around: at new rules, or at the order to stop.
+    pub(super) fn wake_workers(&self) {
+        for waker in &self.wakers {
+            if let Err(error) = waker.wake() {
+                tracing::error!(%error, "can't wake a worker");
+            }
+        }
+    }
+
+    /// Removes the bindings of AoRs that no longer have an account.
+    fn remove_orphans(&self) -> u64 {
+        let rules = self.rules.load_full();
+        let now = self.clock.now();
+        let mut removed = 0;
+        let mut orphans: Vec<Box<[u8]>> = Vec::new();
+        for part in 0..Location::PARTS {
+            self.location.scan(part, None, |_, record| {
+                if !rules.has_account(record.aor()) {
+                    orphans.push(record.aor().into());
+                }
+                true
+            });
+            for aor in orphans.drain(..) {
+                removed += self.location.update(&aor, now, Cause::Removed, |entry| {
+                    let bindings = entry.record().map_or(0, |r| r.len());
+                    entry.remove();
+                    bindings as u64
+                });
+            }
+        }
+        removed
+    }
+
+    /// Removes the bindings of `aor` that `which` says, and keeps what its nonces were used for.
+    /// `None` if the AoR has no binding.
+    pub fn remove(&self, aor: &[u8], which: impl Fn(u64) -> bool) -> Option<Pruned> {
+        let now = self.clock.now();
+        self.location.update(aor, now, Cause::Removed, |entry| {
+            let record = entry.record()?;
+            let before = record.bindings(now).count() as u64;
+            if before == 0 {
+                return None;
+            }
+            let mut packed = Vec::new();
+            let mut left = 0;
+            let mut writer = RecordWriter::new(&mut packed, record.aor(), record.nonces())?;
+            for binding in record.bindings(now).filter(|b| !which(b.id())) {
+                writer.push(&binding)?;
+                left += 1;
+            }
+            writer.finish();
+            // Fewer bindings never exceed a bound.
+            entry.commit(&packed).ok()?;
+            Some(Pruned { removed: before - left, left })
+        })
+    }
+
+    /// Writes a snapshot now and waits for it.
+    ///
+    /// # Errors
+    /// Why it was not written.
+    pub fn snapshot(&self) -> Result<Taken, String> {
+        let (reply, answer) = bounded(1);
+        let sender = self.snapshotter.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stopping = || "the server is stopping".to_owned();
+        sender.ok_or_else(stopping)?.send(reply).map_err(|_| stopping())?;
+        answer.recv().map_err(|_| stopping())?
+    }
+
+    /// What being ready takes, each with what is missing.
+    pub fn checks(&self) -> Vec<Check> {
+        let stopping = self.stopping.load(Ordering::Relaxed);
+        vec![
+            Check { name: "running", reason: stopping.then(|| "stopping".to_owned()) },
+            Check { name: "snapshot", reason: self.snapshots.error() },
+        ]
+    }
+
+    /// Ends what is past its deadline; called once a second.
+    pub(super) fn tick(&self) {
+        self.clock.adjust();
+        let now = self.clock.now();
+        let expired = self.location.sweep(now, |record| self.is_spent(now, record));
+        self.expired.fetch_add(expired, Ordering::Relaxed);
+        if expired > 0 {
+            tracing::debug!(expired, "bindings expired");
+        }
+    }
+
+    /// Whether a record without bindings has nothing left to protect.
+    fn is_spent(&self, now: Now, record: &AorRecord<'_>) -> bool {
+        let lifetime = self.rules.load().authenticator.policy().nonce_lifetime;
+        let mut counts = crate::auth::NonceCounts::decode(record.nonces()).unwrap_or_default();
+        counts.prune(now, lifetime);
+        counts.is_empty()
+    }
+}
+
+/// Drops old rules in this thread once no worker holds them: a worker that freed a million
+/// accounts would stand still for it.
+fn retire(old: Arc<Rules>) {
+    /// Workers were woken; one that takes two seconds has worse to worry about.
+    const ROUNDS: u32 = 100;
+    let (_sender, never) = bounded::<()>(0);
+    for _ in 0..ROUNDS {
+        if Arc::strong_count(&old) == 1 {
+            return;
+        }
+        let _ = never.recv_timeout(std::time::Duration::from_millis(20));
+    }
+}

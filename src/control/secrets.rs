@@ -1,0 +1,63 @@
+//! Secrets that outlive the process.
+
+use std::{
+    io::{self, ErrorKind},
+    path::Path,
+};
+
+use crate::{
+    auth::{NonceKeys, nonce::SECRET_LEN},
+    config::{
+        store,
+        values::{parse_hex, to_hex},
+    },
+};
+
+/// The file of the nonce keys in the state folder, unless `[auth] secret_file` names one.
+pub(super) const NONCE_KEY_FILE: &str = "nonce.key";
+
+/// The keys that nonces are made with: read, or made at the first start. Since they are kept,
+/// phones need no new challenge after a restart.
+///
+/// The file holds 64 hexadecimal digits; whoever can read it can make nonces.
+pub(super) fn nonce_keys(path: &Path) -> io::Result<NonceKeys> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let secret = random::<SECRET_LEN>()?;
+            let mut text = to_hex(&secret);
+            text.push('\n');
+            store::create(path, text.as_bytes(), store::PRIVATE)?;
+            return Ok(NonceKeys::from_bytes(&secret));
+        }
+        Err(error) => return Err(error),
+    };
+    let secret = parse_hex(text.trim().as_bytes())
+        .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "expected 64 hexadecimal digits"))?;
+    Ok(NonceKeys::from_bytes(&secret))
+}
+
+/// Random octets from the kernel.
+pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut octets = [0; N];
+    getrandom::fill(&mut octets).map_err(io::Error::from)?;
+    Ok(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NONCE_KEY_FILE);
+        let made = nonce_keys(&path).unwrap();
+        assert_eq!(nonce_keys(&path).unwrap().to_bytes(), made.to_bytes());
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::write(&path, "xyz").unwrap();
+        let error = nonce_keys(&path).unwrap_err().to_string();
+        assert_eq!(error, "expected 64 hexadecimal digits");
+    }
+}

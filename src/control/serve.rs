@@ -1,0 +1,476 @@
+//! From a configuration to a running registrar, and to its end.
+
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use crossbeam::{
+    channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded},
+    utils::CachePadded,
+};
+use persist::{
+    snapshot::Generations,
+    storage::{Storage, file::FileStorage},
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use super::{
+    node::{self, Node, ReloadError, Source},
+    secrets,
+    status::ListenerStatus,
+};
+use crate::{
+    admin,
+    backend::{Loaded, regfile},
+    config::{
+        Accepted,
+        resolve::{Host, Overrides},
+        settings::{Config, Listener},
+    },
+    durability::{self, RestoreError, SnapshotStatus, Snapshotter},
+    flow::ListenerId,
+    location::Location,
+    net::{self, BindError, ListenerOptions, SlotLen, UdpListener},
+    time::{Clock, SystemClock},
+    worker::{Counters, Listening, Pipeline, Worker},
+};
+
+/// The snapshot's name in the state folder, unless regfile.conf says `file=`.
+const SNAPSHOT: &str = "regfile.snapshot";
+
+/// Why the registrar did not start, or did not go on; one sentence for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The files.
+    #[error("{0}")]
+    Config(#[from] ReloadError),
+    /// An address that can't be listened on.
+    #[error("can't listen on {0}")]
+    Listen(#[from] BindError),
+    /// The admin API's address.
+    #[error("can't serve the admin API on {addr}: {source}")]
+    Admin {
+        /// Which.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state folder, or the one that `file=` names.
+    #[error("can't use the folder {}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A second process on one folder.
+    #[error("another process uses the folder {}", .0.display())]
+    FolderInUse(PathBuf),
+    /// A file with a secret.
+    #[error("can't use {}: {source}", path.display())]
+    Secret {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The saved registrations.
+    #[error("{0}")]
+    Restore(#[from] RestoreError),
+    /// Something of the operating system's.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A thread that should have gone on for ever.
+    #[error("the {0} stopped: {1}")]
+    Thread(String, String),
+    /// The last snapshot.
+    #[error("the registrations were not saved: {0}")]
+    LastSnapshot(String),
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
+    move |source| ServeError::System { what, source }
+}
+
+/// A registrar that has started.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Where it listens for SIP.
+    pub listeners: Vec<(Box<str>, SocketAddr)>,
+    /// Where its admin API is.
+    pub admin: Option<SocketAddr>,
+    /// How many bindings came back.
+    pub restored: u64,
+}
+
+/// What the supervisor hears.
+enum Event {
+    Signal(i32),
+    /// A thread has ended; its name, and why.
+    Ended(String, Result<(), String>),
+}
+
+/// Runs the registrar that `folder` configures until SIGTERM or SIGINT; SIGHUP reloads. `started`
+/// is called once everything runs.
+///
+/// # Errors
+/// Why it did not start, or why it had to stop.
+pub fn serve(
+    folder: &Path,
+    overrides: Overrides,
+    started: impl FnOnce(&Started),
+) -> Result<(), ServeError> {
+    // Before anything else, so that a signal during a long start is not lost.
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(system("signals"))?;
+    let (events, happened) = unbounded();
+    let source = Source { folder: folder.to_path_buf(), overrides, host: Host::probe() };
+    let running = start(source, &events)?;
+    started(&running.describe());
+
+    let forward = events.clone();
+    let handle = signals.handle();
+    let watcher = spawn("signals", move || {
+        for signal in signals.forever() {
+            if forward.send(Event::Signal(signal)).is_err() {
+                break;
+            }
+        }
+    })?;
+    let ended = supervise(&running.node, &happened);
+    let stopped = running.stop();
+    handle.close();
+    let _ = watcher.join();
+    ended.and(stopped)
+}
+
+/// Waits for the end: a signal, or a thread that should not have ended.
+fn supervise(node: &Node, happened: &Receiver<Event>) -> Result<(), ServeError> {
+    loop {
+        match happened.recv() {
+            Ok(Event::Signal(SIGHUP)) => {
+                if let Err(error) = node.reload() {
+                    for line in error.to_string().lines() {
+                        tracing::error!("{line}");
+                    }
+                    tracing::error!("nothing was reloaded");
+                }
+            }
+            Ok(Event::Signal(signal)) => {
+                tracing::info!(signal, "stopping");
+                return Ok(());
+            }
+            Ok(Event::Ended(name, reason)) => {
+                let reason = reason.err().unwrap_or_else(|| "it returned".to_owned());
+                return Err(ServeError::Thread(name, reason));
+            }
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// All threads of a running registrar.
+struct Running {
+    node: Arc<Node>,
+    stop: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<()>>,
+    snapshotter: JoinHandle<Result<(), String>>,
+    ticker: (Sender<()>, JoinHandle<()>),
+    admin: Option<admin::Server>,
+    /// Held for the locks on them.
+    _folders: Vec<Arc<dyn Storage>>,
+}
+
+impl Running {
+    fn describe(&self) -> Started {
+        Started {
+            listeners: self.node.listeners.iter().map(|l| (l.name.clone(), l.addr)).collect(),
+            admin: self.admin.as_ref().map(admin::Server::addr),
+            restored: self.node.restored.bindings,
+        }
+    }
+
+    /// Answers what has arrived, saves the bindings, and ends all threads.
+    fn stop(self) -> Result<(), ServeError> {
+        self.node.stopping.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
+        self.node.wake_workers();
+        for worker in self.workers {
+            let _ = worker.join();
+        }
+        drop(self.ticker.0);
+        let _ = self.ticker.1.join();
+        if let Some(admin) = self.admin {
+            admin.stop();
+        }
+        // The snapshotter writes its last one when nobody can ask for another.
+        *self.node.snapshotter.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        match self.snapshotter.join() {
+            Ok(last) => last.map_err(ServeError::LastSnapshot),
+            Err(_) => Err(ServeError::LastSnapshot("the thread panicked".to_owned())),
+        }
+    }
+}
+
+fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> {
+    let clock = Arc::new(SystemClock::new());
+    let Accepted { value: Loaded { config, regfile }, warnings } =
+        source.load().map_err(ReloadError::from)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut folders = vec![open_folder(&config.state)?];
+    let (storage, snapshot_name) = snapshot_place(&regfile, &mut folders)?;
+    let key_file =
+        config.secret_file.clone().unwrap_or_else(|| config.state.join(secrets::NONCE_KEY_FILE));
+    let keys = secrets::nonce_keys(&key_file)
+        .map_err(|source| ServeError::Secret { path: key_file, source })?;
+    let random = system("random numbers");
+    let hash_key = secrets::random().map_err(random)?;
+    let tag_key = secrets::random().map_err(system("random numbers"))?;
+
+    let bound = bind(&config)?;
+    let rules = node::rules(&config, regfile, &keys)?;
+    let now = clock.now();
+    let location = Arc::new(Location::new(hash_key, now, config.registrar.max_bindings));
+    let names: Arc<[Box<str>]> = config.listeners.iter().map(|l| l.name.clone()).collect();
+    let restored =
+        durability::restore(Arc::clone(&storage), &snapshot_name, &location, &rules, &names, now)?;
+    if restored != durability::Restored::default() {
+        let durability::Restored { bindings, expired, orphaned, unreadable } = restored;
+        tracing::info!(bindings, expired, orphaned, unreadable, "restored registrations");
+    }
+
+    let workers = usize::from(config.general.workers);
+    let counters: Arc<[CachePadded<Counters>]> =
+        (0..workers).map(|_| CachePadded::default()).collect();
+    let rules = Arc::new(ArcSwap::from_pointee(rules));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (made, listeners) = make_workers(
+        &config,
+        bound,
+        |worker| {
+            let location = Arc::clone(&location);
+            Pipeline::new(location, Arc::clone(&rules), Arc::clone(&counters), worker, tag_key)
+        },
+        &clock,
+        &stop,
+    )?;
+
+    let snapshots = Arc::new(SnapshotStatus::default());
+    let interval = Duration::from_secs(config.persist.snapshot_interval.0.into());
+    let generations = Generations::new(storage, &snapshot_name, config.persist.keep.into());
+    let (snapshotter, ask) = Snapshotter::new(
+        generations,
+        Arc::clone(&location),
+        names,
+        Arc::clone(&clock),
+        Arc::clone(&snapshots),
+        interval,
+    );
+    let node = Arc::new(Node {
+        location,
+        rules,
+        counters,
+        clock,
+        listeners,
+        snapshots,
+        restored,
+        started: now,
+        expired: AtomicU64::new(0),
+        config: ArcSwap::from_pointee(config),
+        source,
+        keys,
+        snapshotter: Mutex::new(Some(ask)),
+        wakers: made.iter().map(Worker::waker).collect(),
+        stopping: AtomicBool::new(false),
+        reloading: Mutex::new(()),
+    });
+    let config = node.config();
+    let admin = match &config.admin {
+        Some(settings) => Some(
+            admin::Server::start(Arc::clone(&node), settings)
+                .map_err(|source| ServeError::Admin { addr: settings.addr, source })?,
+        ),
+        None => None,
+    };
+    let snapshotter = spawn("snapshotter", move || snapshotter.run().map(drop))?;
+    let ticker = start_ticker(Arc::clone(&node))?;
+    let workers = run_workers(made, config.general.pin, events)?;
+    Ok(Running { node, stop, workers, snapshotter, ticker, admin, _folders: folders })
+}
+
+/// Opens and locks a folder, and makes it if need be.
+fn open_folder(path: &Path) -> Result<Arc<dyn Storage>, ServeError> {
+    match FileStorage::create(path) {
+        Ok(storage) => Ok(Arc::new(storage)),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            Err(ServeError::FolderInUse(path.to_path_buf()))
+        }
+        Err(source) => Err(ServeError::Folder { path: path.to_path_buf(), source }),
+    }
+}
+
+/// Where the snapshot is: in the state folder, or where regfile.conf's `file=` says.
+fn snapshot_place(
+    regfile: &regfile::Regfile,
+    folders: &mut Vec<Arc<dyn Storage>>,
+) -> Result<(Arc<dyn Storage>, String), ServeError> {
+    let named = regfile
+        .general
+        .file
+        .as_deref()
+        .and_then(|file| Some((file.parent()?, file.file_name()?.to_str()?)));
+    let Some((folder, name)) = named else {
+        return Ok((Arc::clone(&folders[0]), SNAPSHOT.to_owned()));
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let storage = open_folder(folder)?;
+    folders.push(Arc::clone(&storage));
+    Ok((storage, name.to_owned()))
+}
+
+/// One socket for each worker, for every listener.
+fn bind(config: &Config) -> Result<Vec<Vec<UdpListener>>, ServeError> {
+    let workers = NonZeroUsize::new(config.general.workers.into()).unwrap_or(NonZeroUsize::MIN);
+    let mut all = Vec::new();
+    for Listener { name, addr, buffer, .. } in &config.listeners {
+        let mut options = ListenerOptions::default();
+        if let Some(octets) = buffer.and_then(|octets| usize::try_from(octets).ok()) {
+            options.receive_buffer = octets;
+        }
+        let group = net::bind_group(*addr, workers, &options)?;
+        if let Some(got) = group.first().map(UdpListener::buffers)
+            && got.receive < options.receive_buffer
+        {
+            tracing::warn!(
+                listener = %name,
+                asked = options.receive_buffer,
+                got = got.receive,
+                "the receive buffer is smaller than asked: raise net.core.rmem_max"
+            );
+        }
+        all.push(group);
+    }
+    Ok(all)
+}
+
+/// Gives each worker its sockets and a pipeline.
+fn make_workers(
+    config: &Config,
+    bound: Vec<Vec<UdpListener>>,
+    pipeline: impl Fn(usize) -> Pipeline,
+    clock: &Arc<SystemClock>,
+    stop: &Arc<AtomicBool>,
+) -> Result<(Vec<Worker<Arc<SystemClock>>>, Box<[ListenerStatus]>), ServeError> {
+    let mut listening: Vec<Vec<Listening>> =
+        (0..config.general.workers).map(|_| Vec::new()).collect();
+    let mut statuses = Vec::new();
+    for ((id, listener), group) in (0_u8..).zip(&config.listeners).zip(bound) {
+        let maxpkt = SlotLen::new(listener.maxpkt.into()).unwrap_or_default();
+        let addr = group.first().map_or(listener.addr, UdpListener::local_addr);
+        let mut sockets = Vec::new();
+        for (worker, socket) in listening.iter_mut().zip(group) {
+            sockets.push(socket.try_clone().map_err(system("sockets"))?);
+            worker.push(Listening::new(socket, ListenerId(id), maxpkt));
+        }
+        statuses.push(ListenerStatus {
+            name: listener.name.clone(),
+            transport: listener.transport,
+            addr,
+            sockets: sockets.into(),
+        });
+    }
+    let workers = listening
+        .into_iter()
+        .enumerate()
+        .map(|(n, sockets)| Worker::new(pipeline(n), sockets, Arc::clone(clock), Arc::clone(stop)))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(system("a worker's readiness queue"))?;
+    Ok((workers, statuses.into()))
+}
+
+/// Starts a thread for each worker, on a CPU of its own.
+fn run_workers(
+    workers: Vec<Worker<Arc<SystemClock>>>,
+    pin: bool,
+    events: &Sender<Event>,
+) -> Result<Vec<JoinHandle<()>>, ServeError> {
+    let cpus = net::available_cpus().map_err(system("CPU affinity"))?;
+    let mut threads = Vec::new();
+    for (n, worker) in workers.into_iter().enumerate() {
+        let name = format!("worker-{n:02}");
+        let cpu = cpus.get(n % cpus.len().max(1)).copied().filter(|_| pin);
+        let events = events.clone();
+        let ended = name.clone();
+        threads.push(spawn(&name, move || {
+            if let Some(cpu) = cpu
+                && let Err(error) = net::pin_current_thread(cpu)
+            {
+                tracing::warn!(cpu, %error, "can't stay on one CPU");
+            }
+            let guard = EndNotice { name: Some(ended), events };
+            let result = worker.run();
+            guard.send(result.map_err(|error| error.to_string()));
+        })?);
+    }
+    Ok(threads)
+}
+
+/// Tells the supervisor of a thread's end, even by panic.
+struct EndNotice {
+    name: Option<String>,
+    events: Sender<Event>,
+}
+
+impl EndNotice {
+    fn send(mut self, result: Result<(), String>) {
+        if let Some(name) = self.name.take() {
+            let _ = self.events.send(Event::Ended(name, result));
+        }
+    }
+}
+
+impl Drop for EndNotice {
+    fn drop(&mut self) {
+        if let Some(name) = self.name.take() {
+            let _ = self.events.send(Event::Ended(name, Err("it panicked".to_owned())));
+        }
+    }
+}
+
+/// Ends bindings in their second, for as long as its sender lives.
+fn start_ticker(node: Arc<Node>) -> Result<(Sender<()>, JoinHandle<()>), ServeError> {
+    const SECOND: Duration = Duration::from_secs(1);
+    let (alive, ended) = bounded::<()>(0);
+    let thread = spawn("ticker", move || {
+        while ended.recv_timeout(SECOND) == Err(RecvTimeoutError::Timeout) {
+            node.tick();
+        }
+    })?;
+    Ok((alive, thread))
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, ServeError> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(system("a thread"))
+}

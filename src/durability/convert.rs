@@ -1,0 +1,391 @@
+//! Records as sections of a snapshot, and back.
+//!
+//! A section opens with what Yate understands (`driver`, `data`, `expires` of the best binding),
+//! so that its regfile module can load the file. Our own keys follow, numbered by binding.
+
+use std::{
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use crate::{
+    config::values::to_hex,
+    flow::{Flow, ListenerId, Transport},
+    registrar::{AorRecord, Binding, RecordWriter, nat},
+    sip::{
+        header::{Params, Quality},
+        uri::SipUri,
+    },
+    time::{Deadline, Now},
+};
+
+/// What Yate puts before a contact: the channel driver.
+const DRIVER: &str = "sip";
+const DATA_PREFIX: &[u8] = b"sip/";
+
+/// The keys and values of one section, in space that is used for the next one again.
+#[derive(Debug, Default)]
+pub(super) struct Pairs {
+    text: Vec<u8>,
+    /// Where each key and its value end in `text`.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Pairs {
+    /// The keys and values, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(key_end, end)| {
+            let pair = (&self.text[start..key_end], &self.text[key_end..end]);
+            start = end;
+            pair
+        })
+    }
+
+    fn put(&mut self, key: &str, value: impl FnOnce(&mut Vec<u8>)) {
+        self.text.extend_from_slice(key.as_bytes());
+        self.put_value(value);
+    }
+
+    /// A key of the binding with this number; one without a value is left out.
+    fn put_numbered(&mut self, key: &str, number: u64, value: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.text.len();
+        self.text.extend_from_slice(key.as_bytes());
+        self.text.push(b'.');
+        put_number(&mut self.text, number);
+        if self.put_value(value) == 0 {
+            self.ends.pop();
+            self.text.truncate(start);
+        }
+    }
+
+    fn put_value(&mut self, value: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let key_end = self.text.len();
+        value(&mut self.text);
+        self.ends.push((key_end, self.text.len()));
+        self.text.len() - key_end
+    }
+}
+
+fn put_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Writing to memory can't fail.
+fn put_display(out: &mut Vec<u8>, value: impl std::fmt::Display) {
+    let _ = write!(out, "{value}");
+}
+
+/// Puts the section of a record into `pairs`; the result is how many bindings it has. `None` if
+/// none is in force.
+pub(super) fn section(
+    record: &AorRecord<'_>,
+    now: Now,
+    listeners: &[Box<str>],
+    pairs: &mut Pairs,
+) -> Option<u64> {
+    pairs.text.clear();
+    pairs.ends.clear();
+    let best = record.bindings(now).max_by_key(|b| (b.q.unwrap_or(Quality::DEFAULT), b.updated))?;
+    pairs.put("driver", |out| out.extend_from_slice(DRIVER.as_bytes()));
+    pairs.put("data", |out| {
+        out.extend_from_slice(DATA_PREFIX);
+        nat::reachable_uri_into(best.uri, &best.flow, out);
+    });
+    pairs.put("expires", |out| put_number(out, best.deadline.to_unix(now)));
+    if !record.nonces().is_empty() {
+        pairs.put("nonces", |out| out.extend_from_slice(to_hex(record.nonces()).as_bytes()));
+    }
+    let mut bindings = 0;
+    for (n, binding) in (1..).zip(record.bindings(now)) {
+        bindings = n;
+        let Binding { uri, params, deadline, updated, call_id, cseq, branch, .. } = binding;
+        let Binding { flow, path, agent, .. } = binding;
+        let listener = listeners.get(usize::from(flow.listener.0)).map_or("", |name| name);
+        let mut text = |key: &str, value: &[u8]| {
+            pairs.put_numbered(key, n, |out| out.extend_from_slice(value));
+        };
+        text("contact", uri);
+        text("params", params);
+        text("call_id", call_id);
+        text("path", path);
+        text("agent", agent);
+        text("listener", listener.as_bytes());
+        text("transport", flow.transport.name().as_bytes());
+        pairs.put_numbered("remote", n, |out| put_display(out, flow.remote));
+        if let Some(local) = flow.local {
+            pairs.put_numbered("local", n, |out| put_display(out, local));
+        }
+        pairs.put_numbered("expires", n, |out| put_number(out, deadline.to_unix(now)));
+        let updated = Deadline(updated).to_unix(now);
+        pairs.put_numbered("updated", n, |out| put_number(out, updated));
+        pairs.put_numbered("cseq", n, |out| put_number(out, cseq));
+        pairs.put_numbered("branch", n, |out| put_display(out, format_args!("{branch:08x}")));
+    }
+    Some(bindings)
+}
+
+/// Packs the record of a section into `out`; the result is how many of its bindings had ended.
+///
+/// # Errors
+/// What can't be read.
+pub(super) fn record_into<'s>(
+    aor: &[u8],
+    pairs: impl Iterator<Item = (&'s [u8], &'s [u8])>,
+    now: Now,
+    listeners: &[Box<str>],
+    out: &mut Vec<u8>,
+) -> Result<Unpacked, &'static str> {
+    let mut nonces = Vec::new();
+    let mut best = Numbered::default();
+    let mut numbered: Vec<Numbered<'_>> = Vec::new();
+    for (key, value) in pairs {
+        let Ok(key) = std::str::from_utf8(key) else { continue };
+        match key.split_once('.') {
+            Some((key, number)) => {
+                let Ok(number) = number.parse::<usize>() else { continue };
+                // Numbers go up by one, so that none can ask for a huge table.
+                if number == numbered.len() + 1 {
+                    numbered.push(Numbered::default());
+                }
+                if let Some(binding) = number.checked_sub(1).and_then(|n| numbered.get_mut(n)) {
+                    binding.set(key, value)?;
+                }
+            }
+            None if key == "nonces" => {
+                nonces = from_hex(value).ok_or("nonces: expected hexadecimal digits")?;
+            }
+            None if key == "data" => best.contact = value.strip_prefix(DATA_PREFIX),
+            None if key == "expires" => best.set(key, value)?,
+            None => {}
+        }
+    }
+    if numbered.is_empty() {
+        // A section that Yate wrote.
+        numbered.push(best);
+    }
+    let mut writer = RecordWriter::new(out, aor, &nonces).ok_or("a text is too long")?;
+    let mut unpacked = Unpacked::default();
+    for binding in &numbered {
+        let contact = binding.contact.ok_or("expected a contact")?;
+        let expires = binding.expires.ok_or("expected expires")?;
+        let Some(deadline) = Deadline::from_unix(now, expires) else {
+            unpacked.expired += 1;
+            continue;
+        };
+        unpacked.bindings += 1;
+        writer
+            .push(&binding.binding(contact, deadline, now, listeners))
+            .ok_or("a text is too long")?;
+    }
+    writer.finish();
+    Ok(unpacked)
+}
+
+/// How many bindings a section had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unpacked {
+    pub(super) bindings: u64,
+    pub(super) expired: u64,
+}
+
+/// The keys of one binding as they are read.
+#[derive(Debug, Default)]
+struct Numbered<'s> {
+    contact: Option<&'s [u8]>,
+    params: &'s [u8],
+    expires: Option<u64>,
+    updated: Option<u64>,
+    call_id: &'s [u8],
+    cseq: u32,
+    branch: u32,
+    transport: Option<Transport>,
+    remote: Option<SocketAddr>,
+    local: Option<IpAddr>,
+    listener: &'s [u8],
+    path: &'s [u8],
+    agent: &'s [u8],
+}
+
+impl<'s> Numbered<'s> {
+    fn set(&mut self, key: &str, value: &'s [u8]) -> Result<(), &'static str> {
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        match key {
+            "contact" => self.contact = Some(value),
+            "params" => self.params = value,
+            "expires" => {
+                self.expires = Some(text.parse().map_err(|_| "expires: expected Unix seconds")?);
+            }
+            "updated" => self.updated = text.parse().ok(),
+            "call_id" => self.call_id = value,
+            "cseq" => self.cseq = text.parse().map_err(|_| "cseq: expected a number")?,
+            "branch" => self.branch = u32::from_str_radix(text, 16).unwrap_or(0),
+            "transport" => self.transport = Transport::from_name(text),
+            "remote" => self.remote = text.parse().ok(),
+            "local" => self.local = text.parse().ok(),
+            "listener" => self.listener = value,
+            "path" => self.path = value,
+            "agent" => self.agent = value,
+            // A key of a later version.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn binding<'b>(
+        &'b self,
+        uri: &'b [u8],
+        deadline: Deadline,
+        now: Now,
+        listeners: &[Box<str>],
+    ) -> Binding<'b> {
+        let q = Params::new(self.params).find("q").and_then(|q| Quality::parse(q.value?));
+        let listener = listeners.iter().position(|name| name.as_bytes() == self.listener);
+        let age = self.updated.map_or(0, |updated| now.unix.saturating_sub(updated));
+        Binding {
+            uri,
+            params: self.params,
+            q,
+            deadline,
+            // What was refreshed before this process began counts as refreshed when it began.
+            updated: now.second().saturating_sub(u32::try_from(age).unwrap_or(u32::MAX)),
+            call_id: self.call_id,
+            cseq: self.cseq,
+            branch: self.branch,
+            flow: Flow {
+                listener: ListenerId(listener.and_then(|at| u8::try_from(at).ok()).unwrap_or(0)),
+                transport: self.transport.unwrap_or(Transport::Udp),
+                local: self.local,
+                remote: self.remote.or_else(|| address_of(uri)).unwrap_or(NOWHERE),
+            },
+            path: self.path,
+            agent: self.agent,
+        }
+    }
+}
+
+/// The remote address of a binding that Yate saved under a name: nobody is reached there, but the
+/// next refresh will tell.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// Where a contact says it is, if that is an address: Yate has put the source address there.
+fn address_of(contact: &[u8]) -> Option<SocketAddr> {
+    let uri = SipUri::parse(contact).ok()?;
+    Some(SocketAddr::new(uri.host_port.ip()?, uri.host_port.port.unwrap_or(5060)))
+}
+
+fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok().filter(|t| t.is_ascii() && t.len() % 2 == 0)?;
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registrar::binding_for_tests as binding;
+
+    const NOW: Now = Now { millis: 5_000_000, unix: 1_800_000_000 };
+
+    fn listeners() -> Vec<Box<str>> {
+        vec!["general".into(), "inside".into()]
+    }
+
+    fn packed(bindings: &[Binding<'_>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut writer = RecordWriter::new(&mut out, b"alice@example.com", &[1, 0xff]).unwrap();
+        for b in bindings {
+            writer.push(b).unwrap();
+        }
+        writer.finish();
+        out
+    }
+
+    fn unpack(pairs: &[(&str, &str)], now: Now) -> Result<(Unpacked, Vec<u8>), &'static str> {
+        let pairs = pairs.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes()));
+        let mut out = Vec::new();
+        let unpacked = record_into(b"alice@example.com", pairs, now, &listeners(), &mut out)?;
+        Ok((unpacked, out))
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        let mut first = binding(b"sip:a@10.0.0.1:5062;ob");
+        first.deadline = Deadline(5600);
+        first.updated = 4990;
+        let mut second = binding(b"sip:a@[2001:db8::9]");
+        second.deadline = Deadline(5060);
+        second.params = b";q=0.9";
+        second.q = Some(Quality(900));
+        second.flow.local = Some("192.0.2.9".parse().unwrap());
+        second.path = b"";
+        let bytes = packed(&[first, second]);
+        let record = AorRecord::new(&bytes).unwrap();
+        let mut pairs = Pairs::default();
+        assert_eq!(section(&record, NOW, &listeners(), &mut pairs), Some(2));
+        let mut out = Vec::new();
+        let unpacked = record_into(record.aor(), pairs.iter(), NOW, &listeners(), &mut out);
+        assert_eq!(unpacked, Ok(Unpacked { bindings: 2, expired: 0 }));
+        assert_eq!(AorRecord::new(&out).unwrap(), record);
+    }
+
+    #[test]
+    fn the_best_binding_is_shown_to_yate() {
+        let mut low = binding(b"sip:low@192.0.2.1:5062");
+        low.deadline = Deadline(6000);
+        let mut high = binding(b"sip:high@10.0.0.1:5060;ob");
+        high.deadline = Deadline(5060);
+        high.q = None;
+        let bytes = packed(&[low, high]);
+        let mut pairs = Pairs::default();
+        section(&AorRecord::new(&bytes).unwrap(), NOW, &listeners(), &mut pairs).unwrap();
+        let text = |text: &[u8]| text.escape_ascii().to_string();
+        let shown: Vec<_> =
+            pairs.iter().take(3).map(|(k, v)| format!("{}={}", text(k), text(v))).collect();
+        assert_eq!(
+            shown,
+            ["driver=sip", "data=sip/sip:high@192.0.2.1:5062;ob", "expires=1800000060"]
+        );
+    }
+
+    #[test]
+    fn what_has_ended_is_neither_written_nor_restored() {
+        let mut ended = binding(b"sip:a@192.0.2.1");
+        ended.deadline = Deadline(5000);
+        let bytes = packed(&[ended]);
+        let record = AorRecord::new(&bytes).unwrap();
+        assert_eq!(section(&record, NOW, &listeners(), &mut Pairs::default()), None);
+        let old = [("data", "sip/sip:a@192.0.2.1"), ("expires", "1799999999")];
+        let (unpacked, out) = unpack(&old, NOW).unwrap();
+        assert_eq!(unpacked, Unpacked { bindings: 0, expired: 1 });
+        assert!(AorRecord::new(&out).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_section_of_yate() {
+        let pairs = [
+            ("driver", "sip"),
+            ("data", "sip/sip:100@127.0.0.1:15999;transport=udp;x=1"),
+            ("oconnection_id", "general"),
+            ("expires", "1800000319"),
+        ];
+        let (unpacked, out) = unpack(&pairs, NOW).unwrap();
+        assert_eq!(unpacked.bindings, 1);
+        let binding = AorRecord::new(&out).unwrap().stored().next().unwrap();
+        assert_eq!(binding.uri, b"sip:100@127.0.0.1:15999;transport=udp;x=1");
+        assert_eq!(binding.flow.remote, "127.0.0.1:15999".parse().unwrap());
+        assert_eq!(binding.deadline.to_unix(NOW), 1_800_000_319);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told() {
+        for (pairs, error) in [
+            (&[("expires", "1800000319")][..], "expected a contact"),
+            (&[("data", "sip/sip:a@b")], "expected expires"),
+            (&[("data", "sip/sip:a@b"), ("expires", "soon")], "expires: expected Unix seconds"),
+            (&[("contact.1", "sip:a@b"), ("cseq.1", "x")], "cseq: expected a number"),
+            (&[("nonces", "0g")], "nonces: expected hexadecimal digits"),
+        ] {
+            assert_eq!(unpack(pairs, NOW), Err(error));
+        }
+    }
+}
