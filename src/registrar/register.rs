@@ -60,16 +60,20 @@ pub struct Workspace {
     params: Vec<u8>,
     /// The positions of stored bindings that do not stay where they are.
     moved: Vec<usize>,
+    /// Whether a stored binding was made by this very request.
+    is_retransmission: bool,
     /// The record as it will be.
     record: Vec<u8>,
 }
 
+/// A contact of the request, by position, that will be bound.
 #[derive(Debug)]
-enum Planned {
-    /// A contact of the request, by position.
-    Bound { contact: usize, granted: DeltaSeconds, params: Range<usize> },
-    /// A stored binding that a retransmission asks for again, by position.
-    Unchanged(usize),
+struct Planned {
+    contact: usize,
+    granted: DeltaSeconds,
+    params: Range<usize>,
+    /// The position of the stored binding whose place it takes.
+    replaces: Option<usize>,
 }
 
 impl Workspace {
@@ -81,6 +85,19 @@ impl Workspace {
     /// Its octets.
     pub fn record_bytes(&self) -> &[u8] {
         &self.record
+    }
+
+    /// What the plan adds, refreshes and removes.
+    fn changes(&self) -> Changes {
+        let is_replaced = |at: &&usize| self.plan.iter().any(|p| p.replaces == Some(**at));
+        let refreshed = self.moved.iter().filter(is_replaced).count();
+        let count = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+        Changes {
+            added: count(self.plan.len() - refreshed),
+            refreshed: count(refreshed),
+            removed: count(self.moved.len() - refreshed),
+            ..Changes::default()
+        }
     }
 
     /// Takes a record that stays as it is, to be answered from.
@@ -110,8 +127,8 @@ pub fn register(
     work.plan.clear();
     work.params.clear();
     work.moved.clear();
+    work.is_retransmission = false;
     let stored = || record.iter().flat_map(AorRecord::stored);
-    let mut changes = Changes::default();
 
     match request.wanted {
         Wanted::Bindings => {}
@@ -120,20 +137,29 @@ pub fn register(
             if request.expires.and_then(delta_seconds) != Some(DeltaSeconds(0)) {
                 return Err(Refusal::WildcardExpires);
             }
-            for (at, binding) in stored().enumerate() {
-                if !binding.deadline.is_past(now) {
-                    order(policy, request, &binding)?;
-                    changes.removed += 1;
-                }
+            for (at, binding) in stored().enumerate().filter(|(_, b)| !b.deadline.is_past(now)) {
+                work.is_retransmission |=
+                    order(policy, request, &binding)? == Order::Retransmission;
                 work.moved.push(at);
             }
         }
         Wanted::Contacts(contacts) => {
             for at in 0..contacts.len() {
-                plan_contact(policy, now, request, contacts, at, record, work, &mut changes)?;
+                plan_contact(policy, now, request, contacts, at, record, work)?;
             }
         }
     }
+    if work.is_retransmission {
+        if !work.plan.is_empty() {
+            // It was committed as a whole when it came first.
+            work.plan.clear();
+            work.moved.clear();
+        } else if policy.cseq == CseqOrder::Strict {
+            // A request that binds nothing made no binding: it is another one with its numbers.
+            return Err(Refusal::OutOfOrder);
+        }
+    }
+    let mut changes = work.changes();
 
     let contacts = match request.wanted {
         Wanted::Contacts(contacts) => contacts,
@@ -160,25 +186,20 @@ pub fn register(
 
     let mut writer =
         RecordWriter::new(&mut work.record, aor, nonces).ok_or(Refusal::ContactTooLong)?;
-    for planned in &work.plan {
-        let binding = match planned {
-            Planned::Bound { contact, granted, params } => {
-                let contact = &contacts[*contact];
-                Binding {
-                    uri: contact.uri,
-                    params: &work.params[params.clone()],
-                    q: contact.q,
-                    deadline: Deadline::after(now, *granted),
-                    updated: now.second(),
-                    call_id: request.call_id,
-                    cseq: request.cseq,
-                    branch: request.branch,
-                    flow: request.flow,
-                    path: request.path,
-                    agent: &request.agent[..request.agent.len().min(MAX_AGENT)],
-                }
-            }
-            Planned::Unchanged(at) => stored().nth(*at).ok_or(Refusal::ContactTooLong)?,
+    for Planned { contact, granted, params, .. } in &work.plan {
+        let contact = &contacts[*contact];
+        let binding = Binding {
+            uri: contact.uri,
+            params: &work.params[params.clone()],
+            q: contact.q,
+            deadline: Deadline::after(now, *granted),
+            updated: now.second(),
+            call_id: request.call_id,
+            cseq: request.cseq,
+            branch: request.branch,
+            flow: request.flow,
+            path: request.path,
+            agent: &request.agent[..request.agent.len().min(MAX_AGENT)],
         };
         writer.push(&binding).ok_or(Refusal::ContactTooLong)?;
     }
@@ -197,7 +218,6 @@ pub fn register(
 }
 
 /// Step 7, for the contact at position `at`.
-#[expect(clippy::too_many_arguments, reason = "the loop body of `register`, kept apart to be read")]
 fn plan_contact(
     policy: &Policy,
     now: Now,
@@ -206,46 +226,28 @@ fn plan_contact(
     at: usize,
     record: Option<AorRecord<'_>>,
     work: &mut Workspace,
-    changes: &mut Changes,
 ) -> Result<(), Refusal> {
     let contact = &contacts[at];
     let granted = granted(policy, request, contact)?;
-    let is_removal = granted == DeltaSeconds(0);
 
     // A contact named twice in one request: the later one holds.
-    let planned = work.plan.len();
-    work.plan.retain(|planned| match planned {
-        Planned::Bound { contact: earlier, .. } => !same(&contacts[*earlier], contact),
-        Planned::Unchanged(_) => true,
-    });
+    work.plan.retain(|planned| !same(&contacts[planned.contact], contact));
     let found = record.iter().flat_map(AorRecord::stored).enumerate().find(|(_, binding)| {
         !binding.deadline.is_past(now)
             && binding.matches(contact.uri, contact.instance, contact.reg_id)
     });
-    match found {
-        Some((position, binding)) => {
-            let order = order(policy, request, &binding)?;
-            if !work.moved.contains(&position) {
-                work.moved.push(position);
-                if order == Order::Retransmission && !is_removal {
-                    work.plan.push(Planned::Unchanged(position));
-                    return Ok(());
-                }
-                if is_removal {
-                    changes.removed += 1;
-                } else {
-                    changes.refreshed += 1;
-                }
-            }
+    if let Some((position, binding)) = &found {
+        work.is_retransmission |= order(policy, request, binding)? == Order::Retransmission;
+        if !work.moved.contains(position) {
+            work.moved.push(*position);
         }
-        None if work.plan.len() < planned => changes.added -= u16::from(is_removal),
-        None => changes.added += u16::from(!is_removal),
     }
-    if !is_removal {
+    if granted > DeltaSeconds(0) {
         let start = work.params.len();
         keep_params(contact, &mut work.params);
         let params = start..work.params.len();
-        work.plan.push(Planned::Bound { contact: at, granted, params });
+        let replaces = found.map(|(position, _)| position);
+        work.plan.push(Planned { contact: at, granted, params, replaces });
     }
     Ok(())
 }
@@ -323,5 +325,207 @@ fn keep_params(contact: &Contact<'_>, out: &mut Vec<u8>) {
     for param in contact.kept_params() {
         out.push(b';');
         out.extend_from_slice(param.raw);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{flow::ListenerId, sip::header::Params, sip::uri, time::Deadline};
+    use proptest::prelude::*;
+
+    const AOR: &[u8] = b"alice@example.com";
+
+    /// Contacts that differ, equal each other, or name an instance.
+    const CONTACTS: [&str; 6] = [
+        "<sip:a@192.0.2.1>",
+        "<sip:%61@192.0.2.1;x=1>",
+        "<sip:a@192.0.2.1;x=2>",
+        "<sip:b@192.0.2.2>;q=0.5",
+        "<sip:c@192.0.2.3>;+sip.instance=\"<urn:uuid:1>\"",
+        "<sip:d@192.0.2.4>;+sip.instance=\"<urn:uuid:1>\"",
+    ];
+
+    /// A request of the property: contacts by number, each with what it asks for.
+    #[derive(Clone, Debug)]
+    struct Asked {
+        wait: u64,
+        wanted: Option<Vec<(usize, Option<u32>)>>,
+        header: Option<u32>,
+        call_id: u8,
+        cseq: u32,
+        branch: u32,
+    }
+
+    fn asked() -> impl Strategy<Value = Asked> {
+        let expires = || prop::option::of(prop_oneof![Just(0), Just(59), Just(60), 61..5000_u32]);
+        let contacts = prop::collection::vec((0..CONTACTS.len(), expires()), 0..4);
+        // `None` stands for `Contact: *`.
+        let wanted = prop::option::weighted(0.9, contacts);
+        (0..100_u64, wanted, expires(), 0..2_u8, 1..5_u32, 1..4_u32).prop_map(
+            |(wait, wanted, header, call_id, cseq, branch)| Asked {
+                wait,
+                wanted,
+                header,
+                call_id,
+                cseq,
+                branch,
+            },
+        )
+    }
+
+    /// A binding as the model knows it: the URI and instance, its end and who made it.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    struct Known {
+        uri: Vec<u8>,
+        instance: Option<Vec<u8>>,
+        deadline: u32,
+        made_by: (u8, u32, u32),
+    }
+
+    impl Known {
+        fn is(&self, uri: &[u8], instance: Option<&[u8]>) -> bool {
+            match (&self.instance, instance) {
+                (Some(mine), Some(other)) => mine == other,
+                _ => uri::equal(&self.uri, uri),
+            }
+        }
+    }
+
+    /// RFC 3261 §10.3 steps 6 and 7 as they read, with lists and no space saved. `None`: it fails.
+    fn model(policy: &Policy, now: Now, asked: &Asked, before: &[Known]) -> Option<Vec<Known>> {
+        let made_by = (asked.call_id, asked.cseq, asked.branch);
+        let live: Vec<Known> =
+            before.iter().filter(|k| k.deadline > now.second()).cloned().collect();
+        let is_late = |k: &Known| k.made_by.0 == asked.call_id && asked.cseq <= k.made_by.1;
+        let Some(wanted) = &asked.wanted else {
+            let may = asked.header == Some(0) && !live.iter().any(is_late);
+            return may.then(Vec::new);
+        };
+        let texts: Vec<Contact<'_>> =
+            wanted.iter().map(|(c, _)| Contact::parse(CONTACTS[*c].as_bytes()).unwrap()).collect();
+        let (mut bound, mut gone, mut again): (Vec<Known>, Vec<Known>, bool) =
+            (Vec::new(), Vec::new(), false);
+        for (contact, (_, expires)) in texts.iter().zip(wanted) {
+            let time = expires.or(asked.header).unwrap_or(policy.expires_def.0);
+            if time > 0 && time < policy.expires_min.0 {
+                return None;
+            }
+            if let Some(old) = live.iter().find(|k| k.is(contact.uri, contact.instance)) {
+                if old.made_by == made_by {
+                    again = true;
+                } else if is_late(old) {
+                    return None;
+                }
+                gone.push(old.clone());
+            }
+            bound.retain(|k| !k.is(contact.uri, contact.instance));
+            if time > 0 {
+                bound.push(Known {
+                    uri: contact.uri.to_vec(),
+                    instance: contact.instance.map(<[u8]>::to_vec),
+                    deadline: now.second() + time.min(policy.expires_max.0),
+                    made_by,
+                });
+            }
+        }
+        if again {
+            return (!bound.is_empty()).then_some(live);
+        }
+        bound.extend(live.into_iter().filter(|k| !gone.contains(k)));
+        Some(bound)
+    }
+
+    /// Plays a request; the result is the packed record after it, or `None` if it fails.
+    fn play(policy: &Policy, now: Now, asked: &Asked, before: &[u8]) -> Option<Vec<u8>> {
+        let texts: Vec<String> = asked.wanted.iter().flatten().map(text).collect();
+        let contacts: Vec<Contact<'_>> =
+            texts.iter().map(|text| Contact::parse(text.as_bytes()).unwrap()).collect();
+        let header = asked.header.map(|h| h.to_string());
+        let call_id = [b'a' + asked.call_id];
+        let request = Register {
+            wanted: match &asked.wanted {
+                None => Wanted::Nothing,
+                Some(list) if list.is_empty() => Wanted::Bindings,
+                Some(_) => Wanted::Contacts(&contacts),
+            },
+            expires: header.as_ref().map(String::as_bytes),
+            granted: None,
+            call_id: &call_id,
+            cseq: asked.cseq,
+            branch: asked.branch,
+            flow: Flow {
+                listener: ListenerId(0),
+                transport: crate::flow::Transport::Udp,
+                local: None,
+                remote: "192.0.2.1:5060".parse().unwrap(),
+            },
+            path: b"",
+            agent: b"",
+        };
+        let mut work = Workspace::default();
+        let record = AorRecord::new(before);
+        register(policy, now, &request, AOR, b"", record, &mut work).ok()?;
+        Some(work.record_bytes().to_vec())
+    }
+
+    fn text((contact, expires): &(usize, Option<u32>)) -> String {
+        match expires {
+            Some(expires) => format!("{};expires={expires}", CONTACTS[*contact]),
+            None => CONTACTS[*contact].to_owned(),
+        }
+    }
+
+    fn known(record: &[u8], now: Now) -> Vec<Known> {
+        let record = AorRecord::new(record);
+        let known = |b: Binding<'_>| Known {
+            uri: b.uri.to_vec(),
+            instance: Params::new(b.params)
+                .find("+sip.instance")
+                .and_then(|p| p.value)
+                .map(Into::into),
+            deadline: b.deadline.0,
+            made_by: (b.call_id[0] - b'a', b.cseq, b.branch),
+        };
+        record.iter().flat_map(|r| r.bindings(now)).map(known).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Any sequence of requests leaves the bindings that the RFC's steps leave, in the order of
+        /// their last refresh, and one that fails leaves what was.
+        #[test]
+        fn steps_6_and_7(requests in prop::collection::vec(asked(), 1..12)) {
+            let policy = Policy { max_contacts: 100, ..Policy::default() };
+            let mut now = Now { millis: 1000, unix: 1_800_000_000 };
+            let (mut record, mut bindings) = (Vec::new(), Vec::new());
+            for asked in requests {
+                now.millis += 1000 * asked.wait;
+                let (played, modelled) =
+                    (play(&policy, now, &asked, &record), model(&policy, now, &asked, &bindings));
+                prop_assert_eq!(played.is_some(), modelled.is_some(), "{:?} on {:?}", &asked, &bindings);
+                record = played.unwrap_or(record);
+                bindings = modelled.unwrap_or(bindings);
+                bindings.retain(|k| k.deadline > now.second());
+                prop_assert_eq!(&known(&record, now), &bindings, "{:?}", &asked);
+            }
+        }
+    }
+
+    #[test]
+    fn a_deadline_far_away_does_not_wrap() {
+        let policy = Policy { expires_max: DeltaSeconds(u32::MAX), ..Policy::default() };
+        let now = Now { millis: 5000, unix: 1_800_000_000 };
+        let asked = Asked {
+            wait: 0,
+            wanted: Some(vec![(0, Some(u32::MAX))]),
+            header: None,
+            call_id: 0,
+            cseq: 1,
+            branch: 1,
+        };
+        let record = play(&policy, now, &asked, b"").unwrap();
+        assert_eq!(known(&record, now)[0].deadline, Deadline(u32::MAX).0);
     }
 }

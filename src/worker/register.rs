@@ -280,7 +280,10 @@ impl<'a> Exchange<'a> {
         let (mut lines, mut len) = (0, 0);
         for value in values.clone() {
             for element in Elements::new(value) {
-                let hop = element.and_then(NameAddr::parse).map_err(bad)?;
+                let element = element.map_err(bad)?;
+                let hop = NameAddr::parse(element).map_err(bad)?;
+                // RFC 3327 §4: without brackets, `;lr` would be no parameter of the URI.
+                memchr::memchr(b'<', element).ok_or(Fault::Bad(HeaderName::Path))?;
                 hop.params.check().map_err(bad)?;
                 SipUri::parse(hop.uri).map_err(|_| Fault::Bad(HeaderName::Path))?;
             }

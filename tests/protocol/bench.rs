@@ -28,8 +28,11 @@ use crate::expect::{Answer, Came};
 const UNIX: u64 = 1_800_000_000;
 
 /// Settings of every dialogue, unless it sets them otherwise.
-const SETTINGS: [(&str, &str); 2] =
-    [("general", "domains=example.com"), ("registrar", "auth_required=no")];
+const SETTINGS: [(&str, &str); 3] = [
+    ("general", "domains=example.com"),
+    ("registrar", "auth_required=no"),
+    ("auth", "algorithms=SHA-256,MD5"),
+];
 const USERS: [(&str, &str); 3] =
     [("alice", "password=secret"), ("bob", "password=hunter2"), ("carol", "password=")];
 
@@ -149,7 +152,9 @@ impl Bench {
             let bindings = record.iter().flat_map(|r| r.bindings(self.now));
             bindings
                 .map(|b| {
-                    let q = b.q.map_or("none".into(), |q| format!("{}", f64::from(q.0) / 1000.0));
+                    let q = b
+                        .q
+                        .map_or_else(|| "none".into(), |q| format!("{}", f64::from(q.0) / 1000.0));
                     let facts = vec![
                         ("expires", b.deadline.remaining(self.now).0.to_string()),
                         ("q", q),
@@ -171,7 +176,7 @@ impl Bench {
         let counters = self.pipeline.counters();
         let of = |labels: &[&str], values: &mut dyn Iterator<Item = u64>| {
             let at = labels.iter().position(|l| *l == name);
-            at.and_then(|at| values.nth(at)).ok_or(format!("there is no {kind} {name}"))
+            at.and_then(|at| values.nth(at)).ok_or_else(|| format!("there is no {kind} {name}"))
         };
         match kind {
             "auth" => of(&AUTH_RESULTS, &mut counters.auths()),
@@ -180,14 +185,14 @@ impl Bench {
                 .into_iter()
                 .find(|reason| reason.label() == name)
                 .map(|reason| counters.drops(reason))
-                .ok_or(format!("there is no {kind} {name}")),
+                .ok_or_else(|| format!("there is no {kind} {name}")),
             "requests" => {
                 let method = Method::parse(name.as_bytes()).ordinal();
                 Ok(counters.requests(method, Transport::Udp))
             }
             "responses" => {
                 let code = Status::ALL.iter().position(|s| s.code.to_string() == name);
-                let code = code.ok_or(format!("{name} is no code that is counted"))?;
+                let code = code.ok_or_else(|| format!("{name} is no code that is counted"))?;
                 let methods = 0..bindery::worker::counters::METHODS;
                 Ok(methods.map(|method| counters.responses(method, code)).sum())
             }

@@ -55,7 +55,8 @@ pub(crate) fn credentials(arguments: &str, expand: &Expand<'_>) -> Result<String
     let password = if password == "\"\"" { String::new() } else { password };
     let mut options: Vec<(String, String)> = Vec::new();
     for word in words {
-        let (key, value) = word.split_once('=').ok_or(format!("{word} is no option=value"))?;
+        let (key, value) =
+            word.split_once('=').ok_or_else(|| format!("{word} is no option=value"))?;
         const KNOWN: [&str; 12] = [
             "alg",
             "algorithm",

@@ -122,8 +122,10 @@ impl Draft {
                     return Err(format!("there is no {name} to leave out"));
                 }
             } else {
-                let (name, value) =
-                    line.trim_start().split_once(':').ok_or(format!("{line} is no header"))?;
+                let (name, value) = line
+                    .trim_start()
+                    .split_once(':')
+                    .ok_or_else(|| format!("{line} is no header"))?;
                 let long = long_name(name.trim());
                 if !written.iter().any(|n| n.eq_ignore_ascii_case(long)) {
                     // The first one takes the place of the usual ones.

@@ -76,8 +76,8 @@ impl Expand<'_> {
             .iter()
             .find(|c| algorithm.is_none_or(|a| c.algorithm.eq_ignore_ascii_case(a)))
             // Who insists on an algorithm that was not offered uses the nonce that was.
-            .or(challenges.first())
+            .or_else(|| challenges.first())
             .cloned()
-            .ok_or("there was no challenge".into())
+            .ok_or_else(|| "there was no challenge".into())
     }
 }

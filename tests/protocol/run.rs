@@ -193,11 +193,11 @@ impl Player {
             fit &= words.next().is_some_and(|pattern| matches(pattern, uri));
             for word in words {
                 let (key, pattern) =
-                    word.split_once('=').ok_or(format!("{word} is no key=pattern"))?;
+                    word.split_once('=').ok_or_else(|| format!("{word} is no key=pattern"))?;
                 let (_, value) = facts
                     .iter()
                     .find(|(k, _)| *k == key)
-                    .ok_or(format!("a binding has no {key}"))?;
+                    .ok_or_else(|| format!("a binding has no {key}"))?;
                 fit &= matches(pattern, value);
             }
         }

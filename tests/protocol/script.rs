@@ -195,8 +195,9 @@ fn parse_action(line: &str, block: Vec<String>) -> Result<Action, String> {
     };
     match directive {
         "CONFIG" | "USER" => {
-            let (name, setting) =
-                rest.split_once(' ').ok_or(format!("{directive} takes a name and key=value"))?;
+            let (name, setting) = rest
+                .split_once(' ')
+                .ok_or_else(|| format!("{directive} takes a name and key=value"))?;
             let (name, setting) = (name.to_owned(), setting.trim().to_owned());
             if !setting.contains('=') {
                 return Err(format!("{setting} is no key=value"));
@@ -216,11 +217,11 @@ fn parse_action(line: &str, block: Vec<String>) -> Result<Action, String> {
                 "REGISTER" => "REGISTER",
                 _ => words.next().ok_or("REQUEST takes a method")?,
             };
-            let target = words.next().ok_or(format!("{directive} takes a user or URI"))?;
+            let target = words.next().ok_or_else(|| format!("{directive} takes a user or URI"))?;
             let options = words
                 .map(|word| {
                     let (key, value) =
-                        word.split_once('=').ok_or(format!("{word} is no option=value"))?;
+                        word.split_once('=').ok_or_else(|| format!("{word} is no option=value"))?;
                     Ok((key.to_owned(), value.to_owned()))
                 })
                 .collect::<Result<_, String>>()?;
