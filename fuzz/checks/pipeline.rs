@@ -49,13 +49,6 @@ impl<'a> Script<'a> {
     }
 }
 
-/// A script of one datagram.
-#[allow(dead_code, reason = "those who replay files use it, the fuzz target does not")]
-pub(crate) fn script_of(datagram: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(datagram.len()).expect("a datagram");
-    [&[Step::Datagram as u8][..], &len.to_le_bytes(), datagram].concat()
-}
-
 #[derive(Clone, Copy)]
 enum Step {
     Datagram,
