@@ -5,6 +5,8 @@ use std::{fs, path::Path};
 
 #[path = "../benches/support/answer.rs"]
 mod answer;
+#[path = "../benches/support/arrival.rs"]
+mod arrival;
 #[path = "../fuzz/checks/authorization.rs"]
 mod authorization;
 #[path = "../fuzz/checks/message.rs"]
@@ -33,7 +35,7 @@ fn replay(folder: &str, check: fn(&[u8])) {
     let files = files(folder);
     assert!(!files.is_empty(), "{folder} is empty");
     for (name, octets) in files {
-        println!("{name}");
+        eprintln!("{name}");
         check(&octets);
     }
 }

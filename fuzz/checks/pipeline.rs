@@ -17,8 +17,9 @@ use bindery::{
 
 use crate::{
     answer::read_answer,
+    arrival::{START, udp_from},
     phone::Phone,
-    registrar::{START, registrar, udp_from},
+    registrar::registrar,
 };
 
 /// Few enough that scripts reach the limit.

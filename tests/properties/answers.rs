@@ -9,7 +9,8 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::{
     answer::read_answer,
-    registrar::{START, registrar, udp_from},
+    arrival::{START, udp_from},
+    registrar::registrar,
     spelling::{Values, choices, values},
 };
 

@@ -10,7 +10,7 @@ use bindery::{
 };
 use proptest::{collection::vec, prelude::*};
 
-use crate::registrar::{START, udp_from};
+use crate::arrival::{START, udp_from};
 
 /// No binding of any AoR beyond this many.
 const MAX_BINDINGS: u64 = 12;

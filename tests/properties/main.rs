@@ -3,6 +3,8 @@
 #[path = "../../benches/support/answer.rs"]
 mod answer;
 mod answers;
+#[path = "../../benches/support/arrival.rs"]
+mod arrival;
 mod location;
 mod records;
 #[path = "../../benches/support/registrar.rs"]
