@@ -9,6 +9,7 @@ pub mod control;
 pub mod durability;
 pub mod flow;
 pub mod location;
+pub mod metrics;
 pub mod net;
 pub mod registrar;
 pub mod sip;

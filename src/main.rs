@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bindery::cli::{check, serve, users};
+use bindery::cli::{check, list, reload, remove, serve, show, snapshot, stats, users};
 use clap::{Parser, Subcommand};
 
 /// Workers allocate only when a binding is added or changes its length, but then from all of
@@ -23,6 +23,12 @@ enum Command {
     Serve(serve::Serve),
     Check(check::Check),
     Users(users::Users),
+    Show(show::Show),
+    List(list::List),
+    Remove(remove::Remove),
+    Stats(stats::Stats),
+    Reload(reload::Reload),
+    Snapshot(snapshot::Snapshot),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +36,12 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(&args),
         Command::Users(args) => users::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Remove(args) => remove::run(&args),
+        Command::Stats(args) => stats::run(&args),
+        Command::Reload(args) => reload::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("bindery: {error:#}");

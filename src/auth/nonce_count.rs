@@ -69,9 +69,10 @@ struct Entry {
 }
 
 impl NonceCounts {
-    /// Nonces that are listed: the devices of one account that can register in turn without a
-    /// challenge each time. Four cover a desk, a mobile, a soft phone and one spare.
-    pub const KEPT: usize = 4;
+    /// Nonces that are listed: the devices of one account that can register at once without being
+    /// challenged twice. More than an AoR has bindings by default (ten); a nonce that isn't used
+    /// takes no room in the encoding.
+    pub const KEPT: usize = 12;
 
     /// Octets of an encoded entry.
     const ENTRY_LEN: usize = 16;
@@ -261,10 +262,13 @@ mod tests {
         }
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "it is 12")]
+    const KEPT: u32 = NonceCounts::KEPT as u32;
+
     #[test]
     fn more_devices_than_are_kept_never_open_a_window() {
         let mut counts = NonceCounts::new();
-        let last = u32::try_from(NonceCounts::KEPT + 2).unwrap();
+        let last = KEPT + 2;
         for device in 1..=last {
             assert_eq!(go(&mut counts, used(100 + device, device, 1), device), Use::Fresh);
         }
@@ -283,25 +287,25 @@ mod tests {
     #[test]
     fn a_crowd_within_one_second_gets_in_with_later_nonces() {
         let mut counts = NonceCounts::new();
-        for tag in 1..=5 {
+        for tag in 1..=KEPT + 1 {
             assert_eq!(go(&mut counts, used(100, tag, 1), tag), Use::Fresh);
         }
-        assert_eq!(go(&mut counts, used(100, 6, 1), 6), Use::Stale);
+        assert_eq!(go(&mut counts, used(100, 99, 1), 99), Use::Stale);
         let issued = counts.not_before();
         assert_eq!(issued, 101);
-        assert_eq!(go(&mut counts, used(issued, 6, 1), 6), Use::Fresh);
+        assert_eq!(go(&mut counts, used(issued, 99, 1), 99), Use::Fresh);
     }
 
     #[test]
     fn a_late_answer_to_an_old_challenge_stays() {
         let mut counts = NonceCounts::new();
-        for device in 1..=4 {
+        for device in 1..=KEPT {
             go(&mut counts, used(200 + device, device, 1), device);
         }
-        let late = used(150, 9, 1);
-        assert_eq!(go(&mut counts, late, 9), Use::Fresh);
-        assert_eq!(go(&mut counts, late, 9), Use::Retransmission);
-        assert_eq!(go(&mut counts, used(150, 9, 2), 10), Use::Fresh);
+        let late = used(150, 99, 1);
+        assert_eq!(go(&mut counts, late, 99), Use::Fresh);
+        assert_eq!(go(&mut counts, late, 99), Use::Retransmission);
+        assert_eq!(go(&mut counts, used(150, 99, 2), 98), Use::Fresh);
         assert_eq!(go(&mut counts, used(201, 1, 1), 1), Use::Stale);
     }
 
@@ -333,7 +337,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_ahead_locks_nobody_out() {
         let mut counts = NonceCounts::new();
-        for device in 1..=6 {
+        for device in 1..=KEPT + 2 {
             go(&mut counts, used(9000 + device, device, 1), device);
         }
         counts.prune(at(1000), LIFETIME);

@@ -151,11 +151,16 @@ impl<'c> Reading<'c> {
             return;
         };
         let ours = |ours: &str| ours.as_bytes().eq_ignore_ascii_case(domain);
-        if !self.domains.is_empty() && !self.domains.iter().any(|domain| ours(domain)) {
-            let (name, domain) = (lossy(name), lossy(domain));
-            let what = format!("[{name}] {domain} is not among [general] domains of bindery.conf");
-            findings.warning(place(), what);
+        if self.domains.iter().any(|domain| ours(domain)) {
+            return;
         }
+        let (name, domain) = (lossy(name), lossy(domain));
+        let what = if self.domains.is_empty() {
+            format!("[{name}] can't register while [general] domains of bindery.conf is empty")
+        } else {
+            format!("[{name}] {domain} is not among [general] domains of bindery.conf")
+        };
+        findings.warning(place(), what);
     }
 
     /// A key of `[general]`. Yate takes its default for a value it can't read; so do we, aloud.

@@ -1,7 +1,15 @@
 //! The subcommands.
 
 pub mod check;
+pub mod client;
+pub mod list;
 pub mod log;
+pub mod reload;
+pub mod remove;
 pub mod serve;
+pub mod show;
+pub mod snapshot;
+pub mod stats;
+pub mod table;
 pub mod terminal;
 pub mod users;

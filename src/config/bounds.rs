@@ -63,7 +63,7 @@ pub const LIMIT_HEADERS: Bounds = bounds(128, 16, 1024, "header lines");
 /// `[limits] max_uri`.
 pub const LIMIT_URI: Bounds = bounds(512, 64, 8192, "octets");
 /// `[limits] max_call_id`.
-pub const LIMIT_CALL_ID: Bounds = bounds(255, 32, 1024, "octets");
+pub const LIMIT_CALL_ID: Bounds = bounds(255, 32, 255, "octets");
 /// `[limits] max_contacts`.
 pub const LIMIT_CONTACTS: Bounds = bounds(32, 1, 256, "contacts");
 /// `[limits] max_path`.

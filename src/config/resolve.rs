@@ -13,6 +13,7 @@ use super::values::{comma_list, lossy};
 use super::{Findings, Place};
 use crate::auth::policy::Algorithm;
 use crate::flow::Transport;
+use crate::registrar::Domains;
 use crate::registrar::policy::{CseqOrder, OnLimit};
 use crate::sip::Limits;
 use crate::{auth, registrar};
@@ -166,6 +167,9 @@ fn general(
         } else if !domains.iter().any(|known| **known == *domain) {
             domains.push(domain.into());
         }
+    }
+    if domains.len() > Domains::MAX {
+        keys.refuse("domains", &format!("at most {} of them", Domains::MAX));
     }
     let realm = match keys.text("realm") {
         Some(realm) if is_quotable(realm) => realm,

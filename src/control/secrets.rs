@@ -7,7 +7,10 @@ use std::{
 
 use crate::{
     auth::{NonceKeys, nonce::SECRET_LEN},
-    config::store,
+    config::{
+        store,
+        values::{parse_hex, to_hex},
+    },
 };
 
 /// The file of the nonce keys in the state folder, unless `[auth] secret_file` names one.
@@ -22,14 +25,14 @@ pub(super) fn nonce_keys(path: &Path) -> io::Result<NonceKeys> {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let secret = random::<SECRET_LEN>()?;
-            let mut text = hex(&secret);
+            let mut text = to_hex(&secret);
             text.push('\n');
             store::create(path, text.as_bytes(), store::PRIVATE)?;
             return Ok(NonceKeys::from_bytes(&secret));
         }
         Err(error) => return Err(error),
     };
-    let secret = unhex(text.trim())
+    let secret = parse_hex(text.trim().as_bytes())
         .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "expected 64 hexadecimal digits"))?;
     Ok(NonceKeys::from_bytes(&secret))
 }
@@ -39,21 +42,6 @@ pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut octets = [0; N];
     getrandom::fill(&mut octets).map_err(io::Error::from)?;
     Ok(octets)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    if text.len() != 2 * N || !text.is_ascii() {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

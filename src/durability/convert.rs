@@ -3,9 +3,13 @@
 //! A section opens with what Yate understands (`driver`, `data`, `expires` of the best binding),
 //! so that its regfile module can load the file. Our own keys follow, numbered by binding.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use crate::{
+    config::values::to_hex,
     flow::{Flow, ListenerId, Transport},
     registrar::{AorRecord, Binding, RecordWriter, nat},
     sip::{
@@ -19,53 +23,106 @@ use crate::{
 const DRIVER: &str = "sip";
 const DATA_PREFIX: &[u8] = b"sip/";
 
-/// One key and its value.
-type Pair = (String, Vec<u8>);
+/// The keys and values of one section, in space that is used for the next one again.
+#[derive(Debug, Default)]
+pub(super) struct Pairs {
+    text: Vec<u8>,
+    /// Where each key and its value end in `text`.
+    ends: Vec<(usize, usize)>,
+}
 
-/// The section of a record; `None` if no binding is in force.
+impl Pairs {
+    /// The keys and values, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(key_end, end)| {
+            let pair = (&self.text[start..key_end], &self.text[key_end..end]);
+            start = end;
+            pair
+        })
+    }
+
+    fn put(&mut self, key: &str, value: impl FnOnce(&mut Vec<u8>)) {
+        self.text.extend_from_slice(key.as_bytes());
+        self.put_value(value);
+    }
+
+    /// A key of the binding with this number; one without a value is left out.
+    fn put_numbered(&mut self, key: &str, number: u64, value: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.text.len();
+        self.text.extend_from_slice(key.as_bytes());
+        self.text.push(b'.');
+        put_number(&mut self.text, number);
+        if self.put_value(value) == 0 {
+            self.ends.pop();
+            self.text.truncate(start);
+        }
+    }
+
+    fn put_value(&mut self, value: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let key_end = self.text.len();
+        value(&mut self.text);
+        self.ends.push((key_end, self.text.len()));
+        self.text.len() - key_end
+    }
+}
+
+fn put_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Writing to memory can't fail.
+fn put_display(out: &mut Vec<u8>, value: impl std::fmt::Display) {
+    let _ = write!(out, "{value}");
+}
+
+/// Puts the section of a record into `pairs`; the result is how many bindings it has. `None` if
+/// none is in force.
 pub(super) fn section(
     record: &AorRecord<'_>,
     now: Now,
     listeners: &[Box<str>],
-) -> Option<(u64, Vec<Pair>)> {
+    pairs: &mut Pairs,
+) -> Option<u64> {
+    pairs.text.clear();
+    pairs.ends.clear();
     let best = record.bindings(now).max_by_key(|b| (b.q.unwrap_or(Quality::DEFAULT), b.updated))?;
-    let mut data = DATA_PREFIX.to_vec();
-    nat::reachable_uri_into(best.uri, &best.flow, &mut data);
-    let mut pairs: Vec<Pair> = vec![
-        ("driver".into(), DRIVER.into()),
-        ("data".into(), data),
-        ("expires".into(), best.deadline.to_unix(now).to_string().into()),
-    ];
+    pairs.put("driver", |out| out.extend_from_slice(DRIVER.as_bytes()));
+    pairs.put("data", |out| {
+        out.extend_from_slice(DATA_PREFIX);
+        nat::reachable_uri_into(best.uri, &best.flow, out);
+    });
+    pairs.put("expires", |out| put_number(out, best.deadline.to_unix(now)));
     if !record.nonces().is_empty() {
-        pairs.push(("nonces".into(), to_hex(record.nonces())));
+        pairs.put("nonces", |out| out.extend_from_slice(to_hex(record.nonces()).as_bytes()));
     }
     let mut bindings = 0;
-    for (n, binding) in (1_u64..).zip(record.bindings(now)) {
+    for (n, binding) in (1..).zip(record.bindings(now)) {
         bindings = n;
-        let mut put = |key: &str, value: &[u8]| {
-            if !value.is_empty() {
-                pairs.push((format!("{key}.{n}"), value.to_vec()));
-            }
+        let Binding { uri, params, deadline, updated, call_id, cseq, branch, .. } = binding;
+        let Binding { flow, path, agent, .. } = binding;
+        let listener = listeners.get(usize::from(flow.listener.0)).map_or("", |name| name);
+        let mut text = |key: &str, value: &[u8]| {
+            pairs.put_numbered(key, n, |out| out.extend_from_slice(value));
         };
-        put("contact", binding.uri);
-        put("params", binding.params);
-        put("expires", binding.deadline.to_unix(now).to_string().as_bytes());
-        let updated = Deadline(binding.updated).to_unix(now);
-        put("updated", updated.to_string().as_bytes());
-        put("call_id", binding.call_id);
-        put("cseq", binding.cseq.to_string().as_bytes());
-        put("branch", format!("{:08x}", binding.branch).as_bytes());
-        put("transport", binding.flow.transport.name().as_bytes());
-        put("remote", binding.flow.remote.to_string().as_bytes());
-        if let Some(local) = binding.flow.local {
-            put("local", local.to_string().as_bytes());
+        text("contact", uri);
+        text("params", params);
+        text("call_id", call_id);
+        text("path", path);
+        text("agent", agent);
+        text("listener", listener.as_bytes());
+        text("transport", flow.transport.name().as_bytes());
+        pairs.put_numbered("remote", n, |out| put_display(out, flow.remote));
+        if let Some(local) = flow.local {
+            pairs.put_numbered("local", n, |out| put_display(out, local));
         }
-        let listener = listeners.get(usize::from(binding.flow.listener.0));
-        put("listener", listener.map_or(&[], |name| name.as_bytes()));
-        put("path", binding.path);
-        put("agent", binding.agent);
+        pairs.put_numbered("expires", n, |out| put_number(out, deadline.to_unix(now)));
+        let updated = Deadline(updated).to_unix(now);
+        pairs.put_numbered("updated", n, |out| put_number(out, updated));
+        pairs.put_numbered("cseq", n, |out| put_number(out, cseq));
+        pairs.put_numbered("branch", n, |out| put_display(out, format_args!("{branch:08x}")));
     }
-    Some((bindings, pairs))
+    Some(bindings)
 }
 
 /// Packs the record of a section into `out`; the result is how many of its bindings had ended.
@@ -217,10 +274,6 @@ fn address_of(contact: &[u8]) -> Option<SocketAddr> {
     Some(SocketAddr::new(uri.host_port.ip()?, uri.host_port.port.unwrap_or(5060)))
 }
 
-fn to_hex(bytes: &[u8]) -> Vec<u8> {
-    bytes.iter().flat_map(|b| format!("{b:02x}").into_bytes()).collect()
-}
-
 fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(text).ok().filter(|t| t.is_ascii() && t.len() % 2 == 0)?;
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
@@ -267,11 +320,10 @@ mod tests {
         second.path = b"";
         let bytes = packed(&[first, second]);
         let record = AorRecord::new(&bytes).unwrap();
-        let (count, pairs) = section(&record, NOW, &listeners()).unwrap();
-        assert_eq!(count, 2);
-        let borrowed = pairs.iter().map(|(k, v)| (k.as_bytes(), v.as_slice()));
+        let mut pairs = Pairs::default();
+        assert_eq!(section(&record, NOW, &listeners(), &mut pairs), Some(2));
         let mut out = Vec::new();
-        let unpacked = record_into(record.aor(), borrowed, NOW, &listeners(), &mut out);
+        let unpacked = record_into(record.aor(), pairs.iter(), NOW, &listeners(), &mut out);
         assert_eq!(unpacked, Ok(Unpacked { bindings: 2, expired: 0 }));
         assert_eq!(AorRecord::new(&out).unwrap(), record);
     }
@@ -284,9 +336,11 @@ mod tests {
         high.deadline = Deadline(5060);
         high.q = None;
         let bytes = packed(&[low, high]);
-        let (_, pairs) = section(&AorRecord::new(&bytes).unwrap(), NOW, &listeners()).unwrap();
+        let mut pairs = Pairs::default();
+        section(&AorRecord::new(&bytes).unwrap(), NOW, &listeners(), &mut pairs).unwrap();
+        let text = |text: &[u8]| text.escape_ascii().to_string();
         let shown: Vec<_> =
-            pairs[..3].iter().map(|(k, v)| format!("{k}={}", v.escape_ascii())).collect();
+            pairs.iter().take(3).map(|(k, v)| format!("{}={}", text(k), text(v))).collect();
         assert_eq!(
             shown,
             ["driver=sip", "data=sip/sip:high@192.0.2.1:5062;ob", "expires=1800000060"]
@@ -298,7 +352,8 @@ mod tests {
         let mut ended = binding(b"sip:a@192.0.2.1");
         ended.deadline = Deadline(5000);
         let bytes = packed(&[ended]);
-        assert!(section(&AorRecord::new(&bytes).unwrap(), NOW, &listeners()).is_none());
+        let record = AorRecord::new(&bytes).unwrap();
+        assert_eq!(section(&record, NOW, &listeners(), &mut Pairs::default()), None);
         let old = [("data", "sip/sip:a@192.0.2.1"), ("expires", "1799999999")];
         let (unpacked, out) = unpack(&old, NOW).unwrap();
         assert_eq!(unpacked, Unpacked { bindings: 0, expired: 1 });

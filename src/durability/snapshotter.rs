@@ -14,7 +14,7 @@ use persist::{
     snapshot::{General, Generations},
 };
 
-use super::convert::section;
+use super::convert::{Pairs, section};
 use crate::{
     location::Location,
     registrar::AorRecord,
@@ -160,6 +160,7 @@ impl Snapshotter {
         let mut writer = self.generations.begin(General { sequence, written: started.unix })?;
         let mut part = Vec::new();
         let mut ends = Vec::new();
+        let mut pairs = Pairs::default();
         for number in 0..Location::PARTS {
             // Records are copied while their shard is locked, and written after that.
             part.clear();
@@ -175,9 +176,9 @@ impl Snapshotter {
                 let record = part.get(start..end).and_then(AorRecord::new);
                 start = end;
                 if let Some(record) = record
-                    && let Some((bindings, pairs)) = section(&record, now, &self.listeners)
+                    && let Some(bindings) = section(&record, now, &self.listeners, &mut pairs)
                 {
-                    writer.section(record.aor(), bindings, pairs)?;
+                    writer.section(record.aor(), bindings, pairs.iter())?;
                 }
             }
         }

@@ -213,6 +213,7 @@ fn plan_contact(
     let is_removal = granted == DeltaSeconds(0);
 
     // A contact named twice in one request: the later one holds.
+    let planned = work.plan.len();
     work.plan.retain(|planned| match planned {
         Planned::Bound { contact: earlier, .. } => !same(&contacts[*earlier], contact),
         Planned::Unchanged(_) => true,
@@ -237,8 +238,8 @@ fn plan_contact(
                 }
             }
         }
-        None if !is_removal => changes.added += 1,
-        None => {}
+        None if work.plan.len() < planned => changes.added -= u16::from(is_removal),
+        None => changes.added += u16::from(!is_removal),
     }
     if !is_removal {
         let start = work.params.len();

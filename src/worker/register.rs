@@ -40,8 +40,8 @@ enum Decision {
 }
 
 impl<'a> Exchange<'a> {
-    /// Answers a REGISTER that is for us and requires nothing unknown.
-    pub(super) fn register(&mut self, request: &Request<'_>) -> Option<Answered> {
+    /// Answers a REGISTER for `domain`, which is ours, that requires nothing unknown.
+    pub(super) fn register(&mut self, request: &Request<'_>, domain: &[u8]) -> Option<Answered> {
         let contacts = match self.survey() {
             Ok(contacts) => contacts,
             Err(fault) => return self.reject(fault),
@@ -52,7 +52,7 @@ impl<'a> Exchange<'a> {
         };
         // The texts that a registration is worked out from live in space that is used again.
         let mut aor = std::mem::take(&mut self.space.aor);
-        let answered = self.register_aor(request, contacts, path.as_bytes(), &mut aor);
+        let answered = self.register_aor(request, domain, contacts, path.as_bytes(), &mut aor);
         self.space.aor = aor;
         if let Path::Joined(joined) = path {
             self.space.path = joined;
@@ -63,6 +63,7 @@ impl<'a> Exchange<'a> {
     fn register_aor(
         &mut self,
         request: &Request<'_>,
+        asked: &[u8],
         contacts: Contacts,
         path: &[u8],
         aor_space: &mut Vec<u8>,
@@ -91,8 +92,10 @@ impl<'a> Exchange<'a> {
             self.log_refusal("forbidden", Status::FORBIDDEN);
             return self.plain(Status::FORBIDDEN);
         }
-        // Step 5.
-        let Some(aor) = aor.filter(|_| account.is_some() || rules.autocreate) else {
+        // Step 5. A user of another domain of ours is none of the domain asked.
+        let is_valid = to.is_some_and(|to| rules.domains.are_one(to.host_port.host, asked))
+            && (account.is_some() || rules.autocreate);
+        let Some(aor) = aor.filter(|_| is_valid) else {
             self.counters.register("not_found", 1);
             self.log_refusal("not_found", Status::NOT_FOUND);
             return self.plain(Status::NOT_FOUND);

@@ -146,17 +146,26 @@ pub fn is_well_formed(uri: &[u8]) -> bool {
     !matches!(SipUri::parse(uri), Err(UriError::Malformed))
 }
 
-/// Whether two texts are equal once `%` escapes are resolved, by octets.
+/// Whether two parts are equal: an escape equals the character it stands for, unless that is
+/// reserved (RFC 3261 §19.1.4, RFC 2396 §2.2).
 fn unescaped_eq(a: &[u8], b: &[u8], fold_case: bool) -> bool {
     if memchr::memchr(b'%', a).is_none() && memchr::memchr(b'%', b).is_none() {
         return if fold_case { a.eq_ignore_ascii_case(b) } else { a == b };
     }
-    let fold = |byte: u8| if fold_case { byte.to_ascii_lowercase() } else { byte };
-    unescaped(a).map(fold).eq(unescaped(b).map(fold))
+    let comparable = |(octet, is_escaped): (u8, bool)| {
+        let octet = if fold_case { octet.to_ascii_lowercase() } else { octet };
+        (octet, is_escaped && b";/?:@&=+$,".contains(&octet))
+    };
+    octets(a).map(comparable).eq(octets(b).map(comparable))
 }
 
 /// The octets of `bytes` with `%` escapes resolved; a malformed escape stands for itself.
-fn unescaped(mut bytes: &[u8]) -> impl Iterator<Item = u8> {
+fn unescaped(bytes: &[u8]) -> impl Iterator<Item = u8> {
+    octets(bytes).map(|(octet, _)| octet)
+}
+
+/// The octets of `bytes` with `%` escapes resolved, and whether each was escaped.
+fn octets(mut bytes: &[u8]) -> impl Iterator<Item = (u8, bool)> {
     std::iter::from_fn(move || {
         let (&first, tail) = bytes.split_first()?;
         if first == b'%'
@@ -164,10 +173,10 @@ fn unescaped(mut bytes: &[u8]) -> impl Iterator<Item = u8> {
             && let (Some(high), Some(low)) = (grammar::hex_digit(*high), grammar::hex_digit(*low))
         {
             bytes = rest;
-            return Some(high << 4 | low);
+            return Some((high << 4 | low, true));
         }
         bytes = tail;
-        Some(first)
+        Some((first, false))
     })
 }
 

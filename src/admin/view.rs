@@ -1,0 +1,374 @@
+//! The JSON that goes out: written by the server, read by the command line.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::text::text;
+use crate::{
+    control::{ListenerStatus, Node, Pruned, Reloaded},
+    durability::{Restored, Taken},
+    metrics::{Totals, uptime_millis},
+    registrar::Binding,
+    time::{Clock, Deadline, Now},
+};
+
+/// One binding. Texts that came from a phone are written as [`text`] does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BindingView {
+    /// Names the binding in `DELETE`: 16 hexadecimal digits, the same as long as its contact, or
+    /// its instance and reg-id, are the same.
+    pub id: String,
+    /// The Contact URI.
+    pub contact: String,
+    /// The Contact's other parameters, each with its semicolon; without `expires`.
+    pub params: String,
+    /// Its `q`, from 0 to 1.
+    pub q: Option<f64>,
+    /// Seconds left.
+    pub expires: u32,
+    /// When it ends, in Unix seconds.
+    pub expires_at: u64,
+    /// When it was last refreshed, in Unix seconds.
+    pub updated_at: u64,
+    /// Call-ID of the request that last changed it.
+    pub call_id: String,
+    /// CSeq of that request.
+    pub cseq: u32,
+    /// The address and port that request came from.
+    pub source: String,
+    /// Our address it came to, where the listener has a wildcard address.
+    pub local: Option<String>,
+    /// The name of the listener it came to; none if there is no such listener any more.
+    pub listener: Option<String>,
+    /// The transport it came over.
+    pub transport: String,
+    /// The Path values (RFC 3327), joined by commas.
+    pub path: Option<String>,
+    /// User-Agent of that request.
+    pub user_agent: Option<String>,
+    /// `+sip.instance` (RFC 5626 §4.1), without its quotes.
+    pub instance: Option<String>,
+    /// `reg-id` (RFC 5626 §4.2).
+    pub reg_id: Option<u32>,
+}
+
+impl BindingView {
+    pub(super) fn new(binding: &Binding<'_>, listeners: &[ListenerStatus], now: Now) -> Self {
+        let flow = binding.flow;
+        let some = |octets: &[u8]| (!octets.is_empty()).then(|| text(octets).into_owned());
+        let listener = listeners.get(usize::from(flow.listener.0));
+        let unquoted = |value: &[u8]| {
+            let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+            text(inner.unwrap_or(value)).into_owned()
+        };
+        Self {
+            id: format!("{:016x}", binding.id()),
+            contact: text(binding.uri).into_owned(),
+            params: text(binding.params).into_owned(),
+            q: binding.q.map(|q| f64::from(q.0) / 1000.0),
+            expires: binding.deadline.remaining(now).0,
+            expires_at: binding.deadline.to_unix(now),
+            updated_at: Deadline(binding.updated).to_unix(now),
+            call_id: text(binding.call_id).into_owned(),
+            cseq: binding.cseq,
+            source: flow.remote.to_string(),
+            local: flow.local.map(|local| local.to_string()),
+            listener: listener.map(|listener| listener.name.clone().into()),
+            transport: flow.transport.name().to_owned(),
+            path: some(binding.path),
+            user_agent: some(binding.agent),
+            instance: binding.instance().map(unquoted),
+            reg_id: binding.reg_id(),
+        }
+    }
+}
+
+/// All bindings of an AoR.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AorView {
+    /// The AoR.
+    pub aor: String,
+    /// Its bindings, the latest refreshed first.
+    pub bindings: Vec<BindingView>,
+}
+
+/// A binding in a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Item {
+    /// Whose it is.
+    pub aor: String,
+    /// The binding.
+    #[serde(flatten)]
+    pub binding: BindingView,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page {
+    /// What is on it; a page may be short, or even empty, with others after it.
+    pub items: Vec<Item>,
+    /// What to give as `cursor` for the next page; none on the last.
+    pub next: Option<String>,
+}
+
+/// What was removed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RemovedView {
+    /// From which AoR.
+    pub aor: String,
+    /// How many bindings.
+    pub removed: u64,
+    /// How many it still has.
+    pub left: u64,
+}
+
+impl RemovedView {
+    pub(super) fn new(aor: &[u8], pruned: Pruned) -> Self {
+        Self { aor: text(aor).into_owned(), removed: pruned.removed, left: pruned.left }
+    }
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReloadedView {
+    /// Accounts.
+    pub users: u64,
+    /// Bindings that went because their account did.
+    pub removed: u64,
+    /// What the operator should hear about.
+    pub warnings: Vec<String>,
+}
+
+impl From<Reloaded> for ReloadedView {
+    fn from(Reloaded { users, removed, warnings }: Reloaded) -> Self {
+        Self { users, removed, warnings }
+    }
+}
+
+/// A snapshot that was written.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct SnapshotView {
+    /// When it was begun, in Unix seconds.
+    pub taken_at: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// AoRs in it.
+    pub aors: u64,
+    /// Bindings in it.
+    pub bindings: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl From<Taken> for SnapshotView {
+    fn from(Taken { unix, millis, aors, bindings, bytes }: Taken) -> Self {
+        let seconds = std::time::Duration::from_millis(millis).as_secs_f64();
+        Self { taken_at: unix, seconds, aors, bindings, bytes }
+    }
+}
+
+/// Whether the node can do its work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReadyView {
+    /// Whether all checks are met.
+    pub ready: bool,
+    /// By name: `ok`, or what is missing.
+    pub checks: BTreeMap<String, String>,
+}
+
+impl ReadyView {
+    pub(super) fn of(node: &Node) -> Self {
+        let checks = node.checks();
+        let ready = checks.iter().all(|check| check.reason.is_none());
+        let told = checks
+            .into_iter()
+            .map(|check| (check.name.to_owned(), check.reason.unwrap_or_else(|| "ok".to_owned())));
+        Self { ready, checks: told.collect() }
+    }
+}
+
+/// The node at a glance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The program's version.
+    pub version: String,
+    /// When it began, in Unix seconds.
+    pub started_at: u64,
+    /// How long it has run, in seconds.
+    pub uptime: u64,
+    /// Where it listens for SIP.
+    pub listeners: Vec<ListenerView>,
+    /// How many workers answer.
+    pub workers: usize,
+    /// Accounts.
+    pub users: u64,
+    /// AoRs with a binding.
+    pub aors: u64,
+    /// Bindings.
+    pub bindings: u64,
+    /// Bindings that ended by themselves.
+    pub expirations: u64,
+    /// How the bindings are saved.
+    pub snapshot: SnapshotsView,
+    /// What came back at the start.
+    pub restored: RestoredView,
+    /// Whether it can do its work.
+    #[serde(flatten)]
+    pub ready: ReadyView,
+    /// What the workers have counted since the start.
+    pub counters: CountersView,
+}
+
+/// A listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListenerView {
+    /// Its name.
+    pub name: String,
+    /// Its transport.
+    pub transport: String,
+    /// Its address and port.
+    pub addr: String,
+    /// Datagrams that the kernel dropped because a worker did not keep up.
+    pub receive_queue_drops: u64,
+}
+
+/// How snapshots have gone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SnapshotsView {
+    /// The last that was written.
+    pub last: Option<SnapshotView>,
+    /// How many were written.
+    pub taken: u64,
+    /// How many could not be.
+    pub failures: u64,
+    /// Why the last one could not be.
+    pub error: Option<String>,
+}
+
+/// What came back at the start.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct RestoredView {
+    /// Bindings that are in force again.
+    pub bindings: u64,
+    /// Bindings that had ended.
+    pub expired: u64,
+    /// Bindings of AoRs that no longer have an account.
+    pub orphaned: u64,
+    /// Sections that could not be read.
+    pub unreadable: u64,
+}
+
+impl From<Restored> for RestoredView {
+    fn from(Restored { bindings, expired, orphaned, unreadable }: Restored) -> Self {
+        Self { bindings, expired, orphaned, unreadable }
+    }
+}
+
+/// What the workers have counted, by the label of the metric of that name; zeros are left out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CountersView {
+    /// By method.
+    pub requests: BTreeMap<String, u64>,
+    /// By status code.
+    pub responses: BTreeMap<String, u64>,
+    /// By reason.
+    pub drops: BTreeMap<String, u64>,
+    /// By result.
+    pub auth: BTreeMap<String, u64>,
+    /// By result.
+    pub register: BTreeMap<String, u64>,
+}
+
+impl CountersView {
+    fn new(totals: &Totals) -> Self {
+        Self {
+            requests: sums(totals.requests().map(|(method, _, count)| (method.into(), count))),
+            responses: sums(totals.responses().map(|(_, code, count)| (code.to_string(), count))),
+            drops: sums(totals.drops().map(|(reason, count)| (reason.into(), count))),
+            auth: sums(totals.auths().map(|(result, count)| (result.into(), count))),
+            register: sums(totals.registers().map(|(result, count)| (result.into(), count))),
+        }
+    }
+}
+
+fn sums(cells: impl Iterator<Item = (String, u64)>) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (label, count) in cells.filter(|(_, count)| *count > 0) {
+        *sums.entry(label).or_insert(0) += count;
+    }
+    sums
+}
+
+impl StatusView {
+    pub(super) fn of(node: &Node) -> Self {
+        let listeners = node.listeners.iter().map(|listener| ListenerView {
+            name: listener.name.clone().into(),
+            transport: listener.transport.name().to_owned(),
+            addr: listener.addr.to_string(),
+            receive_queue_drops: listener.drops(),
+        });
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: node.started().unix,
+            uptime: uptime_millis(node.started(), node.clock.now()) / 1000,
+            listeners: listeners.collect(),
+            workers: node.counters.len(),
+            users: node.rules.load().subscribers.len() as u64,
+            aors: node.location.aors(),
+            bindings: node.location.bindings(),
+            expirations: node.expired(),
+            snapshot: SnapshotsView {
+                last: node.snapshots.last().map(SnapshotView::from),
+                taken: node.snapshots.taken(),
+                failures: node.snapshots.failed(),
+                error: node.snapshots.error(),
+            },
+            restored: node.restored.into(),
+            ready: ReadyView::of(node),
+            counters: CountersView::new(&Totals::of(&node.counters)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registrar::binding_for_tests;
+
+    #[test]
+    fn a_binding_in_json() {
+        let mut binding = binding_for_tests(b"sip:a\xff@192.0.2.1");
+        binding.params = br#";q=0.5;+sip.instance="<urn:uuid:A>";reg-id=1"#;
+        let now = Now { millis: 100_000, unix: 1_700_000_100 };
+        let view = BindingView::new(&binding, &[], now);
+        let json = serde_json::to_value(&view).unwrap();
+        let mut expected = serde_json::json!({
+            "contact": "sip:a\\xff@192.0.2.1",
+            "params": ";q=0.5;+sip.instance=\"<urn:uuid:A>\";reg-id=1",
+            "q": 0.5,
+            "expires": 3500,
+            "expires_at": 1_700_003_600_u64,
+            "updated_at": 1_700_000_007_u64,
+            "call_id": "call@host",
+            "cseq": 42,
+            "source": "192.0.2.1:5062",
+            "local": null,
+            "listener": null,
+            "transport": "udp",
+            "path": "<sip:p1;lr>,<sip:p2;lr>",
+            "user_agent": "Phone/1.0",
+            "instance": "<urn:uuid:A>",
+            "reg_id": 1,
+        });
+        expected["id"] = format!("{:016x}", binding.id()).into();
+        assert_eq!(json, expected);
+        assert_eq!(serde_json::from_value::<BindingView>(json).unwrap(), view);
+    }
+
+    #[test]
+    fn counters_of_one_label_add_up() {
+        let cells = [("a", 1), ("b", 0), ("a", 2)].map(|(l, n)| (l.to_owned(), n));
+        assert_eq!(sums(cells.into_iter()), BTreeMap::from([("a".to_owned(), 3)]));
+    }
+}

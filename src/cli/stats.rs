@@ -1,0 +1,191 @@
+//! `bindery stats`: the node at a glance.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use super::{
+    client::{Client, ServerArgs, write_json},
+    snapshot::summary,
+    table::{Table, count, printed, span},
+};
+use crate::admin::view::{SnapshotsView, StatusView};
+
+/// Show how the server is doing
+#[derive(Clone, Debug, clap::Args)]
+pub struct Stats {
+    /// How to reach the server
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Runs `bindery stats`.
+///
+/// # Errors
+/// No server answers.
+pub fn run(args: &Stats) -> anyhow::Result<ExitCode> {
+    let view: StatusView = Client::new(&args.server)?.get("status")?;
+    let mut out = io::stdout().lock();
+    let written =
+        if args.server.json { write_json(&mut out, &view) } else { write(&mut out, &view) };
+    printed(written.map_err(Into::into))
+}
+
+fn write(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
+    let mut table = Table::new([""; 2]);
+    let mut row = |name: &str, value: String| table.push([name.to_owned(), value]);
+    let workers = count(view.workers as u64, "worker");
+    row("server", format!("bindery {}, up {}, {workers}", view.version, span(view.uptime)));
+    row("ready", if view.ready.ready { "yes".to_owned() } else { missing(view) });
+    row("users", view.users.to_string());
+    row("aors", view.aors.to_string());
+    row("bindings", format!("{} ({} expired so far)", view.bindings, view.expirations));
+    row("snapshot", snapshots(&view.snapshot, view.started_at + view.uptime));
+    let restored = view.restored;
+    row(
+        "restored",
+        format!(
+            "{} ({} expired, {} without account, {} unreadable)",
+            count(restored.bindings, "binding"),
+            restored.expired,
+            restored.orphaned,
+            restored.unreadable
+        ),
+    );
+    for listener in &view.listeners {
+        row(
+            "listener",
+            format!(
+                "{} {}:{}, {} dropped by the kernel",
+                listener.name, listener.transport, listener.addr, listener.receive_queue_drops
+            ),
+        );
+    }
+    let counters = &view.counters;
+    row("requests", counts(&counters.requests));
+    row("responses", counts(&counters.responses));
+    row("register", counts(&counters.register));
+    row("auth", counts(&counters.auth));
+    row("drops", counts(&counters.drops));
+    table.write(out, "")
+}
+
+fn missing(view: &StatusView) -> String {
+    let unmet = view.ready.checks.iter().filter(|(_, reason)| *reason != "ok");
+    let told: Vec<_> = unmet.map(|(name, reason)| format!("{name}: {reason}")).collect();
+    format!("no: {}", told.join("; "))
+}
+
+fn snapshots(view: &SnapshotsView, now: u64) -> String {
+    let last = view.last.map_or_else(
+        || "none yet".to_owned(),
+        |last| format!("{} ago: {}", span(now.saturating_sub(last.taken_at)), summary(&last)),
+    );
+    match &view.error {
+        None => last,
+        Some(error) => format!("FAILED: {error}; last {last}"),
+    }
+}
+
+/// Counters, the largest first.
+fn counts(counters: &BTreeMap<String, u64>) -> String {
+    if counters.is_empty() {
+        return "none".to_owned();
+    }
+    let mut counters: Vec<_> = counters.iter().collect();
+    counters.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let told: Vec<_> = counters.iter().map(|(label, count)| format!("{label} {count}")).collect();
+    told.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::view::{CountersView, ListenerView, ReadyView, RestoredView, SnapshotView};
+
+    fn status() -> StatusView {
+        let counters = |cells: &[(&str, u64)]| {
+            cells.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect()
+        };
+        StatusView {
+            version: "1.2.3".into(),
+            started_at: 1_700_000_000,
+            uptime: 3700,
+            listeners: vec![ListenerView {
+                name: "lan".into(),
+                transport: "udp".into(),
+                addr: "192.0.2.9:5060".into(),
+                receive_queue_drops: 3,
+            }],
+            workers: 2,
+            users: 5,
+            aors: 4,
+            bindings: 6,
+            expirations: 1,
+            snapshot: SnapshotsView {
+                last: Some(SnapshotView {
+                    taken_at: 1_700_003_690,
+                    seconds: 0.012,
+                    aors: 4,
+                    bindings: 6,
+                    bytes: 2048,
+                }),
+                taken: 9,
+                failures: 0,
+                error: None,
+            },
+            restored: RestoredView { bindings: 1, expired: 2, orphaned: 0, unreadable: 0 },
+            ready: ReadyView { ready: true, checks: BTreeMap::new() },
+            counters: CountersView {
+                requests: counters(&[("OPTIONS", 1), ("REGISTER", 10)]),
+                responses: counters(&[("200", 11)]),
+                drops: BTreeMap::new(),
+                auth: counters(&[("granted", 10)]),
+                register: counters(&[("added", 10)]),
+            },
+        }
+    }
+
+    fn printed(view: &StatusView) -> String {
+        let mut out = Vec::new();
+        write(&mut out, view).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_healthy_node() {
+        let expected = "\
+server     bindery 1.2.3, up 1h01m, 2 workers
+ready      yes
+users      5
+aors       4
+bindings   6 (1 expired so far)
+snapshot   10s ago: 4 AoRs, 6 bindings, 2.0 KiB in 12 ms
+restored   1 binding (2 expired, 0 without account, 0 unreadable)
+listener   lan udp:192.0.2.9:5060, 3 dropped by the kernel
+requests   REGISTER 10, OPTIONS 1
+responses  200 11
+register   added 10
+auth       granted 10
+drops      none
+";
+        assert_eq!(printed(&status()), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let mut view = status();
+        view.ready.ready = false;
+        view.ready.checks = BTreeMap::from([
+            ("running".to_owned(), "ok".to_owned()),
+            ("snapshot".to_owned(), "disk full".to_owned()),
+        ]);
+        view.snapshot.error = Some("disk full".into());
+        view.snapshot.last = None;
+        let text = printed(&view);
+        assert!(text.contains("\nready      no: snapshot: disk full\n"), "{text}");
+        assert!(text.contains("\nsnapshot   FAILED: disk full; last none yet\n"), "{text}");
+    }
+}

@@ -1,0 +1,88 @@
+//! Metrics: what the workers count, summed when somebody asks, as OpenMetrics text.
+//!
+//! The data plane only bumps its own cells; everything here runs in the thread that is asked.
+
+mod cpu;
+mod openmetrics;
+mod totals;
+
+use crate::{
+    control::Node,
+    durability::Taken,
+    flow::Transport,
+    time::{Clock, Now},
+};
+
+pub use self::{
+    cpu::WorkerCpu,
+    openmetrics::{CONTENT_TYPE, encode},
+    totals::Totals,
+};
+
+/// All that a node can say of itself in numbers, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// What the workers have counted.
+    pub totals: Totals,
+    /// The listeners.
+    pub listeners: Vec<ListenerSample>,
+    /// Bindings by transport, in the order of [`Transport::ALL`].
+    pub bindings: [u64; Transport::ALL.len()],
+    /// AoRs with a binding.
+    pub aors: u64,
+    /// Bindings that ended by themselves.
+    pub expirations: u64,
+    /// Accounts.
+    pub users: u64,
+    /// The last snapshot that was written.
+    pub snapshot: Option<Taken>,
+    /// Snapshots that could not be written.
+    pub snapshot_failures: u64,
+    /// When the process began, in Unix seconds.
+    pub started: u64,
+    /// How long ago that is, in milliseconds.
+    pub uptime_millis: u64,
+    /// CPU time of the workers' threads.
+    pub workers: Vec<WorkerCpu>,
+}
+
+/// A listener's numbers.
+#[derive(Clone, Debug)]
+pub struct ListenerSample {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its transport.
+    pub transport: Transport,
+    /// Datagrams that the kernel dropped because a worker did not keep up.
+    pub drops: u64,
+}
+
+impl Sample {
+    /// The numbers of a node as they are now. It reads a few small files of `/proc`.
+    pub fn of(node: &Node) -> Self {
+        let now = node.clock.now();
+        let listeners = node.listeners.iter().map(|listener| ListenerSample {
+            name: listener.name.clone(),
+            transport: listener.transport,
+            drops: listener.drops(),
+        });
+        Self {
+            totals: Totals::of(&node.counters),
+            listeners: listeners.collect(),
+            bindings: Transport::ALL.map(|transport| node.location.bindings_by(transport)),
+            aors: node.location.aors(),
+            expirations: node.expired(),
+            users: node.rules.load().subscribers.len() as u64,
+            snapshot: node.snapshots.last(),
+            snapshot_failures: node.snapshots.failed(),
+            started: node.started().unix,
+            uptime_millis: uptime_millis(node.started(), now),
+            workers: cpu::workers(),
+        }
+    }
+}
+
+/// How long a process that began at `started` has run.
+pub fn uptime_millis(started: Now, now: Now) -> u64 {
+    now.millis.saturating_sub(started.millis)
+}

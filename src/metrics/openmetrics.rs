@@ -1,0 +1,209 @@
+//! The text that Prometheus scrapes.
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::{Registry, Unit},
+};
+
+use super::Sample;
+use crate::flow::Transport;
+
+/// The media type of [`encode`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Before every name.
+const PREFIX: &str = "bindery";
+
+/// A sample as OpenMetrics text.
+pub fn encode(sample: Sample) -> String {
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register_collector(Box::new(sample));
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    text
+}
+
+impl Collector for Sample {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = Families(encoder);
+        self.encode_sip(&mut families)?;
+        self.encode_location(&mut families)?;
+        self.encode_snapshots(&mut families)?;
+        self.encode_process(&mut families)
+    }
+}
+
+impl Sample {
+    /// What came and went.
+    fn encode_sip(&self, families: &mut Families<'_>) -> fmt::Result {
+        let listened = |transport| self.listeners.iter().any(|l| l.transport == transport);
+        let requests = self.totals.requests().filter(|(_, transport, _)| listened(*transport));
+        families.counters(
+            "requests",
+            "Requests that were read",
+            requests.map(|(method, transport, count)| {
+                ([("method", method), ("transport", transport.name())], count)
+            }),
+        )?;
+        // All codes for the method that we are here for, and of the others those that occurred:
+        // two hundred zeros more would tell nothing.
+        let responses = self.totals.responses();
+        let told = responses.filter(|(method, _, count)| *method == "REGISTER" || *count > 0);
+        families.counters(
+            "responses",
+            "Responses that were sent, by the method of the request",
+            told.map(|(method, code, count)| {
+                ([("method", method.to_owned()), ("code", code.to_string())], count)
+            }),
+        )?;
+        families.counters(
+            "drops",
+            "Datagrams that got no answer",
+            self.totals.drops().map(|(reason, count)| ([("reason", reason)], count)),
+        )?;
+        families.counters(
+            "receive_queue_drops",
+            "Datagrams that the kernel dropped because a worker did not keep up",
+            self.listeners.iter().map(|l| ([("listener", &*l.name)], l.drops)),
+        )?;
+        families.counters(
+            "auth",
+            "What became of the credentials of requests",
+            self.totals.auths().map(|(result, count)| ([("result", result)], count)),
+        )?;
+        families.counters(
+            "register",
+            "What became of authorised REGISTER requests, by contact where contacts differ",
+            self.totals.registers().map(|(result, count)| ([("result", result)], count)),
+        )
+    }
+
+    /// Where phones are.
+    fn encode_location(&self, families: &mut Families<'_>) -> fmt::Result {
+        let bindings = Transport::ALL.into_iter().zip(self.bindings);
+        families.gauges(
+            "bindings",
+            "Bindings in force",
+            bindings.map(|(transport, count)| ([("transport", transport.name())], count)),
+        )?;
+        families.gauge("aors", "AoRs with a binding", None, self.aors)?;
+        families.counter("expirations", "Bindings that ended by themselves", self.expirations)?;
+        families.gauge("users", "Accounts", None, self.users)
+    }
+
+    /// How the bindings are saved.
+    fn encode_snapshots(&self, families: &mut Families<'_>) -> fmt::Result {
+        if let Some(taken) = self.snapshot {
+            families.gauge(
+                "snapshot_last_timestamp",
+                "When the last snapshot was begun, in Unix time",
+                Some(Unit::Seconds),
+                taken.unix,
+            )?;
+            families.gauge_f64(
+                "snapshot_duration",
+                "How long the last snapshot took",
+                Unit::Seconds,
+                seconds(taken.millis),
+            )?;
+            families.gauge(
+                "snapshot_size",
+                "The size of the last snapshot",
+                Some(Unit::Bytes),
+                taken.bytes,
+            )?;
+            families.gauge("snapshot_sections", "AoRs in the last snapshot", None, taken.aors)?;
+        }
+        let failures = self.snapshot_failures;
+        families.counter("snapshot_failures", "Snapshots that could not be written", failures)
+    }
+
+    /// The process itself.
+    fn encode_process(&self, families: &mut Families<'_>) -> fmt::Result {
+        families.gauge(
+            "start_time",
+            "When the process began, in Unix time",
+            Some(Unit::Seconds),
+            self.started,
+        )?;
+        families.gauge_f64(
+            "uptime",
+            "How long the process has run",
+            Unit::Seconds,
+            seconds(self.uptime_millis),
+        )?;
+        families.worker_cpu(self)?;
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let mut info = families.0.encode_descriptor(
+            "build",
+            "The program that runs",
+            None,
+            MetricType::Info,
+        )?;
+        info.encode_info(&version)
+    }
+}
+
+fn seconds(millis: u64) -> f64 {
+    std::time::Duration::from_millis(millis).as_secs_f64()
+}
+
+/// Writes metric families.
+struct Families<'e>(DescriptorEncoder<'e>);
+
+impl Families<'_> {
+    fn counter(&mut self, name: &str, help: &str, count: u64) -> fmt::Result {
+        let counter = ConstCounter::new(count);
+        counter.encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
+    fn counters<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        cells: impl Iterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        each(family, cells.map(|(labels, count)| (labels, ConstCounter::new(count))))
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, unit: Option<Unit>, value: u64) -> fmt::Result {
+        let gauge = ConstGauge::new(value);
+        gauge.encode(self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?)
+    }
+
+    fn gauge_f64(&mut self, name: &str, help: &str, unit: Unit, value: f64) -> fmt::Result {
+        let gauge = ConstGauge::new(value);
+        gauge.encode(self.0.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?)
+    }
+
+    fn gauges<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        cells: impl Iterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        each(family, cells.map(|(labels, value)| (labels, ConstGauge::new(value))))
+    }
+
+    fn worker_cpu(&mut self, sample: &Sample) -> fmt::Result {
+        let (name, help) = ("worker_cpu", "CPU time of a worker's thread, user and system");
+        let unit = Some(&Unit::Seconds);
+        let family = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        let cells = sample.workers.iter();
+        each(family, cells.map(|w| ([("worker", &*w.worker)], ConstCounter::new(w.seconds))))
+    }
+}
+
+fn each<L: EncodeLabelSet, M: EncodeMetric>(
+    mut family: MetricEncoder<'_>,
+    mut cells: impl Iterator<Item = (L, M)>,
+) -> fmt::Result {
+    cells.try_for_each(|(labels, metric)| metric.encode(family.encode_family(&labels)?))
+}

@@ -1,0 +1,100 @@
+//! The workers' cells, summed.
+
+use crate::{
+    flow::Transport,
+    sip::{Method, Status},
+    worker::{
+        AllCounters, DropReason,
+        counters::{AUTH_RESULTS, METHODS, REGISTER_RESULTS},
+    },
+};
+
+/// What all workers have counted since the start. It is summed cell by cell while they go on
+/// counting, so that two numbers may be a datagram apart.
+#[derive(Clone, Debug)]
+pub struct Totals {
+    requests: [[u64; Transport::ALL.len()]; METHODS],
+    responses: [[u64; Status::ALL.len()]; METHODS],
+    drops: [u64; DropReason::ALL.len()],
+    auths: [u64; AUTH_RESULTS.len()],
+    registers: [u64; REGISTER_RESULTS.len()],
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self {
+            requests: [[0; Transport::ALL.len()]; METHODS],
+            responses: [[0; Status::ALL.len()]; METHODS],
+            drops: [0; DropReason::ALL.len()],
+            auths: [0; AUTH_RESULTS.len()],
+            registers: [0; REGISTER_RESULTS.len()],
+        }
+    }
+}
+
+impl Totals {
+    /// The sums of all workers' cells.
+    pub fn of(workers: &AllCounters) -> Self {
+        let mut totals = Self::default();
+        for worker in workers {
+            for (method, transports) in totals.requests.iter_mut().enumerate() {
+                for (sum, transport) in transports.iter_mut().zip(Transport::ALL) {
+                    *sum += worker.requests(method, transport);
+                }
+            }
+            for (method, codes) in totals.responses.iter_mut().enumerate() {
+                for (code, sum) in codes.iter_mut().enumerate() {
+                    *sum += worker.responses(method, code);
+                }
+            }
+            for (sum, reason) in totals.drops.iter_mut().zip(DropReason::ALL) {
+                *sum += worker.drops(reason);
+            }
+            add(&mut totals.auths, worker.auths());
+            add(&mut totals.registers, worker.registers());
+        }
+        totals
+    }
+
+    /// Requests by method and transport.
+    pub fn requests(&self) -> impl Iterator<Item = (&'static str, Transport, u64)> {
+        self.requests.iter().enumerate().flat_map(|(method, transports)| {
+            let cells = transports.iter().zip(Transport::ALL);
+            cells.map(move |(&count, transport)| (method_label(method), transport, count))
+        })
+    }
+
+    /// Responses by the request's method and status code.
+    pub fn responses(&self) -> impl Iterator<Item = (&'static str, u16, u64)> {
+        self.responses.iter().enumerate().flat_map(|(method, codes)| {
+            let cells = codes.iter().zip(Status::ALL);
+            cells.map(move |(&count, status)| (method_label(method), status.code, count))
+        })
+    }
+
+    /// Datagrams that got no answer, by reason.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.drops.iter().zip(DropReason::ALL).map(|(&count, reason)| (reason.label(), count))
+    }
+
+    /// What became of credentials.
+    pub fn auths(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        AUTH_RESULTS.into_iter().zip(self.auths)
+    }
+
+    /// What became of authorised REGISTERs.
+    pub fn registers(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        REGISTER_RESULTS.into_iter().zip(self.registers)
+    }
+}
+
+fn add(sums: &mut [u64], cells: impl Iterator<Item = u64>) {
+    for (sum, cell) in sums.iter_mut().zip(cells) {
+        *sum += cell;
+    }
+}
+
+/// The `method` label of the cells at a [`Method::ordinal`].
+fn method_label(ordinal: usize) -> &'static str {
+    Method::REGISTERED.get(ordinal).map_or("other", Method::label)
+}

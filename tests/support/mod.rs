@@ -1,0 +1,9 @@
+//! The real binary on loopback, and a phone to call it with.
+
+mod phone;
+mod server;
+
+pub(crate) use self::{
+    phone::Phone,
+    server::{Server, wait_until},
+};
