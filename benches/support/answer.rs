@@ -1,8 +1,11 @@
 //! What any answer must be, read by rules of its own and not by the parser under test.
 
+/// A header's name and value.
+type Header<'a> = (&'a [u8], &'a [u8]);
+
 /// Asserts that `answer` is a response of a registrar: lines that end in CRLF, no stray CR or LF, a
 /// status line, headers, and no body. The result is its status code and its headers.
-pub(crate) fn read_answer(answer: &[u8]) -> (u16, Vec<(&[u8], &[u8])>) {
+pub(crate) fn read_answer(answer: &[u8]) -> (u16, Vec<Header<'_>>) {
     let shown = answer.escape_ascii();
     let head = answer.strip_suffix(b"\r\n\r\n").unwrap_or_else(|| panic!("no end: {shown}"));
     let mut lines = Vec::new();

@@ -8,20 +8,18 @@ use bindery::{
         Authenticator, NonceKeys,
         policy::{self, Algorithm},
     },
-    flow::{Flow, ListenerId, Transport},
     location::Location,
     registrar::{Domains, Policy},
     sip::Limits,
     subscribers::builder::Builder,
-    time::{DeltaSeconds, Now},
+    time::DeltaSeconds,
     worker::{Pipeline, Rules},
 };
 
+use crate::arrival::START;
+
 /// The realm.
 pub(crate) const REALM: &str = "example.com";
-
-/// When everything starts: an hour after the clock did, so that nothing depends on zero.
-pub(crate) const START: Now = Now { millis: 3_600_000, unix: 1_800_000_000 };
 
 /// A registrar of these domains, users and their passwords. Where `policy` asks for no credentials,
 /// anybody may register.
@@ -57,14 +55,4 @@ pub(crate) fn registrar(
     let counters = Arc::new([Default::default()]);
     let pipeline = Pipeline::new(Arc::clone(&location), rules, counters, 0, [2; 16]);
     (pipeline, location)
-}
-
-/// The path of a datagram that came over UDP from `remote`.
-pub(crate) fn udp_from(remote: &str) -> Flow {
-    Flow {
-        listener: ListenerId(0),
-        transport: Transport::Udp,
-        local: None,
-        remote: remote.parse().expect("an address and a port"),
-    }
 }

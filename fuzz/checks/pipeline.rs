@@ -17,8 +17,9 @@ use bindery::{
 
 use crate::{
     answer::read_answer,
+    arrival::{START, udp_from},
     phone::Phone,
-    registrar::{START, registrar, udp_from},
+    registrar::registrar,
 };
 
 /// Few enough that scripts reach the limit.
@@ -47,13 +48,6 @@ impl<'a> Script<'a> {
     fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[usize::from(self.octet()) % choices.len()]
     }
-}
-
-/// A script of one datagram.
-#[allow(dead_code, reason = "those who replay files use it, the fuzz target does not")]
-pub(crate) fn script_of(datagram: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(datagram.len()).expect("a datagram");
-    [&[Step::Datagram as u8][..], &len.to_le_bytes(), datagram].concat()
 }
 
 #[derive(Clone, Copy)]

@@ -2,6 +2,8 @@
 
 #[path = "../../benches/support/answer.rs"]
 mod answer;
+#[path = "../../benches/support/arrival.rs"]
+mod arrival;
 #[path = "../../benches/support/phone.rs"]
 mod phone;
 #[path = "../checks/pipeline.rs"]

@@ -10,13 +10,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use arrival::{START, udp_from};
 use bindery::{
     registrar::Policy,
     sip::{Limits, Parsed, Parser},
     worker::{Arrived, Handled},
 };
-use registrar::{START, registrar, udp_from};
+use registrar::registrar;
 
+#[path = "../../benches/support/arrival.rs"]
+mod arrival;
 #[path = "../../benches/support/registrar.rs"]
 mod registrar;
 

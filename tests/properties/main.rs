@@ -1,0 +1,14 @@
+//! What holds for all messages, URIs, records and histories, tried on generated ones.
+
+#[path = "../../benches/support/answer.rs"]
+mod answer;
+mod answers;
+#[path = "../../benches/support/arrival.rs"]
+mod arrival;
+mod location;
+mod records;
+#[path = "../../benches/support/registrar.rs"]
+mod registrar;
+mod requests;
+mod spelling;
+mod uris;
