@@ -42,11 +42,6 @@ impl Domains {
         let host = without_root(host);
         self.is_flat() || self.names.iter().any(|n| host.eq_ignore_ascii_case(n.as_bytes()))
     }
-
-    /// Whether two hosts name one domain; in a flat namespace all do.
-    pub fn are_one(&self, a: &[u8], b: &[u8]) -> bool {
-        self.is_flat() || without_root(a).eq_ignore_ascii_case(without_root(b))
-    }
 }
 
 /// A host without the dot that a fully qualified name may end in.

@@ -7,6 +7,8 @@ use crate::{sip::Status, time::DeltaSeconds};
 pub enum Outcome {
     /// The bindings were asked for; none is touched.
     Queried,
+    /// The request that made one of the bindings, again: none is touched.
+    Retransmitted,
     /// The bindings are to be what the workspace holds.
     Registered(Changes),
 }

@@ -213,6 +213,7 @@ pub fn register(
     changes.expired = count(stored().filter(|b| b.deadline.is_past(now)).count());
     Ok(match request.wanted {
         Wanted::Bindings => Outcome::Queried,
+        _ if work.is_retransmission => Outcome::Retransmitted,
         _ => Outcome::Registered(changes),
     })
 }

@@ -148,7 +148,7 @@ impl<'a> Exchange<'a> {
             return Some(Answered { len, status: Status::UNSUPPORTED_MEDIA_TYPE });
         }
         if is_register {
-            return self.register(request, uri.host_port.host);
+            return self.register(request);
         }
         let len = self.answer().capabilities(self.out)?;
         Some(Answered { len, status: Status::OK })

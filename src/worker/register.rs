@@ -33,15 +33,13 @@ enum Decision {
     Full,
     /// A rule of the registrar is broken.
     Refused(Refusal),
-    /// The request that this nonce was last used for, again: nothing changed.
-    Retransmitted,
     /// The nonce was used before, or may have been.
     Stale { label: &'static str, not_before: u32 },
 }
 
 impl<'a> Exchange<'a> {
-    /// Answers a REGISTER for `domain`, which is ours, that requires nothing unknown.
-    pub(super) fn register(&mut self, request: &Request<'_>, domain: &[u8]) -> Option<Answered> {
+    /// Answers a REGISTER that is for us and requires nothing unknown.
+    pub(super) fn register(&mut self, request: &Request<'_>) -> Option<Answered> {
         let contacts = match self.survey() {
             Ok(contacts) => contacts,
             Err(fault) => return self.reject(fault),
@@ -52,7 +50,7 @@ impl<'a> Exchange<'a> {
         };
         // The texts that a registration is worked out from live in space that is used again.
         let mut aor = std::mem::take(&mut self.space.aor);
-        let answered = self.register_aor(request, domain, contacts, path.as_bytes(), &mut aor);
+        let answered = self.register_aor(request, contacts, path.as_bytes(), &mut aor);
         self.space.aor = aor;
         if let Path::Joined(joined) = path {
             self.space.path = joined;
@@ -63,7 +61,6 @@ impl<'a> Exchange<'a> {
     fn register_aor(
         &mut self,
         request: &Request<'_>,
-        asked: &[u8],
         contacts: Contacts,
         path: &[u8],
         aor_space: &mut Vec<u8>,
@@ -92,10 +89,9 @@ impl<'a> Exchange<'a> {
             self.log_refusal("forbidden", Status::FORBIDDEN);
             return self.plain(Status::FORBIDDEN);
         }
-        // Step 5. A user of another domain of ours is none of the domain asked.
-        let is_valid = to.is_some_and(|to| rules.domains.are_one(to.host_port.host, asked))
-            && (account.is_some() || rules.autocreate);
-        let Some(aor) = aor.filter(|_| is_valid) else {
+        // Step 5. Our domains are one set: phones are often pointed at a host name of ours while
+        // their address has the domain's, so a user of any of them is valid at any other.
+        let Some(aor) = aor.filter(|_| account.is_some() || rules.autocreate) else {
             self.counters.register("not_found", 1);
             self.log_refusal("not_found", Status::NOT_FOUND);
             return self.plain(Status::NOT_FOUND);
@@ -194,8 +190,8 @@ impl<'a> Exchange<'a> {
     ) -> Option<Answered> {
         match decision {
             Decision::Done(Outcome::Queried) => self.counters.register("queried", 1),
+            Decision::Done(Outcome::Retransmitted) => self.counters.register("retransmitted", 1),
             Decision::Done(Outcome::Registered(changes)) => self.registered(changes, register, aor),
-            Decision::Retransmitted => self.counters.register("retransmitted", 1),
             Decision::Stale { label, not_before } => {
                 self.counters.auth(label);
                 return self.challenge(scope, Some(not_before));
@@ -354,7 +350,7 @@ fn decide(
             Use::Fresh => counts.record(used, request),
             Use::Retransmission => {
                 space.work.keep(record);
-                return Decision::Retransmitted;
+                return Decision::Done(Outcome::Retransmitted);
             }
             Use::Replay => return Decision::Stale { label: "replay", not_before },
             Use::Stale => return Decision::Stale { label: "stale", not_before },
@@ -377,7 +373,7 @@ fn decide(
         Ok(outcome) => outcome,
         Err(refusal) => return Decision::Refused(refusal),
     };
-    if outcome == Outcome::Queried && space.nonces == stored {
+    if !matches!(outcome, Outcome::Registered(_)) && space.nonces == stored {
         return Decision::Done(outcome);
     }
     let bytes = space.work.record_bytes();
