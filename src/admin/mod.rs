@@ -33,11 +33,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it. At the first start this makes the token file.
+    /// Starts it. At the first start this makes the token file. `alive` is dropped when its thread
+    /// ends, for whatever reason.
     ///
     /// # Errors
     /// The address or the token file can't be used.
-    pub fn start(node: Arc<Node>, settings: &Admin) -> io::Result<Self> {
+    pub fn start(
+        node: Arc<Node>,
+        settings: &Admin,
+        alive: impl Send + 'static,
+    ) -> io::Result<Self> {
         let file = &settings.token_file;
         let token = Token::read_or_create(file).map_err(|error| {
             let what = format!("the token file {}: {error}", file.display());
@@ -61,6 +66,7 @@ impl Server {
         let router = api::router(node, token);
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            let _alive = alive;
             runtime.block_on(http::serve(listener, router, Bounds::DEFAULT, stopped));
             // A reload or a snapshot that still runs ends with the process.
             runtime.shutdown_background();

@@ -125,7 +125,7 @@ pub struct Started {
 enum Event {
     Signal(i32),
     /// A thread has ended; its name, and why.
-    Ended(String, Result<(), String>),
+    Ended(String, String),
 }
 
 /// Runs the registrar that `folder` configures until SIGTERM or SIGINT; SIGHUP reloads. `started`
@@ -177,10 +177,7 @@ fn supervise(node: &Node, happened: &Receiver<Event>) -> Result<(), ServeError> 
                 tracing::info!(signal, "stopping");
                 return Ok(());
             }
-            Ok(Event::Ended(name, reason)) => {
-                let reason = reason.err().unwrap_or_else(|| "it returned".to_owned());
-                return Err(ServeError::Thread(name, reason));
-            }
+            Ok(Event::Ended(name, reason)) => return Err(ServeError::Thread(name, reason)),
             Err(_) => return Ok(()),
         }
     }
@@ -306,13 +303,17 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let config = node.config();
     let admin = match &config.admin {
         Some(settings) => Some(
-            admin::Server::start(Arc::clone(&node), settings)
+            admin::Server::start(Arc::clone(&node), settings, EndNotice::new("admin API", events))
                 .map_err(|source| ServeError::Admin { addr: settings.addr, source })?,
         ),
         None => None,
     };
-    let snapshotter = spawn("snapshotter", move || snapshotter.run().map(drop))?;
-    let ticker = start_ticker(Arc::clone(&node))?;
+    let notice = EndNotice::new("snapshotter", events);
+    let snapshotter = spawn("snapshotter", move || {
+        let _notice = notice;
+        snapshotter.run().map(drop)
+    })?;
+    let ticker = start_ticker(Arc::clone(&node), events)?;
     let workers = run_workers(made, config.general.pin, events)?;
     Ok(Running { node, stop, workers, snapshotter, ticker, admin, _folders: folders })
 }
@@ -421,49 +422,57 @@ fn run_workers(
     for (n, worker) in workers.into_iter().enumerate() {
         let name = format!("worker-{n:02}");
         let cpu = cpus.get(n % cpus.len().max(1)).copied().filter(|_| pin);
-        let events = events.clone();
-        let ended = name.clone();
+        let notice = EndNotice::new(&name, events);
         threads.push(spawn(&name, move || {
             if let Some(cpu) = cpu
                 && let Err(error) = net::pin_current_thread(cpu)
             {
                 tracing::warn!(cpu, %error, "can't stay on one CPU");
             }
-            let guard = EndNotice { name: Some(ended), events };
-            let result = worker.run();
-            guard.send(result.map_err(|error| error.to_string()));
+            notice.ended(worker.run());
         })?);
     }
     Ok(threads)
 }
 
-/// Tells the supervisor of a thread's end, even by panic.
+/// Tells the supervisor when a thread ends, even by panic. At a stop nobody listens any more.
 struct EndNotice {
-    name: Option<String>,
+    name: String,
+    reason: Option<String>,
     events: Sender<Event>,
 }
 
 impl EndNotice {
-    fn send(mut self, result: Result<(), String>) {
-        if let Some(name) = self.name.take() {
-            let _ = self.events.send(Event::Ended(name, result));
-        }
+    fn new(name: &str, events: &Sender<Event>) -> Self {
+        Self { name: name.to_owned(), reason: None, events: events.clone() }
+    }
+
+    fn ended(mut self, result: io::Result<()>) {
+        self.reason = result.err().map(|error| error.to_string());
     }
 }
 
 impl Drop for EndNotice {
     fn drop(&mut self) {
-        if let Some(name) = self.name.take() {
-            let _ = self.events.send(Event::Ended(name, Err("it panicked".to_owned())));
-        }
+        let reason = if thread::panicking() {
+            "it panicked".to_owned()
+        } else {
+            self.reason.take().unwrap_or_else(|| "it returned".to_owned())
+        };
+        let _ = self.events.send(Event::Ended(std::mem::take(&mut self.name), reason));
     }
 }
 
 /// Ends bindings in their second, for as long as its sender lives.
-fn start_ticker(node: Arc<Node>) -> Result<(Sender<()>, JoinHandle<()>), ServeError> {
+fn start_ticker(
+    node: Arc<Node>,
+    events: &Sender<Event>,
+) -> Result<(Sender<()>, JoinHandle<()>), ServeError> {
     const SECOND: Duration = Duration::from_secs(1);
     let (alive, ended) = bounded::<()>(0);
+    let notice = EndNotice::new("ticker", events);
     let thread = spawn("ticker", move || {
+        let _notice = notice;
         while ended.recv_timeout(SECOND) == Err(RecvTimeoutError::Timeout) {
             node.tick();
         }
