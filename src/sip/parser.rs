@@ -53,7 +53,10 @@ impl Parser {
 
         self.index.clear();
         let (bytes, body_at, scan_fault) = match scan::fast(datagram, head_at, &mut self.index) {
-            Some(body_at) => (datagram, body_at, None),
+            Some(body_at) => {
+                let many = self.index.len() > usize::from(self.limits.max_headers);
+                (datagram, body_at, many.then_some(Fault::TooManyHeaders))
+            }
             None => {
                 self.index.clear();
                 scan::unfold(datagram, head_at, &mut self.scratch);
@@ -295,6 +298,10 @@ mod tests {
         ] {
             assert_eq!(verdict(REGISTER.replacen(from, to, 1).as_bytes()), expected, "{from}");
         }
+        // Fewer lines than one pass of the fast path takes.
+        let mut parser = Parser::new(Limits { max_headers: 5, ..Limits::default() });
+        let Parsed::Rejected(rejected) = parser.parse(REGISTER.as_bytes()) else { panic!() };
+        assert_eq!(rejected.fault, Fault::TooManyHeaders);
     }
 
     #[test]

@@ -48,9 +48,13 @@ impl<'a> Exchange<'a> {
             Ok(path) => path,
             Err(fault) => return self.reject(fault),
         };
+        // RFC 3261 §10.2: an AoR is a SIP or SIPS URI.
+        let Ok(to) = SipUri::parse(request.to.uri) else {
+            return self.reject(Fault::Bad(HeaderName::To));
+        };
         // The texts that a registration is worked out from live in space that is used again.
         let mut aor = std::mem::take(&mut self.space.aor);
-        let answered = self.register_aor(request, contacts, path.as_bytes(), &mut aor);
+        let answered = self.register_aor(request, &to, contacts, path.as_bytes(), &mut aor);
         self.space.aor = aor;
         if let Path::Joined(joined) = path {
             self.space.path = joined;
@@ -61,13 +65,13 @@ impl<'a> Exchange<'a> {
     fn register_aor(
         &mut self,
         request: &Request<'_>,
+        to: &SipUri<'_>,
         contacts: Contacts,
         path: &[u8],
         aor_space: &mut Vec<u8>,
     ) -> Option<Answered> {
         let rules = self.rules;
-        let to = SipUri::parse(request.to.uri).ok();
-        let aor = to.and_then(|to| Aor::canonical(&to, &rules.domains, aor_space));
+        let aor = Aor::canonical(to, &rules.domains, aor_space);
         // In a flat namespace no domain counts, so an account with one owns nothing there.
         let domain = aor.and_then(|aor| aor.domain()).unwrap_or_default();
         let scope = rules.domains.position(domain);
