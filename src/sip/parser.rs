@@ -139,11 +139,10 @@ fn read<'a>(envelope: Envelope<'a>, uri: &'a [u8], limits: &Limits) -> Result<Re
     if uri.len() > usize::from(limits.max_uri) {
         return Err(Fault::RequestUri);
     }
-    match SipUri::parse(uri) {
-        // Headers can't stand in a Request-URI (RFC 3261 §19.1.1, table 1).
-        Ok(parsed) if parsed.headers.is_empty() => {}
-        Err(UriError::OtherScheme) => {}
-        _ => return Err(Fault::RequestUri),
+    let sip_uri = parts(uri, Fault::RequestUri)?;
+    // Headers can't stand in a Request-URI (RFC 3261 §19.1.1, table 1).
+    if sip_uri.is_some_and(|parsed| !parsed.headers.is_empty()) {
+        return Err(Fault::RequestUri);
     }
     let address = |name| {
         let bad = Fault::Bad(name);
@@ -152,13 +151,10 @@ fn read<'a>(envelope: Envelope<'a>, uri: &'a [u8], limits: &Limits) -> Result<Re
         if address.uri.len() > usize::from(limits.max_uri) {
             return Err(Fault::Long(name));
         }
-        if SipUri::parse(address.uri) == Err(UriError::Malformed) {
-            return Err(bad);
-        }
-        Ok(address)
+        Ok((address, parts(address.uri, bad)?))
     };
-    let from = address(HeaderName::From)?;
-    let to = address(HeaderName::To)?;
+    let (from, _) = address(HeaderName::From)?;
+    let (to, to_uri) = address(HeaderName::To)?;
     let call_id = required(HeaderName::CallId)?;
     if !is_call_id(call_id) {
         return Err(Fault::Bad(HeaderName::CallId));
@@ -180,7 +176,16 @@ fn read<'a>(envelope: Envelope<'a>, uri: &'a [u8], limits: &Limits) -> Result<Re
         return Err(Fault::Bad(HeaderName::Date));
     }
     let body = body(&message)?;
-    Ok(Request { envelope, uri, from, to, call_id, cseq, body })
+    Ok(Request { envelope, uri, sip_uri, from, to, to_uri, call_id, cseq, body })
+}
+
+/// The parts of a URI; `None` if it is of another scheme, `fault` if it breaks the grammar.
+fn parts(uri: &[u8], fault: Fault) -> Result<Option<SipUri<'_>>, Fault> {
+    match SipUri::parse(uri) {
+        Ok(parsed) => Ok(Some(parsed)),
+        Err(UriError::OtherScheme) => Ok(None),
+        Err(UriError::Malformed) => Err(fault),
+    }
 }
 
 /// `word [ "@" word ]`.

@@ -3,6 +3,7 @@
 use super::{
     Fault, Message, Method, Silence,
     header::{Cseq, NameAddr, Via},
+    uri::SipUri,
 };
 
 /// What the parser makes of a datagram.
@@ -44,12 +45,16 @@ pub struct Rejected<'a> {
 pub struct Request<'a> {
     /// What the answer is made of.
     pub envelope: Envelope<'a>,
-    /// The Request-URI: no blanks or brackets, otherwise not parsed.
+    /// The Request-URI as it came.
     pub uri: &'a [u8],
+    /// The Request-URI's parts; `None` if it is neither a SIP nor a SIPS URI.
+    pub sip_uri: Option<SipUri<'a>>,
     /// From.
     pub from: NameAddr<'a>,
     /// To.
     pub to: NameAddr<'a>,
+    /// The parts of To's URI; `None` if it is neither a SIP nor a SIPS URI.
+    pub to_uri: Option<SipUri<'a>>,
     /// Call-ID.
     pub call_id: &'a [u8],
     /// CSeq, whose method is that of the request line.

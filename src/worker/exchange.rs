@@ -21,7 +21,6 @@ use crate::{
     sip::{
         Envelope, Fault, Method, Request, Status,
         header::{HeaderName, option_tags},
-        uri::{SipUri, UriError},
     },
     time::Now,
 };
@@ -121,10 +120,8 @@ impl<'a> Exchange<'a> {
                 return Some(Answered { len, status: Status::METHOD_NOT_ALLOWED });
             }
         }
-        let uri = match SipUri::parse(request.uri) {
-            Ok(uri) => uri,
-            Err(UriError::OtherScheme) => return self.plain(Status::UNSUPPORTED_URI_SCHEME),
-            Err(UriError::Malformed) => return self.reject(Fault::RequestUri),
+        let Some(uri) = request.sip_uri else {
+            return self.plain(Status::UNSUPPORTED_URI_SCHEME);
         };
         let is_register = self.envelope.method == Method::Register;
         // Step 1. A request for another domain would have to be passed on: a proxy's work.

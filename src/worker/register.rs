@@ -49,12 +49,12 @@ impl<'a> Exchange<'a> {
             Err(fault) => return self.reject(fault),
         };
         // RFC 3261 §10.2: an AoR is a SIP or SIPS URI.
-        let Ok(to) = SipUri::parse(request.to.uri) else {
+        let Some(to) = &request.to_uri else {
             return self.reject(Fault::Bad(HeaderName::To));
         };
         // The texts that a registration is worked out from live in space that is used again.
         let mut aor = std::mem::take(&mut self.space.aor);
-        let answered = self.register_aor(request, &to, contacts, path.as_bytes(), &mut aor);
+        let answered = self.register_aor(request, to, contacts, path.as_bytes(), &mut aor);
         self.space.aor = aor;
         if let Path::Joined(joined) = path {
             self.space.path = joined;
