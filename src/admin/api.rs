@@ -27,8 +27,8 @@ use super::{
     },
 };
 use crate::{
-    config::values::parse_hex,
     control::{Node, ReloadError},
+    hex::parse_hex,
     metrics::{self, Sample},
     registrar::AorRecord,
     sip::uri::{canonical_host_into, unescape_into},

@@ -9,9 +9,9 @@ use super::{
     view::{BindingView, Item, Page},
 };
 use crate::{
-    config::values::parse_hex,
     control::Node,
     flow::Transport,
+    hex::parse_hex,
     location::Location,
     registrar::{AorRecord, Binding},
     time::{Clock, Now},

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use crate::config::values::parse_hex;
+use crate::hex::parse_hex;
 
 /// Octets as text.
 pub fn text(octets: &[u8]) -> Cow<'_, str> {

@@ -14,7 +14,7 @@ use std::{
 use axum::http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 
-use crate::config::{store, values::to_hex};
+use crate::{config::store, hex::to_hex};
 
 /// Octets of a token that we make: beyond guessing.
 const RANDOM_LEN: usize = 32;

@@ -40,26 +40,6 @@ pub fn parse_int(text: &str) -> Option<i64> {
     Some(if negative { -magnitude } else { magnitude })
 }
 
-/// Octets written as hexadecimal digits of either case.
-pub fn parse_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let (pairs, rest) = text.as_chunks::<2>();
-    if pairs.len() != N || !rest.is_empty() {
-        return None;
-    }
-    let mut octets = [0; N];
-    for (octet, [high, low]) in octets.iter_mut().zip(pairs) {
-        let high = char::from(*high).to_digit(16)?;
-        let low = char::from(*low).to_digit(16)?;
-        *octet = u8::try_from(high << 4 | low).ok()?;
-    }
-    Some(octets)
-}
-
-/// `octets` as lower-case hexadecimal digits.
-pub fn to_hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
 /// The elements of a comma list, trimmed, empty ones left out.
 pub fn comma_list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|element| !element.is_empty())
@@ -102,14 +82,5 @@ mod tests {
         assert_eq!(parse_bool(b"f"), Some(false));
         assert_eq!(parse_bool(b"Yes"), None);
         assert_eq!(parse_bool(b"1"), None);
-    }
-
-    #[test]
-    fn hexadecimal_octets_round_trip() {
-        assert_eq!(parse_hex(b"00fFa1"), Some([0, 255, 161]));
-        assert_eq!(parse_hex::<2>(b"00f"), None);
-        assert_eq!(parse_hex::<1>(b"0g"), None);
-        assert_eq!(parse_hex::<1>(b"+1"), None);
-        assert_eq!(to_hex(&[0, 255, 161]), "00ffa1");
     }
 }

@@ -7,10 +7,8 @@ use std::{
 
 use crate::{
     auth::{NonceKeys, nonce::SECRET_LEN},
-    config::{
-        store,
-        values::{parse_hex, to_hex},
-    },
+    config::store,
+    hex::{parse_hex, to_hex},
 };
 
 /// The file of the nonce keys in the state folder, unless `[auth] secret_file` names one.

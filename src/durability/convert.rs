@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    config::values::to_hex,
     flow::{Flow, ListenerId, Transport},
+    hex::to_hex,
     registrar::{AorRecord, Binding, RecordWriter, nat},
     sip::{
         header::{Params, Quality},

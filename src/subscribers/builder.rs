@@ -6,8 +6,7 @@ use super::packed::{Present, pack};
 use super::{Alternative, Entry, MAX_NAME, Param, Span, Stored, Subscribers, split_name};
 use crate::auth::digest::Ha1Set;
 use crate::auth::policy::Algorithm;
-use crate::config::lines::trim;
-use crate::config::values::parse_hex;
+use crate::hex::parse_hex;
 
 /// Builds [`Subscribers`] from the sections of a `regfile.conf`.
 ///
@@ -212,7 +211,7 @@ impl Builder {
         if std::mem::replace(&mut self.entry(account)?.has_alternatives, true) {
             return Ok(());
         }
-        for number in list.split(|octet| *octet == b',').map(trim) {
+        for number in list.split(|octet| *octet == b',').map(<[u8]>::trim_ascii) {
             if !number.is_empty() {
                 let number = self.keep(number)?;
                 self.built.alternatives.push(Alternative { number, account });

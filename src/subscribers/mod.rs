@@ -104,7 +104,8 @@ impl Subscribers {
         let (entry, qualified) = if let Some(entry) = self.entry(username, domain) {
             (entry, false)
         } else if let Some((user, own)) = split_name(username) {
-            (self.entry(user, own)?, true)
+            // `user@` names no section: it is not another spelling of `[user]`.
+            (self.entry(user, own).filter(|_| !own.is_empty())?, true)
         } else {
             (self.entry(username, b"")?, false)
         };
@@ -188,13 +189,20 @@ impl Subscribers {
         let Some(entry) = self.entries.get(entry) else {
             return Secret::NoPassword;
         };
-        let hashes = usize::try_from(entry.hashes).ok().and_then(|start| self.hashes.get(start..));
-        let hashes = hashes.unwrap_or_default();
+        // An account's own hashes and no octet more: what follows is another account's.
+        let own = |sets: usize, present: Present| {
+            let start = usize::try_from(entry.hashes).ok()?;
+            self.hashes.get(start..)?.get(..sets * present.packed_len())
+        };
         match entry.stored {
             Stored::Any => Secret::AnyPassword,
             Stored::None => Secret::NoPassword,
-            Stored::Given(present) => Secret::Ha1(present.unpack(hashes)),
+            Stored::Given(present) => {
+                Secret::Ha1(present.unpack(own(1, present).unwrap_or_default()))
+            }
             Stored::Password(present) => {
+                let sets = if entry.domain_len > 0 { 2 } else { 1 };
+                let hashes = own(sets, present).unwrap_or_default();
                 let skipped = if qualified { present.packed_len() } else { 0 };
                 Secret::Ha1(present.unpack(hashes.get(skipped..).unwrap_or_default()))
             }
@@ -326,6 +334,10 @@ mod tests {
             ("general", "a.org", None),
             ("", "", None),
             ("@", "", None),
+            // Not another spelling of a section, and never the next account's hashes.
+            ("alice@", "", None),
+            ("alice@", "a.org", None),
+            ("any@", "", None),
         ];
         for (username, domain, expected) in cases {
             let expected = expected.map(|(account, secret)| (account.to_owned(), secret));
@@ -385,8 +397,8 @@ mod tests {
     #[test]
     fn hashes_may_stand_instead_of_a_password() {
         let set = Ha1Set::of_password(&BOTH, b"alice", b"realm", b"a");
-        let md5 = crate::config::values::to_hex(&set.md5.unwrap());
-        let sha256 = crate::config::values::to_hex(&set.sha256.unwrap());
+        let md5 = crate::hex::to_hex(&set.md5.unwrap());
+        let sha256 = crate::hex::to_hex(&set.sha256.unwrap());
         let subscribers = build(&[
             ("alice@a.org", &[("ha1", &md5)]),
             ("bob", &[]),
