@@ -36,6 +36,7 @@ fn benches(c: &mut Criterion) {
         branch: cseq,
         flow: udp_from("192.0.2.17:5060"),
         path: b"",
+        supports_path: true,
         agent: b"Example Phone 7/2.4.1",
     };
     let stored = |count: usize| {

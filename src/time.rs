@@ -25,6 +25,17 @@ impl Now {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeltaSeconds(pub u32);
 
+impl DeltaSeconds {
+    /// The longest that a binding may be granted by any setting: a week.
+    pub const LONGEST: Self = Self(604_800);
+
+    /// A time that a setting grants: decimal digits, from one second to [`DeltaSeconds::LONGEST`].
+    pub fn granted(text: &[u8]) -> Option<Self> {
+        let seconds = std::str::from_utf8(text).ok()?.parse().ok().map(Self)?;
+        (Self(1)..=Self::LONGEST).contains(&seconds).then_some(seconds)
+    }
+}
+
 /// The monotonic second at which something ends.
 ///
 /// A binding made at 10.9 s for 60 s ends at second 70: it may end up to a second early, never
@@ -77,7 +88,8 @@ impl<C: Clock> Clock for std::sync::Arc<C> {
 #[derive(Debug)]
 pub struct SystemClock {
     start: std::time::Instant,
-    /// Unix milliseconds at `start`.
+    /// Unix seconds at `start`. Whole seconds, so that both clocks tick together: what ends in
+    /// 60 s by one does so by the other, whenever one asks.
     offset: AtomicI64,
 }
 
@@ -97,7 +109,11 @@ impl SystemClock {
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
         let mono = i64::try_from(self.millis()).unwrap_or(i64::MAX);
-        self.offset.store(wall - mono, Ordering::Relaxed);
+        let exact = wall - mono;
+        // Half a second off is as good as it gets; it must not change to and fro.
+        if (exact - self.offset.load(Ordering::Relaxed).saturating_mul(1000)).abs() >= 1000 {
+            self.offset.store((exact + 500).div_euclid(1000), Ordering::Relaxed);
+        }
     }
 
     fn millis(&self) -> u64 {
@@ -114,7 +130,7 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Now {
         let millis = self.millis();
-        let unix = self.offset.load(Ordering::Relaxed).saturating_add_unsigned(millis) / 1000;
+        let unix = self.offset.load(Ordering::Relaxed).saturating_add_unsigned(millis / 1000);
         Now { millis, unix: u64::try_from(unix).unwrap_or(0) }
     }
 }

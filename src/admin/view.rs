@@ -10,7 +10,7 @@ use crate::{
     durability::{Restored, Taken},
     metrics::{Totals, uptime_millis},
     registrar::Binding,
-    time::{Clock, Deadline, Now},
+    time::{Clock, Now},
 };
 
 /// One binding. Texts that came from a phone are written as [`text`] does.
@@ -69,7 +69,7 @@ impl BindingView {
             q: binding.q.map(|q| f64::from(q.0) / 1000.0),
             expires: binding.deadline.remaining(now).0,
             expires_at: binding.deadline.to_unix(now),
-            updated_at: Deadline(binding.updated).to_unix(now),
+            updated_at: binding.updated.into(),
             call_id: text(binding.call_id).into_owned(),
             cseq: binding.cseq,
             source: flow.remote.to_string(),

@@ -14,9 +14,9 @@ use crate::{
     registrar::{AorRecord, Binding, RecordWriter, nat},
     sip::{
         header::{Params, Quality},
-        uri::SipUri,
+        uri::{SipUri, is_well_formed},
     },
-    time::{Deadline, Now},
+    time::{Deadline, DeltaSeconds, Now},
 };
 
 /// What Yate puts before a contact: the channel driver.
@@ -77,7 +77,7 @@ fn put_display(out: &mut Vec<u8>, value: impl std::fmt::Display) {
 }
 
 /// Puts the section of a record into `pairs`; the result is how many bindings it has. `None` if
-/// none is in force.
+/// none is in force and no nonce was used lately.
 pub(super) fn section(
     record: &AorRecord<'_>,
     now: Now,
@@ -86,13 +86,17 @@ pub(super) fn section(
 ) -> Option<u64> {
     pairs.text.clear();
     pairs.ends.clear();
-    let best = record.bindings(now).max_by_key(|b| (b.q.unwrap_or(Quality::DEFAULT), b.updated))?;
-    pairs.put("driver", |out| out.extend_from_slice(DRIVER.as_bytes()));
-    pairs.put("data", |out| {
-        out.extend_from_slice(DATA_PREFIX);
-        nat::reachable_uri_into(best.uri, &best.flow, out);
-    });
-    pairs.put("expires", |out| put_number(out, best.deadline.to_unix(now)));
+    let best = record.bindings(now).max_by_key(|b| (b.q.unwrap_or(Quality::DEFAULT), b.updated));
+    if let Some(best) = best {
+        pairs.put("driver", |out| out.extend_from_slice(DRIVER.as_bytes()));
+        pairs.put("data", |out| {
+            out.extend_from_slice(DATA_PREFIX);
+            nat::reachable_uri_into(best.uri, &best.flow, out);
+        });
+        pairs.put("expires", |out| put_number(out, best.deadline.to_unix(now)));
+    } else if record.nonces().is_empty() {
+        return None;
+    }
     if !record.nonces().is_empty() {
         pairs.put("nonces", |out| out.extend_from_slice(to_hex(record.nonces()).as_bytes()));
     }
@@ -117,7 +121,6 @@ pub(super) fn section(
             pairs.put_numbered("local", n, |out| put_display(out, local));
         }
         pairs.put_numbered("expires", n, |out| put_number(out, deadline.to_unix(now)));
-        let updated = Deadline(updated).to_unix(now);
         pairs.put_numbered("updated", n, |out| put_number(out, updated));
         pairs.put_numbered("cseq", n, |out| put_number(out, cseq));
         pairs.put_numbered("branch", n, |out| put_display(out, format_args!("{branch:08x}")));
@@ -160,7 +163,7 @@ pub(super) fn record_into<'s>(
             None => {}
         }
     }
-    if numbered.is_empty() {
+    if numbered.is_empty() && (nonces.is_empty() || best.contact.is_some()) {
         // A section that Yate wrote.
         numbered.push(best);
     }
@@ -169,7 +172,11 @@ pub(super) fn record_into<'s>(
     for binding in &numbered {
         let contact = binding.contact.ok_or("expected a contact")?;
         let expires = binding.expires.ok_or("expected expires")?;
-        let Some(deadline) = Deadline::from_unix(now, expires) else {
+        binding.check(contact)?;
+        // A wall clock that was wrong when this was saved must not keep a binding for years.
+        let Some(deadline) =
+            Deadline::from_unix(now, expires.min(now.unix + u64::from(DeltaSeconds::LONGEST.0)))
+        else {
             unpacked.expired += 1;
             continue;
         };
@@ -195,7 +202,7 @@ struct Numbered<'s> {
     contact: Option<&'s [u8]>,
     params: &'s [u8],
     expires: Option<u64>,
-    updated: Option<u64>,
+    updated: Option<u32>,
     call_id: &'s [u8],
     cseq: u32,
     branch: u32,
@@ -232,6 +239,18 @@ impl<'s> Numbered<'s> {
         Ok(())
     }
 
+    /// Whether the texts are such as a REGISTER could have brought: they go into answers.
+    fn check(&self, contact: &[u8]) -> Result<(), &'static str> {
+        let texts = [contact, self.params, self.call_id, self.path, self.agent];
+        if texts.iter().any(|text| text.iter().any(u8::is_ascii_control)) {
+            return Err("expected no control character");
+        }
+        if !is_well_formed(contact) {
+            return Err("contact: expected a URI");
+        }
+        Params::new(self.params).check().map_err(|_| "params: expected parameters")
+    }
+
     fn binding<'b>(
         &'b self,
         uri: &'b [u8],
@@ -241,14 +260,12 @@ impl<'s> Numbered<'s> {
     ) -> Binding<'b> {
         let q = Params::new(self.params).find("q").and_then(|q| Quality::parse(q.value?));
         let listener = listeners.iter().position(|name| name.as_bytes() == self.listener);
-        let age = self.updated.map_or(0, |updated| now.unix.saturating_sub(updated));
         Binding {
             uri,
             params: self.params,
             q,
             deadline,
-            // What was refreshed before this process began counts as refreshed when it began.
-            updated: now.second().saturating_sub(u32::try_from(age).unwrap_or(u32::MAX)),
+            updated: self.updated.unwrap_or(u32::try_from(now.unix).unwrap_or(u32::MAX)),
             call_id: self.call_id,
             cseq: self.cseq,
             branch: self.branch,
@@ -311,7 +328,7 @@ mod tests {
     fn a_record_comes_back_as_it_was() {
         let mut first = binding(b"sip:a@10.0.0.1:5062;ob");
         first.deadline = Deadline(5600);
-        first.updated = 4990;
+        first.updated = 1_799_999_990;
         let mut second = binding(b"sip:a@[2001:db8::9]");
         second.deadline = Deadline(5060);
         second.params = b";q=0.9";
@@ -351,13 +368,35 @@ mod tests {
     fn what_has_ended_is_neither_written_nor_restored() {
         let mut ended = binding(b"sip:a@192.0.2.1");
         ended.deadline = Deadline(5000);
-        let bytes = packed(&[ended]);
+        let mut bytes = Vec::new();
+        let mut writer = RecordWriter::new(&mut bytes, b"a", b"").unwrap();
+        writer.push(&ended).unwrap();
+        writer.finish();
         let record = AorRecord::new(&bytes).unwrap();
         assert_eq!(section(&record, NOW, &listeners(), &mut Pairs::default()), None);
         let old = [("data", "sip/sip:a@192.0.2.1"), ("expires", "1799999999")];
         let (unpacked, out) = unpack(&old, NOW).unwrap();
         assert_eq!(unpacked, Unpacked { bindings: 0, expired: 1 });
         assert!(AorRecord::new(&out).unwrap().is_empty());
+    }
+
+    #[test]
+    fn nonce_counts_are_saved_where_no_binding_is_left() {
+        let bytes = packed(&[]);
+        let record = AorRecord::new(&bytes).unwrap();
+        let mut pairs = Pairs::default();
+        assert_eq!(section(&record, NOW, &listeners(), &mut pairs), Some(0));
+        let mut out = Vec::new();
+        record_into(record.aor(), pairs.iter(), NOW, &listeners(), &mut out).unwrap();
+        assert_eq!(AorRecord::new(&out).unwrap(), record);
+    }
+
+    #[test]
+    fn what_a_wrong_clock_saved_ends_within_a_week() {
+        let far = [("data", "sip/sip:a@192.0.2.1"), ("expires", "99999999999999")];
+        let (_, out) = unpack(&far, NOW).unwrap();
+        let binding = AorRecord::new(&out).unwrap().stored().next().unwrap();
+        assert_eq!(binding.deadline.remaining(NOW), DeltaSeconds::LONGEST);
     }
 
     #[test]
@@ -384,6 +423,15 @@ mod tests {
             (&[("data", "sip/sip:a@b"), ("expires", "soon")], "expires: expected Unix seconds"),
             (&[("contact.1", "sip:a@b"), ("cseq.1", "x")], "cseq: expected a number"),
             (&[("nonces", "0g")], "nonces: expected hexadecimal digits"),
+            (&[("data", "sip/sip:a@b>x"), ("expires", "1800000319")], "contact: expected a URI"),
+            (
+                &[("contact.1", "sip:a@b"), ("expires.1", "1800000319"), ("params.1", "x")],
+                "params: expected parameters",
+            ),
+            (
+                &[("contact.1", "sip:a@b"), ("expires.1", "1800000319"), ("agent.1", "a\rb")],
+                "expected no control character",
+            ),
         ] {
             assert_eq!(unpack(pairs, NOW), Err(error));
         }

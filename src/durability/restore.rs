@@ -77,9 +77,9 @@ pub fn restore(
         match record_into(&aor, pairs, now, listeners, &mut packed) {
             Ok(unpacked) => {
                 restored.expired += unpacked.expired;
-                let Some(record) = AorRecord::new(&packed).filter(|r| !r.is_empty()) else {
-                    return;
-                };
+                let record =
+                    AorRecord::new(&packed).filter(|r| !r.is_empty() || !r.nonces().is_empty());
+                let Some(record) = record else { return };
                 if !rules.has_account(record.aor()) {
                     restored.orphaned += unpacked.bindings;
                     return;

@@ -160,7 +160,7 @@ impl Snapshotter {
         let mut writer = self.generations.begin(General { sequence, written: started.unix })?;
         let mut part = Vec::new();
         let mut ends = Vec::new();
-        let mut pairs = Pairs::default();
+        let (mut pairs, mut aors) = (Pairs::default(), 0);
         for number in 0..Location::PARTS {
             // Records are copied while their shard is locked, and written after that.
             part.clear();
@@ -179,6 +179,7 @@ impl Snapshotter {
                     && let Some(bindings) = section(&record, now, &self.listeners, &mut pairs)
                 {
                     writer.section(record.aor(), bindings, pairs.iter())?;
+                    aors += u64::from(bindings > 0);
                 }
             }
         }
@@ -187,7 +188,7 @@ impl Snapshotter {
         Ok(Taken {
             unix: started.unix,
             millis: self.clock.now().millis - started.millis,
-            aors: summary.sections,
+            aors,
             bindings: summary.bindings,
             bytes: summary.bytes,
         })

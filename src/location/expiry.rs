@@ -18,6 +18,8 @@ pub(super) const WHEELS: usize = 64;
 #[derive(Debug, Default)]
 struct Wheel {
     seconds: BTreeMap<u32, Vec<u64>>,
+    /// Taken to be visited, and perhaps not yet put back: whoever lists the keys must see them.
+    visiting: Vec<u64>,
 }
 
 /// All wheels.
@@ -45,7 +47,8 @@ impl Wheels {
         self.of(key).seconds.entry(second).or_default().push(key);
     }
 
-    /// Takes the keys of one wheel whose second is `now` or before; each with its second.
+    /// Takes the keys of one wheel whose second is `now` or before; each with its second. They
+    /// are still listed until [`Wheels::visited`].
     pub(super) fn take_due(&self, wheel: usize, now: u32) -> Vec<(u32, Vec<u64>)> {
         let mut wheel = self.lock(wheel);
         let mut due = Vec::new();
@@ -54,14 +57,20 @@ impl Wheels {
         {
             due.push(first.remove_entry());
         }
+        wheel.visiting = due.iter().flat_map(|(_, keys)| keys).copied().collect();
         due
+    }
+
+    /// Forgets the keys that were taken last: each is back in the wheel, or gone for good.
+    pub(super) fn visited(&self, wheel: usize) {
+        self.lock(wheel).visiting = Vec::new();
     }
 
     /// The keys of one wheel, each once, in order.
     pub(super) fn keys(&self, wheel: usize) -> Vec<u64> {
         let mut keys: Vec<u64> = {
             let wheel = self.lock(wheel);
-            wheel.seconds.values().flatten().copied().collect()
+            wheel.seconds.values().flatten().chain(&wheel.visiting).copied().collect()
         };
         keys.sort_unstable();
         keys.dedup();
@@ -85,6 +94,21 @@ mod tests {
         assert_eq!(wheels.take_due(1, 11), []);
         assert_eq!(wheels.take_due(1, 12), [(12, vec![1])]);
         assert_eq!(wheels.keys(2), [2]);
+    }
+
+    #[test]
+    fn keys_are_listed_while_they_are_visited() {
+        let wheels = Wheels::new();
+        wheels.schedule(1, 10);
+        wheels.take_due(1, 10);
+        assert_eq!(wheels.keys(1), [1]);
+        wheels.schedule(1, 20);
+        assert_eq!(wheels.keys(1), [1]);
+        wheels.visited(1);
+        assert_eq!(wheels.keys(1), [1]);
+        wheels.take_due(1, 20);
+        wheels.visited(1);
+        assert!(wheels.keys(1).is_empty());
     }
 
     #[test]

@@ -237,6 +237,7 @@ impl Location {
                     }
                 }
             }
+            self.wheels.visited(wheel);
         }
         expired
     }
@@ -277,22 +278,18 @@ impl Location {
     ) {
         let keys = self.wheels.keys(part);
         let start = after.map_or(0, |after| keys.partition_point(|&key| key <= after));
+        // What was emptied, and waits for the wheel, is not there for anybody else.
+        let mut show = |key, packed: &Packed| match AorRecord::new(packed) {
+            Some(record) if !record.is_empty() || !record.nonces().is_empty() => visit(key, record),
+            _ => true,
+        };
         for &key in &keys[start..] {
-            if let Some(packed) = self.map.get(&key)
-                && let Some(record) = AorRecord::new(&packed)
-                && !visit(key, record)
-            {
+            if self.map.get(&key).is_some_and(|packed| !show(key, &packed)) {
                 return;
             }
         }
         if part == 0 && after.is_none() {
-            for packed in self.collided().values() {
-                if let Some(record) = AorRecord::new(packed)
-                    && !visit(0, record)
-                {
-                    return;
-                }
-            }
+            let _ = self.collided().values().all(|packed| show(0, packed));
         }
     }
 
@@ -343,7 +340,7 @@ fn sweep_one(
     let left = record.bindings(now).count();
     if left == 0 && is_spent(&record) {
         let expired = record.len() as u64;
-        entry.remove();
+        entry.discard();
         return expired;
     }
     let expired = record.len() - left;
@@ -429,6 +426,8 @@ impl<'e> Entry<'e> {
 
         let sequence = self.location.next_sequence(self.key, before);
         let visit = visit_at(&new, self.now);
+        // A record that was emptied keeps its place, however late.
+        let visit = if new.is_empty() { visit.max(scheduled) } else { visit };
         // A wheel that holds the AoR for an earlier second will look and put it back itself.
         let scheduled = if scheduled != 0 && scheduled <= visit {
             scheduled
@@ -446,14 +445,28 @@ impl<'e> Entry<'e> {
             set_scheduled(packed, scheduled);
         }
         if self.location.feed.is_active() {
-            let record = self.held.packed().cloned().unwrap_or_default();
-            self.publish(sequence, new.aor().into(), record);
+            // Empty means gone, to whoever follows the changes.
+            let record = self.held.packed().filter(|_| !new.is_empty()).cloned();
+            self.publish(sequence, new.aor().into(), record.unwrap_or_default());
         }
         Ok(())
     }
 
-    /// Removes the record.
+    /// Removes all bindings and nonce counts.
+    ///
+    /// What is left is an empty record, until the wheel comes to it: an AoR that comes and goes
+    /// has one place in the wheel, not one for each time.
     pub fn remove(&mut self) {
+        let Some(old) = self.record() else { return };
+        let mut packed = Vec::new();
+        let Some(writer) = RecordWriter::new(&mut packed, old.aor(), b"") else { return };
+        writer.finish();
+        // Fewer bindings never exceed a bound.
+        let _ = self.commit(&packed);
+    }
+
+    /// Takes the record out of the map: the wheel has no place for it any more.
+    fn discard(&mut self) {
         let Some(old) = self.record() else { return };
         let sequence = self.location.next_sequence(self.key, old.sequence());
         // Fewer bindings never exceed a bound.
@@ -632,6 +645,21 @@ mod tests {
         assert_eq!(location.sweep(at(119), |_| true), 0);
         location.sweep(at(120), |_| true);
         assert!(location.map.is_empty());
+    }
+
+    #[test]
+    fn an_aor_that_comes_and_goes_has_one_place_in_the_wheel() {
+        let location = store();
+        for _ in 0..100 {
+            put(&location, at(0), b"alice", &[3600]);
+            location.update(b"alice", at(0), Cause::Removed, |e| e.remove());
+        }
+        let visits: usize = (0..WHEELS)
+            .map(|w| location.wheels.take_due(w, 4000))
+            .flatten()
+            .map(|d| d.1.len())
+            .sum();
+        assert_eq!(visits, 1);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct Binding<'a> {
     pub q: Option<Quality>,
     /// When it ends.
     pub deadline: Deadline,
-    /// The monotonic second of its last refresh.
+    /// When it was last refreshed, Unix seconds: it outlives the process.
     pub updated: u32,
     /// Call-ID of the request that last changed it.
     pub call_id: &'a [u8],
@@ -213,7 +213,7 @@ pub(crate) mod tests {
             params: b";q=0.5;x",
             q: Some(Quality(500)),
             deadline: Deadline(3600),
-            updated: 7,
+            updated: 1_700_000_007,
             call_id: b"call@host",
             cseq: 42,
             branch: 0xdead_beef,

@@ -28,6 +28,13 @@ pub struct Changes {
     pub evicted: u16,
 }
 
+impl Changes {
+    /// Whether any binding is touched; those that end by themselves don't count.
+    pub fn touch_any(&self) -> bool {
+        (self.added, self.refreshed, self.removed, self.evicted) != (0, 0, 0, 0)
+    }
+}
+
 /// Why a REGISTER fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -40,6 +47,9 @@ pub enum Refusal {
     },
     /// Its CSeq is not higher than that of a binding with the same Call-ID.
     OutOfOrder,
+    /// It came over a Path that the client does not say it knows (RFC 3327 §5.3): the phone would
+    /// not know that what it is sent takes that path.
+    PathUnsupported,
     /// The AoR would have more bindings than `max_contacts`.
     TooManyContacts,
     /// `Contact: *` without `Expires: 0`.
@@ -53,6 +63,7 @@ impl Refusal {
             Self::ContactTooLong => Status::BAD_REQUEST.because("Too Long Contact"),
             Self::IntervalTooBrief { .. } => Status::INTERVAL_TOO_BRIEF,
             Self::OutOfOrder => Status::BAD_REQUEST.because("CSeq Out of Order"),
+            Self::PathUnsupported => Status::BAD_EXTENSION,
             Self::TooManyContacts => Status::SERVICE_UNAVAILABLE.because("Too Many Contacts"),
             Self::WildcardExpires => Status::BAD_REQUEST.because("Contact * Needs Expires 0"),
         }
@@ -64,6 +75,7 @@ impl Refusal {
             Self::ContactTooLong => "contact_too_long",
             Self::IntervalTooBrief { .. } => "interval_too_brief",
             Self::OutOfOrder => "out_of_order",
+            Self::PathUnsupported => "path_unsupported",
             Self::TooManyContacts => "too_many_contacts",
             Self::WildcardExpires => "wildcard_expires",
         }

@@ -47,6 +47,8 @@ pub struct Register<'a> {
     pub flow: Flow,
     /// All Path values, joined by commas.
     pub path: &'a [u8],
+    /// Whether the client says that it knows Path (RFC 3327 §5.1).
+    pub supports_path: bool,
     /// User-Agent.
     pub agent: &'a [u8],
 }
@@ -100,10 +102,19 @@ impl Workspace {
         }
     }
 
-    /// Takes a record that stays as it is, to be answered from.
-    pub fn keep(&mut self, record: Option<AorRecord<'_>>) {
-        self.record.clear();
-        self.record.extend_from_slice(record.map_or(&[], |r| r.as_bytes()));
+    /// Packs the bindings that are in force with other nonce counts. `None` if a text is too long,
+    /// which none is that was packed before.
+    pub fn carry_over(
+        &mut self,
+        now: Now,
+        aor: &[u8],
+        nonces: &[u8],
+        record: Option<AorRecord<'_>>,
+    ) -> Option<()> {
+        let mut writer = RecordWriter::new(&mut self.record, aor, nonces)?;
+        record.iter().flat_map(|r| r.bindings(now)).try_for_each(|b| writer.push(&b))?;
+        writer.finish();
+        Some(())
     }
 }
 
@@ -130,6 +141,9 @@ pub fn register(
     work.is_retransmission = false;
     let stored = || record.iter().flat_map(AorRecord::stored);
 
+    if !request.path.is_empty() && !request.supports_path {
+        return Err(Refusal::PathUnsupported);
+    }
     match request.wanted {
         Wanted::Bindings => {}
         Wanted::Nothing => {
@@ -193,7 +207,7 @@ pub fn register(
             params: &work.params[params.clone()],
             q: contact.q,
             deadline: Deadline::after(now, *granted),
-            updated: now.second(),
+            updated: u32::try_from(now.unix).unwrap_or(u32::MAX),
             call_id: request.call_id,
             cseq: request.cseq,
             branch: request.branch,
@@ -462,6 +476,7 @@ mod tests {
                 remote: "192.0.2.1:5060".parse().unwrap(),
             },
             path: b"",
+            supports_path: true,
             agent: b"",
         };
         let mut work = Workspace::default();

@@ -8,6 +8,7 @@ use super::{
 
 /// What the parser makes of a datagram.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives on the stack, for one datagram")]
 pub enum Parsed<'a> {
     /// A request to be judged.
     Request(Request<'a>),

@@ -101,6 +101,7 @@ impl Answer<'_> {
                 buf.put_number(min.0);
                 buf.put(b"\r\n");
             }
+            Refusal::PathUnsupported => buf.put(b"Unsupported: path\r\n"),
             Refusal::TooManyContacts => put_retry_after(buf),
             Refusal::ContactTooLong | Refusal::OutOfOrder | Refusal::WildcardExpires => {}
         })
@@ -141,11 +142,6 @@ impl Answer<'_> {
             }
             buf.put(b"\r\n");
         })
-    }
-
-    /// 420 to a client that does not say that it knows Path (RFC 3327 §5.3).
-    pub(super) fn path_unsupported(&self, out: &mut [u8]) -> Option<usize> {
-        self.plain(out, Status::BAD_EXTENSION, |buf| buf.put(b"Unsupported: path\r\n"))
     }
 
     /// 415 to a body in a coding that this server does not know (RFC 3261 §8.2.3).

@@ -105,7 +105,7 @@ impl<'a> Exchange<'a> {
     /// Answers a broken request.
     pub(super) fn reject(&mut self, fault: Fault) -> Option<Answered> {
         let status = fault.status();
-        self.log_refusal(status.phrase, status);
+        self.log_refusal("malformed", status);
         self.plain(status)
     }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     auth::{self, NonceCounts, NonceUse, RequestHash, Use, Verdict},
     location::{Cause, Entry},
-    registrar::{self, Aor, Changes, Outcome, Refusal, Register, Wanted, nat},
+    registrar::{self, Aor, AorRecord, Changes, Outcome, Refusal, Register, Wanted, nat},
     sip::{
         Fault, Request, Status,
         header::{Contact, Contacts, Elements, HeaderName, NameAddr, option_tags},
@@ -89,6 +89,7 @@ impl<'a> Exchange<'a> {
         if let (Some(account), Some(aor)) = (account, aor)
             && !account.owns(aor.user(), domain)
         {
+            self.spend(account, domain, used);
             self.counters.register("forbidden", 1);
             self.log_refusal("forbidden", Status::FORBIDDEN);
             return self.plain(Status::FORBIDDEN);
@@ -96,18 +97,13 @@ impl<'a> Exchange<'a> {
         // Step 5. Our domains are one set: phones are often pointed at a host name of ours while
         // their address has the domain's, so a user of any of them is valid at any other.
         let Some(aor) = aor.filter(|_| account.is_some() || rules.autocreate) else {
+            if let Some(account) = account {
+                self.spend(account, domain, used);
+            }
             self.counters.register("not_found", 1);
             self.log_refusal("not_found", Status::NOT_FOUND);
             return self.plain(Status::NOT_FOUND);
         };
-        if !path.is_empty() && !self.supports_path() {
-            // RFC 3327 §5.3: the phone would not know that what it is sent takes this path.
-            self.counters.register("path_unsupported", 1);
-            self.log_refusal("path_unsupported", Status::BAD_EXTENSION);
-            let len = self.answer().path_unsupported(self.out)?;
-            return Some(Answered { len, status: Status::BAD_EXTENSION });
-        }
-
         let message = self.envelope.message;
         let mut listed = Contact::all(message.all(HeaderName::Contact));
         let (one, many);
@@ -132,6 +128,7 @@ impl<'a> Exchange<'a> {
             branch: branch_hash(self.envelope.via.branch),
             flow: self.flow,
             path,
+            supports_path: self.supports_path(),
             agent: message.first(HeaderName::UserAgent).unwrap_or_default(),
         };
 
@@ -184,6 +181,29 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Notes the use of a nonce that proved an account to a request for an AoR not its own, where
+    /// its own REGISTERs will be counted: nobody may use the same credentials again.
+    fn spend(&mut self, account: Account<'_>, domain: &[u8], used: Option<NonceUse>) {
+        let Some(used) = used else { return };
+        let first = self.rules.domains.names().next().unwrap_or_default().as_bytes();
+        let domain = if domain.is_empty() { first } else { domain };
+        let own = match domain {
+            b"" => account.user().to_vec(),
+            domain => [account.user(), b"@", &domain.to_ascii_lowercase()].concat(),
+        };
+        let (request, now, rules) = (self.request_hash(), self.now, self.rules);
+        let space = &mut *self.space;
+        self.location.update(&own, now, Cause::Registered, |entry| {
+            let stored = entry.record().map(|r| r.nonces()).unwrap_or_default();
+            space.nonces.clear();
+            let mut counts = NonceCounts::decode(stored).unwrap_or_default();
+            counts.prune(now, rules.authenticator.policy().nonce_lifetime);
+            counts.record(used, request);
+            counts.encode_into(&mut space.nonces);
+            keep_bindings(now, &own, entry, space);
+        });
+    }
+
     /// Counts, logs and answers a decision (step 8).
     fn settle(
         &mut self,
@@ -216,13 +236,15 @@ impl<'a> Exchange<'a> {
             }
         }
         let nat_refresh = self.rules.registrar.nat_refresh;
-        let hint = nat_refresh > DeltaSeconds(0) && is_behind_nat(register);
+        let record = self.space.work.record();
+        let hint =
+            nat_refresh > DeltaSeconds(0) && is_behind_nat(self.now, register, record.as_ref());
         let answer = self.answer();
         let len = answer.bindings(
             self.out,
             self.now,
             self.space.date.at(self.now),
-            self.space.work.record().as_ref(),
+            record.as_ref(),
             register.path,
             hint.then_some(nat_refresh),
         )?;
@@ -346,16 +368,14 @@ fn decide(
     let record = entry.record();
     let stored = record.map(|r| r.nonces()).unwrap_or_default();
     space.nonces.clear();
+    let mut is_repeated = false;
     if let Some((used, request)) = used {
         let mut counts = NonceCounts::decode(stored).unwrap_or_default();
         counts.prune(now, rules.authenticator.policy().nonce_lifetime);
         let not_before = counts.not_before();
         match counts.check(used, request) {
             Use::Fresh => counts.record(used, request),
-            Use::Retransmission => {
-                space.work.keep(record);
-                return Decision::Done(Outcome::Retransmitted);
-            }
+            Use::Retransmission => is_repeated = true,
             Use::Replay => return Decision::Stale { label: "replay", not_before },
             Use::Stale => return Decision::Stale { label: "stale", not_before },
         }
@@ -375,28 +395,61 @@ fn decide(
     );
     let outcome = match worked_out {
         Ok(outcome) => outcome,
-        Err(refusal) => return Decision::Refused(refusal),
+        Err(refusal) => {
+            // The credentials are spent all the same: they don't cover Contact, and a stranger
+            // who saw them must not be the one who gets it right.
+            keep_bindings(now, aor.as_bytes(), entry, space);
+            return Decision::Refused(refusal);
+        }
     };
+    if is_repeated {
+        // The same answer as before, refusals included; but whatever would touch a binding was
+        // not in what was answered before, so it is no retransmission.
+        return match outcome {
+            Outcome::Registered(changes) if changes.touch_any() => {
+                let counts = NonceCounts::decode(stored).unwrap_or_default();
+                Decision::Stale { label: "replay", not_before: counts.not_before() }
+            }
+            Outcome::Registered(_) | Outcome::Retransmitted => {
+                Decision::Done(Outcome::Retransmitted)
+            }
+            Outcome::Queried => Decision::Done(outcome),
+        };
+    }
     if !matches!(outcome, Outcome::Registered(_)) && space.nonces == stored {
         return Decision::Done(outcome);
     }
     let bytes = space.work.record_bytes();
     if bytes.len() > MAX_RECORD {
+        keep_bindings(now, aor.as_bytes(), entry, space);
         return Decision::Refused(Refusal::TooManyContacts);
     }
     if space.nonces.is_empty() && space.work.record().is_none_or(|r| r.is_empty()) {
         entry.remove();
     } else if entry.commit(bytes).is_err() {
+        keep_bindings(now, aor.as_bytes(), entry, space);
         return Decision::Full;
     }
     Decision::Done(outcome)
 }
 
-/// What the account grants whatever is asked: `expires=` in its section, as in Yate.
+/// Commits the bindings as they are, with the nonce counts in `space`.
+fn keep_bindings(now: Now, aor: &[u8], entry: &mut Entry<'_>, space: &mut Space) {
+    let record = entry.record();
+    if space.nonces == record.map(|r| r.nonces()).unwrap_or_default() {
+        return;
+    }
+    if space.work.carry_over(now, aor, &space.nonces, record).is_some() {
+        // As many bindings as before never exceed a bound.
+        let _ = entry.commit(space.work.record_bytes());
+    }
+}
+
+/// What the account grants whatever is asked: `expires=` in its section, as in Yate. A value out
+/// of bounds was warned of when it was read.
 fn granted_by(account: Account<'_>) -> Option<DeltaSeconds> {
     let (_, value) = account.params().find(|(key, _)| *key == b"expires")?;
-    let seconds = std::str::from_utf8(value).ok()?.parse().ok()?;
-    (seconds > 0).then_some(DeltaSeconds(seconds))
+    DeltaSeconds::granted(value)
 }
 
 /// Tells a retransmission from a CSeq that was used twice. Zero stands for no branch. The key is
@@ -411,10 +464,11 @@ fn branch_hash(branch: &[u8]) -> u32 {
     u32::from_be_bytes([h0, h1, h2, h3]).max(1)
 }
 
-/// Whether a contact that was just bound is behind NAT.
-fn is_behind_nat(register: &Register<'_>) -> bool {
-    let Wanted::Contacts(contacts) = register.wanted else { return false };
-    contacts.iter().any(|contact| {
-        SipUri::parse(contact.uri).is_ok_and(|uri| nat::is_behind_nat(&uri, &register.flow))
+/// Whether a contact that this request bound is behind NAT.
+fn is_behind_nat(now: Now, register: &Register<'_>, record: Option<&AorRecord<'_>>) -> bool {
+    record.iter().flat_map(|r| r.bindings(now)).any(|binding| {
+        binding.cseq == register.cseq
+            && binding.call_id == register.call_id
+            && SipUri::parse(binding.uri).is_ok_and(|uri| nat::is_behind_nat(&uri, &binding.flow))
     })
 }
