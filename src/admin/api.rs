@@ -265,12 +265,8 @@ async fn reload(State(shared): Api) -> Result<Json<ReloadedView>, Problem> {
     let place = Place::Only(Arc::clone(&shared.reload).lock_owned().await);
     match blocking(place, move || shared.node.reload()).await? {
         Ok(reloaded) => Ok(Json(reloaded.into())),
-        Err(ReloadError::Refused(refused)) => {
-            tracing::error!("nothing was reloaded: {refused}");
-            Err(Problem::refused(&refused))
-        }
+        Err(ReloadError::Refused(refused)) => Err(Problem::refused(&refused)),
         Err(error @ ReloadError::Auth(_)) => {
-            tracing::error!("nothing was reloaded: {error}");
             let detail = format!("nothing was reloaded: {error}");
             Err(Problem::new(StatusCode::CONFLICT, detail))
         }

@@ -11,6 +11,7 @@ use crate::config::{Findings, Place};
 use crate::subscribers::Subscribers;
 use crate::subscribers::builder::{Builder, Objection};
 use crate::subscribers::split_name;
+use crate::time::DeltaSeconds;
 
 /// The name of the file in the configuration folder.
 pub const FILE: &str = "regfile.conf";
@@ -41,7 +42,7 @@ pub struct General {
     pub register: i32,
     /// The priority when a call is routed.
     pub route: i32,
-    /// Yate's file of saved registrations, read once so that a change of servers loses nobody.
+    /// Where the snapshot goes instead of the state folder. What Yate saved there is read.
     pub file: Option<PathBuf>,
 }
 
@@ -130,6 +131,14 @@ impl<'c> Reading<'c> {
     ) {
         if self.is_general() {
             return self.general_key(findings, place, key, value);
+        }
+        if key == b"expires" && DeltaSeconds::granted(value).is_none() {
+            let (section, value) = (lossy(&self.section), lossy(value));
+            let longest = DeltaSeconds::LONGEST.0;
+            let what = format!(
+                "[{section}] expires={value}: expected seconds from 1 to {longest}; it grants nothing"
+            );
+            findings.warning(place(), what);
         }
         let Err(objection) = self.users.key(key, value) else {
             return;

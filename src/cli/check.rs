@@ -137,7 +137,7 @@ mod tests {
              regfile.conf:1: `[` without `]`\n\
              regfile.conf:3: warning: [general] unknown key x\n"
         );
-        let (out, good) = printed("[listener a]\n", "[a]\n", false, false);
+        let (out, good) = printed("[listener a]\n", "[a]\npassword=x\n", false, false);
         assert_eq!((out.as_str(), good), ("DIR: good (users: 1, listeners: 1)\n", true));
     }
 

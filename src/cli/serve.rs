@@ -9,7 +9,7 @@ use std::{
 use super::log::{self, LogArgs};
 use crate::{
     config::{
-        first_start::{self, FOLDERS, Located},
+        first_start::{self, FOLDERS, Located, Welcome},
         resolve::Overrides,
     },
     control::{self, Started},
@@ -36,8 +36,8 @@ pub struct Serve {
 /// One sentence on why it did not start, or had to stop.
 pub fn run(args: Serve) -> anyhow::Result<ExitCode> {
     let _flush = log::start(&args.log);
-    let folder = match first_start::locate(args.config.as_deref(), &FOLDERS)? {
-        Located::Folder(folder) => folder,
+    let (folder, welcome) = match first_start::locate(args.config.as_deref(), &FOLDERS)? {
+        Located::Folder(folder) => (folder, None),
         Located::Nowhere(folder) => {
             let welcome = first_start::create(&folder).map_err(|error| {
                 anyhow::anyhow!(
@@ -45,16 +45,22 @@ pub fn run(args: Serve) -> anyhow::Result<ExitCode> {
                     folder.display()
                 )
             })?;
-            writeln!(io::stdout().lock(), "{welcome}")?;
-            folder
+            (folder, Some(welcome))
         }
     };
-    control::serve(&folder, args.overrides, announce)?;
-    Ok(ExitCode::SUCCESS)
+    let served = control::serve(&folder, args.overrides, |started| announce(started, welcome));
+    // Its sentence has the cause in it already.
+    served.map(|()| ExitCode::SUCCESS).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-/// Says where it listens: what scripts and people wait for.
-fn announce(started: &Started) {
+/// Says what to type into a phone at the first start, and where it listens: what people and
+/// scripts wait for.
+fn announce(started: &Started, welcome: Option<Welcome>) {
+    if let (Some(mut welcome), Some((_, addr))) = (welcome, started.listeners.first()) {
+        welcome.server = *addr;
+        // A closed standard output is no reason not to serve.
+        let _ = writeln!(io::stdout().lock(), "{welcome}");
+    }
     for (name, addr) in &started.listeners {
         tracing::info!(listener = %name, "listening on udp:{addr}");
     }

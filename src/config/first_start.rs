@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::{bounds, resolve, store};
@@ -52,6 +53,8 @@ pub fn locate(given: Option<&Path>, folders: &[&str]) -> io::Result<Located> {
 pub struct Welcome {
     /// Where it is.
     pub folder: PathBuf,
+    /// Where the server listens.
+    pub server: SocketAddr,
     /// Its only user.
     pub user: String,
     /// That user's password.
@@ -62,7 +65,7 @@ impl fmt::Display for Welcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "There was no configuration: {} is a first one.", self.folder.display())?;
         writeln!(f, "Into a phone on this machine, type")?;
-        writeln!(f, "  server    127.0.0.1, port {}, UDP", bounds::LISTENER_PORT.default)?;
+        writeln!(f, "  server    {}, port {}, UDP", self.server.ip(), self.server.port())?;
         writeln!(f, "  user      {}", self.user)?;
         write!(f, "  password  {}", self.password)
     }
@@ -89,7 +92,9 @@ pub fn create(folder: &Path) -> io::Result<Welcome> {
     let regfile = regfile_conf(USER, &password);
     store::create(&folder.join(regfile::FILE), regfile.as_bytes(), store::PRIVATE)?;
     store::create(&folder.join(resolve::FILE), bindery_conf().as_bytes(), 0o644)?;
-    Ok(Welcome { folder: folder.to_path_buf(), user: USER.to_owned(), password })
+    let port = u16::try_from(bounds::LISTENER_PORT.default).unwrap_or_default();
+    let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    Ok(Welcome { folder: folder.to_path_buf(), server, user: USER.to_owned(), password })
 }
 
 /// A password that is safe to guess at and easy to type.

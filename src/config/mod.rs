@@ -104,7 +104,11 @@ impl Findings {
     ///
     /// # Errors
     /// [`Refused`] with all errors.
-    pub fn finish<T>(self, value: T) -> Result<Accepted<T>, Refused> {
+    pub fn finish<T>(mut self, value: T) -> Result<Accepted<T>, Refused> {
+        // Stable: what was found first stays first within a line.
+        let order = |fault: &Fault| (Arc::clone(&fault.place.file), fault.place.line);
+        self.errors.sort_by_key(order);
+        self.warnings.sort_by_key(order);
         if self.errors.is_empty() {
             Ok(Accepted { value, warnings: self.warnings })
         } else {

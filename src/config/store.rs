@@ -83,12 +83,18 @@ impl Replacement {
             _ => {}
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(draft)?;
-        if let Ok(old) = std::fs::metadata(&self.path) {
-            let new = file.metadata()?;
-            if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-                // Else the server, which runs as another user, couldn't read it any more.
-                std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
-            }
+        let old = std::fs::metadata(&self.path);
+        // A first file belongs to whom its folder belongs to. Else the server, which runs as
+        // another user than who edits, couldn't read it.
+        let model = match &old {
+            Ok(old) => old.clone(),
+            Err(_) => std::fs::metadata(folder_of(&self.path))?,
+        };
+        let new = file.metadata()?;
+        if (new.uid(), new.gid()) != (model.uid(), model.gid()) {
+            std::os::unix::fs::fchown(&file, Some(model.uid()), Some(model.gid()))?;
+        }
+        if let Ok(old) = old {
             file.set_permissions(std::fs::Permissions::from_mode(old.mode() & 0o7777))?;
         }
         file.write_all(content)?;

@@ -47,6 +47,8 @@ pub struct Node {
     pub restored: Restored,
     pub(super) started: Now,
     pub(super) expired: AtomicU64,
+    /// What it was started with: settings that need a restart are still these.
+    pub(super) running: Config,
     pub(super) config: ArcSwap<Config>,
     pub(super) source: Source,
     pub(super) keys: NonceKeys,
@@ -144,11 +146,20 @@ impl Node {
     /// # Errors
     /// What is wrong with the files; nothing has changed then.
     pub fn reload(&self) -> Result<Reloaded, ReloadError> {
+        self.try_reload().inspect_err(|error| {
+            for line in error.to_string().lines() {
+                tracing::error!("{line}");
+            }
+            tracing::error!("nothing was reloaded");
+        })
+    }
+
+    fn try_reload(&self) -> Result<Reloaded, ReloadError> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let Accepted { value: Loaded { config, regfile }, warnings } = self.source.load()?;
         let rules = rules(&config, regfile, &self.keys)?;
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-        warnings.extend(self.config.load().needs_restart(&config));
+        warnings.extend(self.running.needs_restart(&config));
         let users = rules.subscribers.len() as u64;
 
         self.location.set_max_bindings(config.registrar.max_bindings);

@@ -5,6 +5,8 @@ use std::{
     path::Path,
 };
 
+use sha2::{Digest, Sha256};
+
 use crate::{
     auth::{NonceKeys, nonce::SECRET_LEN},
     config::store,
@@ -33,6 +35,16 @@ pub(super) fn nonce_keys(path: &Path) -> io::Result<NonceKeys> {
     let secret = parse_hex(text.trim().as_bytes())
         .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "expected 64 hexadecimal digits"))?;
     Ok(NonceKeys::from_bytes(&secret))
+}
+
+/// The key that requests are told apart with. It comes from the nonces' key, because nonce counts
+/// that outlive the process hold hashes made with it.
+pub(super) fn request_key(keys: &NonceKeys) -> [u8; 16] {
+    let digest =
+        Sha256::new().chain_update(b"request key").chain_update(keys.to_bytes()).finalize();
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest[..16]);
+    key
 }
 
 /// Random octets from the kernel.

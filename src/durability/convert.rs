@@ -265,7 +265,7 @@ impl<'s> Numbered<'s> {
             params: self.params,
             q,
             deadline,
-            updated: self.updated.unwrap_or(u32::try_from(now.unix).unwrap_or(u32::MAX)),
+            updated: self.updated.unwrap_or_else(|| u32::try_from(now.unix).unwrap_or(u32::MAX)),
             call_id: self.call_id,
             cseq: self.cseq,
             branch: self.branch,

@@ -654,11 +654,8 @@ mod tests {
             put(&location, at(0), b"alice", &[3600]);
             location.update(b"alice", at(0), Cause::Removed, |e| e.remove());
         }
-        let visits: usize = (0..WHEELS)
-            .map(|w| location.wheels.take_due(w, 4000))
-            .flatten()
-            .map(|d| d.1.len())
-            .sum();
+        let due = (0..WHEELS).flat_map(|wheel| location.wheels.take_due(wheel, 4000));
+        let visits: usize = due.map(|(_, keys)| keys.len()).sum();
         assert_eq!(visits, 1);
     }
 

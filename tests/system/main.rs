@@ -97,10 +97,8 @@ fn what_keeps_it_from_starting_is_one_sentence() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let said = refused(&[("bindery.conf", CONF)], &["--listen", &addr]);
-    assert!(
-        said.contains(&format!("bindery: can't listen on {addr}: address already in use")),
-        "{said}"
-    );
+    let sentence = format!("bindery: can't listen on {addr}: address already in use");
+    assert!(said.lines().any(|line| line == sentence), "{said}");
 
     let said = refused(&[("bindery.conf", "[general]\nworkres=2\n")], &[]);
     assert!(said.contains("conf/bindery.conf:2: "), "{said}");

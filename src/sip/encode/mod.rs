@@ -5,5 +5,5 @@ mod response;
 
 pub use self::{
     buf::Buf,
-    response::{Destination, Response, destination},
+    response::{Response, destination},
 };

@@ -15,15 +15,12 @@ use crate::sip::{
 /// The port of a sent-by without one (RFC 3261 §18.2.2).
 const DEFAULT_PORT: u16 = 5060;
 
-/// Where an answer goes.
-pub type Destination = SocketAddr;
-
 /// Where the answer to a request from `source` goes (RFC 3261 §18.2.2, RFC 3581 §4).
 ///
 /// Always to the address the request came from: `maddr`, and a `received` that the sender wrote
 /// itself, would let a stranger aim our answers. Only the port is taken from the Via, and only
 /// without `rport`.
-pub fn destination(envelope: &Envelope<'_>, source: SocketAddr) -> Destination {
+pub fn destination(envelope: &Envelope<'_>, source: SocketAddr) -> SocketAddr {
     if envelope.via.rport {
         return source;
     }
@@ -171,7 +168,7 @@ mod tests {
     use crate::sip::{Limits, Parsed, Parser};
 
     /// The Via lines of the answer to a request with these, and where it goes.
-    fn vias(lines: &str, source: &str) -> (String, Destination) {
+    fn vias(lines: &str, source: &str) -> (String, SocketAddr) {
         let text = format!(
             "OPTIONS sip:example.com SIP/2.0\r\n{lines}From: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\n\
              Call-ID: a\r\nCSeq: 1 OPTIONS\r\n\r\n"

@@ -131,7 +131,6 @@ impl HeaderName {
                 | Self::From
                 | Self::MaxForwards
                 | Self::To
-                | Self::UserAgent
         )
     }
 }
