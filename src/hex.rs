@@ -17,7 +17,9 @@ pub fn parse_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 
 /// `octets` as lower-case hexadecimal digits.
 pub fn to_hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    octets.iter().flat_map(|octet| [digit(octet >> 4), digit(octet & 15)]).collect()
 }
 
 #[cfg(test)]

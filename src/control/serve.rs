@@ -213,6 +213,8 @@ impl Running {
         if let Some(admin) = self.admin {
             admin.stop();
         }
+        // The process ends: to free millions of records one by one would only take time.
+        std::mem::forget(Arc::clone(&self.node));
         // The snapshotter writes its last one when nobody can ask for another.
         *self.node.snapshotter.lock().unwrap_or_else(PoisonError::into_inner) = None;
         match self.snapshotter.join() {
