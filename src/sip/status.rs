@@ -31,17 +31,13 @@ statuses! {
     FORBIDDEN = 403 "Forbidden";
     NOT_FOUND = 404 "Not Found";
     METHOD_NOT_ALLOWED = 405 "Method Not Allowed";
-    REQUEST_ENTITY_TOO_LARGE = 413 "Request Entity Too Large";
     UNSUPPORTED_MEDIA_TYPE = 415 "Unsupported Media Type";
     UNSUPPORTED_URI_SCHEME = 416 "Unsupported URI Scheme";
     BAD_EXTENSION = 420 "Bad Extension";
-    EXTENSION_REQUIRED = 421 "Extension Required";
     INTERVAL_TOO_BRIEF = 423 "Interval Too Brief";
     CALL_DOES_NOT_EXIST = 481 "Call/Transaction Does Not Exist";
-    SERVER_INTERNAL_ERROR = 500 "Server Internal Error";
     SERVICE_UNAVAILABLE = 503 "Service Unavailable";
     VERSION_NOT_SUPPORTED = 505 "Version Not Supported";
-    MESSAGE_TOO_LARGE = 513 "Message Too Large";
 }
 
 impl Status {

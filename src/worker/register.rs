@@ -368,14 +368,15 @@ fn decide(
     let record = entry.record();
     let stored = record.map(|r| r.nonces()).unwrap_or_default();
     space.nonces.clear();
-    let mut is_repeated = false;
+    // For a retransmission: what a new nonce may not be older than, should it turn out to be none.
+    let mut repeated = None;
     if let Some((used, request)) = used {
         let mut counts = NonceCounts::decode(stored).unwrap_or_default();
         counts.prune(now, rules.authenticator.policy().nonce_lifetime);
         let not_before = counts.not_before();
         match counts.check(used, request) {
             Use::Fresh => counts.record(used, request),
-            Use::Retransmission => is_repeated = true,
+            Use::Retransmission => repeated = Some(not_before),
             Use::Replay => return Decision::Stale { label: "replay", not_before },
             Use::Stale => return Decision::Stale { label: "stale", not_before },
         }
@@ -402,13 +403,12 @@ fn decide(
             return Decision::Refused(refusal);
         }
     };
-    if is_repeated {
+    if let Some(not_before) = repeated {
         // The same answer as before, refusals included; but whatever would touch a binding was
         // not in what was answered before, so it is no retransmission.
         return match outcome {
             Outcome::Registered(changes) if changes.touch_any() => {
-                let counts = NonceCounts::decode(stored).unwrap_or_default();
-                Decision::Stale { label: "replay", not_before: counts.not_before() }
+                Decision::Stale { label: "replay", not_before }
             }
             Outcome::Registered(_) | Outcome::Retransmitted => {
                 Decision::Done(Outcome::Retransmitted)
