@@ -5,6 +5,7 @@
 
 mod answer;
 pub mod counters;
+mod decide;
 mod exchange;
 mod pipeline;
 mod refusals;
