@@ -53,7 +53,7 @@ impl Bench {
 }
 
 fn benches(c: &mut Criterion) {
-    let (pipeline, _location) =
+    let ([pipeline], _location) =
         registrar(&["example.com"], &[("alice", "secret")], Policy::default());
     let mut bench = Bench { pipeline, out: vec![0; 65_535] };
     let mut phone = Phone::new("alice", "secret");

@@ -4,7 +4,7 @@ use md5::{Digest, Md5};
 
 /// One account on one device.
 pub(crate) struct Phone {
-    user: &'static str,
+    user: String,
     ha1: String,
     /// The last nonce it was given, and how often it has used it.
     nonce: Option<(String, u32)>,
@@ -13,9 +13,9 @@ pub(crate) struct Phone {
 
 impl Phone {
     /// A phone that was never challenged.
-    pub(crate) fn new(user: &'static str, password: &str) -> Self {
+    pub(crate) fn new(user: &str, password: &str) -> Self {
         let ha1 = hex(&format!("{user}:example.com:{password}"));
-        Self { user, ha1, nonce: None, cseq: 0 }
+        Self { user: user.into(), ha1, nonce: None, cseq: 0 }
     }
 
     /// Its next REGISTER, with these headers and, once it was challenged, with credentials.

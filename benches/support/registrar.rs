@@ -13,7 +13,7 @@ use bindery::{
     sip::Limits,
     subscribers::builder::Builder,
     time::DeltaSeconds,
-    worker::{Pipeline, Rules},
+    worker::{AllCounters, Pipeline, Rules},
 };
 
 use crate::arrival::START;
@@ -21,13 +21,13 @@ use crate::arrival::START;
 /// The realm.
 pub(crate) const REALM: &str = "example.com";
 
-/// A registrar of these domains, users and their passwords. Where `policy` asks for no credentials,
+/// The workers of a registrar of these domains, users and their passwords. Where `policy` asks for no credentials,
 /// anybody may register.
-pub(crate) fn registrar(
+pub(crate) fn registrar<const WORKERS: usize>(
     domains: &[&str],
     users: &[(&str, &str)],
     policy: Policy,
-) -> (Pipeline, Arc<Location>) {
+) -> ([Pipeline; WORKERS], Arc<Location>) {
     let algorithms = [Algorithm::Md5, Algorithm::Sha256];
     let mut builder = Builder::new(REALM, &algorithms);
     for (user, password) in users {
@@ -52,7 +52,15 @@ pub(crate) fn registrar(
         limits: Limits::default(),
     };
     let rules = Arc::new(ArcSwap::from_pointee(rules));
-    let counters = Arc::new([Default::default()]);
-    let pipeline = Pipeline::new(Arc::clone(&location), rules, counters, 0, [2; 16]);
-    (pipeline, location)
+    let counters: Arc<AllCounters> = (0..WORKERS).map(|_| Default::default()).collect();
+    let pipelines = std::array::from_fn(|worker| {
+        Pipeline::new(
+            Arc::clone(&location),
+            Arc::clone(&rules),
+            Arc::clone(&counters),
+            worker,
+            [2; 16],
+        )
+    });
+    (pipelines, location)
 }

@@ -92,7 +92,7 @@ pub(crate) fn check(script: &[u8]) {
         ..Policy::default()
     };
     let users = [("alice", "secret"), ("bob", "secret"), ("carol", "")];
-    let (pipeline, location) = registrar(&["example.com"], &users, policy);
+    let ([pipeline], location) = registrar(&["example.com"], &users, policy);
     let mut phones = users.map(|(user, password)| Phone::new(user, password));
     let mut run = Run { pipeline, location, now: START, out: vec![0; 65_535], last: Vec::new() };
     while !script.0.is_empty() {

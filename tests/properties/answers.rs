@@ -18,7 +18,7 @@ use crate::{
 const SMALLEST: usize = 170;
 
 fn answer_to(datagram: &[u8], policy: Policy) -> Option<Vec<u8>> {
-    let (mut pipeline, _) = registrar(&["example.com"], &[("alice", "secret")], policy);
+    let ([mut pipeline], _) = registrar(&["example.com"], &[("alice", "secret")], policy);
     let arrived = Arrived { bytes: datagram, flow: udp_from("192.0.2.1:5062"), truncated: false };
     let mut out = vec![0; 65_535];
     match pipeline.handle(START, arrived, &mut out) {

@@ -85,7 +85,7 @@ fn parser_verdict(datagram: &[u8]) -> String {
 }
 
 fn answer_verdict(datagram: &[u8], policy: Policy) -> String {
-    let (mut pipeline, _) = registrar(&DOMAINS, &[("user", "secret")], policy);
+    let ([mut pipeline], _) = registrar(&DOMAINS, &[("user", "secret")], policy);
     let arrived = Arrived { bytes: datagram, flow: udp_from("192.0.2.1:5060"), truncated: false };
     let mut out = vec![0; 65_535];
     match pipeline.handle(START, arrived, &mut out) {

@@ -1,0 +1,160 @@
+//! What a refresh costs the whole pipeline in memory, and how two workers compare with one.
+//!
+//! ```text
+//! cargo bench --bench workers -- [--users N] [--rounds N] [--workers N]... [--batch N]
+//! ```
+//!
+//! Each worker is a thread with a pipeline of its own over one location service, as in the server,
+//! only without sockets: phones write their refreshes outside of the measured time, and a worker
+//! takes them in batches. The figure is the CPU time of its thread, so that what else the machine
+//! does shows little; the rate is by the clock on the wall.
+
+use std::{
+    sync::{Arc, Barrier},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bindery::{
+    flow::Flow,
+    registrar::Policy,
+    worker::{Arrived, Handled, Pipeline},
+};
+
+use crate::{
+    arrival::{START, udp_from},
+    phone::Phone,
+};
+
+#[path = "support/arrival.rs"]
+mod arrival;
+#[path = "support/phone.rs"]
+mod phone;
+#[path = "support/registrar.rs"]
+mod registrar;
+
+fn main() {
+    let mut users = 100_000;
+    let mut rounds = 3;
+    let mut batch = 32;
+    let mut workers = Vec::new();
+    let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().and_then(|v| v.parse().ok());
+        match (&*name, value) {
+            ("--users", Some(value)) => users = value,
+            ("--rounds", Some(value)) => rounds = value,
+            ("--batch", Some(value)) => batch = value,
+            ("--workers", Some(value)) => workers.push(value),
+            _ => panic!("{name}: not an option with a number"),
+        }
+    }
+    if workers.is_empty() {
+        workers = vec![1, 2];
+    }
+    for &workers in &workers {
+        let mut best = f64::MAX;
+        let mut costs = Vec::new();
+        let measured = match workers {
+            1 => measure::<1>(users, rounds, batch),
+            2 => measure::<2>(users, rounds, batch),
+            4 => measure::<4>(users, rounds, batch),
+            _ => panic!("--workers is 1, 2 or 4"),
+        };
+        for (cost, wall) in measured {
+            best = best.min(wall);
+            costs.push(cost);
+        }
+        costs.sort_by(f64::total_cmp);
+        println!(
+            "{workers} workers, {users} users, batches of {batch}: {:.0} ns of CPU a refresh \
+             (median; least {:.0}), {:.0} refreshes/s",
+            costs[costs.len() / 2],
+            costs[0],
+            1e9 / best
+        );
+    }
+}
+
+/// CPU nanoseconds a refresh by worker and round, and wall nanoseconds a refresh of all together.
+fn measure<const WORKERS: usize>(users: usize, rounds: usize, batch: usize) -> Vec<(f64, f64)> {
+    let names: Vec<String> = (0..users).map(|u| format!("u{u:07}")).collect();
+    let accounts: Vec<(&str, &str)> = names.iter().map(|n| (&**n, "secret")).collect();
+    let (pipelines, _): ([Pipeline; WORKERS], _) =
+        registrar::registrar(&["example.com"], &accounts, Policy::default());
+    let barrier = Arc::new(Barrier::new(WORKERS));
+    let each = users / WORKERS;
+    thread::scope(|scope| {
+        let threads: Vec<_> = names
+            .chunks(each)
+            .zip(pipelines)
+            .map(|(names, pipeline)| {
+                let barrier = Arc::clone(&barrier);
+                scope.spawn(move || work(pipeline, names, rounds, batch, &barrier))
+            })
+            .collect();
+        let costs: Vec<Vec<(f64, f64)>> =
+            threads.into_iter().map(|t| t.join().expect("a worker")).collect();
+        let mut all = Vec::new();
+        for round in 0..rounds {
+            let slowest = costs.iter().map(|c| c[round].1).fold(0.0, f64::max);
+            all.extend(costs.iter().map(|c| (c[round].0, slowest / WORKERS as f64)));
+        }
+        all
+    })
+}
+
+fn work(
+    mut pipeline: Pipeline,
+    names: &[String],
+    rounds: usize,
+    batch: usize,
+    barrier: &Barrier,
+) -> Vec<(f64, f64)> {
+    let mut out = vec![0; 65_535];
+    let flow = udp_from("192.0.2.17:5060");
+    let mut phones: Vec<Phone> = names.iter().map(|n| Phone::new(n, "secret")).collect();
+    for phone in &mut phones {
+        let request = phone.register(CONTACT);
+        let len = answer(&mut pipeline, flow, &request, &mut out);
+        assert!(phone.take_challenge(&out[..len]), "there is a challenge");
+        let request = phone.register(CONTACT);
+        let len = answer(&mut pipeline, flow, &request, &mut out);
+        assert!(out[..len].starts_with(b"SIP/2.0 200 "));
+    }
+    // A stride that is prime to their number: no order that memory could know beforehand.
+    let order: Vec<usize> = (0..phones.len()).map(|i| i * 7_368_787 % phones.len()).collect();
+    (0..rounds)
+        .map(|_| {
+            let requests: Vec<Vec<u8>> =
+                order.iter().map(|&p| phones[p].register(CONTACT)).collect();
+            barrier.wait();
+            let (cpu, wall) = (thread_time(), Instant::now());
+            for requests in requests.chunks(batch) {
+                for request in requests {
+                    let len = answer(&mut pipeline, flow, request, &mut out);
+                    assert!(out[..len].starts_with(b"SIP/2.0 200 "));
+                }
+            }
+            let cost = |time: Duration| time.as_nanos() as f64 / requests.len() as f64;
+            (cost(thread_time() - cpu), cost(wall.elapsed()))
+        })
+        .collect()
+}
+
+const CONTACT: &str = "Contact: <sip:alice@192.0.2.17:5060;transport=udp>;expires=600\r\n\
+    User-Agent: Example Phone 7/2.4.1\r\n";
+
+fn answer(pipeline: &mut Pipeline, flow: Flow, bytes: &[u8], out: &mut [u8]) -> usize {
+    let arrived = Arrived { bytes, flow, truncated: false };
+    match pipeline.handle(START, arrived, out) {
+        Handled::Answer { len, .. } => len,
+        Handled::Dropped(reason) => panic!("{reason:?}"),
+    }
+}
+
+/// CPU time of this thread.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
