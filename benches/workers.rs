@@ -145,6 +145,7 @@ fn work(
 const CONTACT: &str = "Contact: <sip:alice@192.0.2.17:5060;transport=udp>;expires=600\r\n\
     User-Agent: Example Phone 7/2.4.1\r\n";
 
+#[inline(never)]
 fn answer(pipeline: &mut Pipeline, flow: Flow, bytes: &[u8], out: &mut [u8]) -> usize {
     let arrived = Arrived { bytes, flow, truncated: false };
     match pipeline.handle(START, arrived, out) {

@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod durability;
 pub mod flow;
+mod fold;
 pub mod hex;
 pub mod location;
 pub mod metrics;

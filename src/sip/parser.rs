@@ -2,7 +2,7 @@
 
 use super::{
     Fault, Limits, Message, Method, Silence,
-    grammar::{TOKEN, WORD, number, trim, trim_end},
+    grammar::{TOKEN, WORD, find, number, trim, trim_end},
     header::{Cseq, Elements, HeaderName, NameAddr, Via},
     message::HeaderIndex,
     request::{Envelope, Parsed, Rejected, Request},
@@ -91,6 +91,14 @@ struct StartLine<'a> {
 
 impl<'a> StartLine<'a> {
     fn parse(line: &'a [u8]) -> Result<Self, Silence> {
+        // What a phone that is sound sends, without a search for what may be wrong with it.
+        if let Some(uri) = line.strip_prefix(b"REGISTER ").and_then(|l| l.strip_suffix(b" SIP/2.0"))
+            && !uri.is_empty()
+            && find(b' ', uri).is_none()
+            && find(b'\t', uri).is_none()
+        {
+            return Ok(Self { method: Method::Register, uri, fault: None });
+        }
         if line.get(..4).is_some_and(|p| p.eq_ignore_ascii_case(b"SIP/")) {
             return Err(Silence::Response);
         }
@@ -151,10 +159,14 @@ fn read<'a>(envelope: Envelope<'a>, uri: &'a [u8], limits: &Limits) -> Result<Re
         if address.uri.len() > usize::from(limits.max_uri) {
             return Err(Fault::Long(name));
         }
-        Ok((address, parts(address.uri, bad)?))
+        Ok(address)
     };
-    let (from, _) = address(HeaderName::From)?;
-    let (to, to_uri) = address(HeaderName::To)?;
+    let from = address(HeaderName::From)?;
+    let from_uri = parts(from.uri, Fault::Bad(HeaderName::From))?;
+    let to = address(HeaderName::To)?;
+    // Who registers itself, as phones do, has the same in both.
+    let to_uri =
+        if to.uri == from.uri { from_uri } else { parts(to.uri, Fault::Bad(HeaderName::To))? };
     let call_id = required(HeaderName::CallId)?;
     if !is_call_id(call_id) {
         return Err(Fault::Bad(HeaderName::CallId));
@@ -190,10 +202,13 @@ fn parts(uri: &[u8], fault: Fault) -> Result<Option<SipUri<'_>>, Fault> {
 
 /// `word [ "@" word ]`.
 fn is_call_id(value: &[u8]) -> bool {
-    match memchr::memchr(b'@', value) {
-        Some(at) => WORD.spells(&value[..at]) && WORD.spells(&value[at + 1..]),
-        None => WORD.spells(value),
-    }
+    let (word, rest) = value.split_at(WORD.run(value));
+    !word.is_empty()
+        && match rest {
+            [] => true,
+            [b'@', host @ ..] => WORD.spells(host),
+            _ => false,
+        }
 }
 
 /// `SIP-date`: the fixed form of RFC 1123, in GMT (RFC 3261 §20.17).

@@ -1,7 +1,10 @@
 //! Comma-separated header values (RFC 3261 §7.3.1).
 
 use super::BadValue;
-use crate::sip::grammar::{quoted_len, trim};
+use crate::sip::grammar::{Class, find, quoted_len, trim, trim_end};
+
+/// What neither ends an element nor hides an end of one.
+const PLAIN: Class = Class::all_but(b",\"<");
 
 /// The elements of a comma-separated value, blanks trimmed. Commas inside quoted strings and
 /// angle brackets do not separate.
@@ -22,6 +25,13 @@ impl<'a> Iterator for Elements<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let value = self.rest.take()?;
+        // One address in brackets, the usual Contact.
+        if let [b'<', inner @ ..] = value
+            && let Some(close) = find(b'>', inner)
+            && PLAIN.run(&inner[close..]) == inner.len() - close
+        {
+            return Some(Ok(trim_end(value)));
+        }
         let mut at = 0;
         loop {
             let tail = value.get(at..).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! Header names: which ones are known, by their long or compact form (RFC 3261 §7.3.3).
 
+use crate::fold::words;
+
 /// A header field's name, as far as a registrar acts on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -48,53 +50,64 @@ impl HeaderName {
     /// How many names there are, for tables.
     pub const COUNT: usize = Self::Other as usize + 1;
 
-    /// The name that `bytes` spells, in any case.
+    /// All but [`HeaderName::Other`], each at its own place.
+    pub const KNOWN: [Self; Self::COUNT - 1] = [
+        Self::Authorization,
+        Self::CallId,
+        Self::Contact,
+        Self::ContentEncoding,
+        Self::ContentLength,
+        Self::ContentType,
+        Self::Cseq,
+        Self::Date,
+        Self::Expires,
+        Self::From,
+        Self::MaxForwards,
+        Self::Path,
+        Self::ProxyRequire,
+        Self::Require,
+        Self::Supported,
+        Self::To,
+        Self::UserAgent,
+        Self::Via,
+    ];
+
+    /// The name that `bytes`, a token, spells in any case.
     pub fn parse(bytes: &[u8]) -> Self {
-        let (long, name) = match bytes {
-            [c] => {
-                return match c.to_ascii_lowercase() {
-                    b'c' => Self::ContentType,
-                    b'e' => Self::ContentEncoding,
-                    b'f' => Self::From,
-                    b'i' => Self::CallId,
-                    b'k' => Self::Supported,
-                    b'l' => Self::ContentLength,
-                    b'm' => Self::Contact,
-                    b't' => Self::To,
-                    b'v' => Self::Via,
-                    _ => Self::Other,
-                };
-            }
-            [first, .., last] => {
-                match (bytes.len(), first.to_ascii_lowercase(), last.to_ascii_lowercase()) {
-                    (2, b't', _) => ("to", Self::To),
-                    (3, b'v', _) => ("via", Self::Via),
-                    (4, b'c', _) => ("cseq", Self::Cseq),
-                    (4, b'd', _) => ("date", Self::Date),
-                    (4, b'f', _) => ("from", Self::From),
-                    (4, b'p', _) => ("path", Self::Path),
-                    (7, b'c', b'd') => ("call-id", Self::CallId),
-                    (7, b'c', b't') => ("contact", Self::Contact),
-                    (7, b'e', _) => ("expires", Self::Expires),
-                    (7, b'r', _) => ("require", Self::Require),
-                    (9, b's', _) => ("supported", Self::Supported),
-                    (10, b'u', _) => ("user-agent", Self::UserAgent),
-                    (12, b'c', _) => ("content-type", Self::ContentType),
-                    (12, b'm', _) => ("max-forwards", Self::MaxForwards),
-                    (13, b'a', _) => ("authorization", Self::Authorization),
-                    (13, b'p', _) => ("proxy-require", Self::ProxyRequire),
-                    (14, b'c', _) => ("content-length", Self::ContentLength),
-                    (16, b'c', _) => ("content-encoding", Self::ContentEncoding),
-                    _ => return Self::Other,
-                }
-            }
-            [] => return Self::Other,
+        if let [compact] = bytes {
+            return match compact.to_ascii_lowercase() {
+                b'c' => Self::ContentType,
+                b'e' => Self::ContentEncoding,
+                b'f' => Self::From,
+                b'i' => Self::CallId,
+                b'k' => Self::Supported,
+                b'l' => Self::ContentLength,
+                b'm' => Self::Contact,
+                b't' => Self::To,
+                b'v' => Self::Via,
+                _ => Self::Other,
+            };
+        }
+        let candidates: &[Self] = match bytes.len() {
+            2 => &[Self::To],
+            3 => &[Self::Via],
+            4 => &[Self::Cseq, Self::From, Self::Path, Self::Date],
+            7 => &[Self::CallId, Self::Contact, Self::Expires, Self::Require],
+            9 => &[Self::Supported],
+            10 => &[Self::UserAgent],
+            12 => &[Self::MaxForwards, Self::ContentType],
+            13 => &[Self::Authorization, Self::ProxyRequire],
+            14 => &[Self::ContentLength],
+            16 => &[Self::ContentEncoding],
+            _ => &[],
         };
-        if bytes.eq_ignore_ascii_case(long.as_bytes()) { name } else { Self::Other }
+        let words = words(bytes);
+        let found = candidates.iter().find(|&&name| WORDS[name as usize] == words);
+        found.copied().unwrap_or(Self::Other)
     }
 
     /// The long form, as in a reason phrase.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Authorization => "Authorization",
             Self::CallId => "Call-ID",
@@ -135,34 +148,25 @@ impl HeaderName {
     }
 }
 
+/// The long forms as they are compared.
+const WORDS: [(u64, u64); HeaderName::KNOWN.len()] = {
+    let mut all = [(0, 0); HeaderName::KNOWN.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = words(HeaderName::KNOWN[at].as_str().as_bytes());
+        at += 1;
+    }
+    all
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALL: [HeaderName; 18] = [
-        HeaderName::Authorization,
-        HeaderName::CallId,
-        HeaderName::Contact,
-        HeaderName::ContentEncoding,
-        HeaderName::ContentLength,
-        HeaderName::ContentType,
-        HeaderName::Cseq,
-        HeaderName::Date,
-        HeaderName::Expires,
-        HeaderName::From,
-        HeaderName::MaxForwards,
-        HeaderName::Path,
-        HeaderName::ProxyRequire,
-        HeaderName::Require,
-        HeaderName::Supported,
-        HeaderName::To,
-        HeaderName::UserAgent,
-        HeaderName::Via,
-    ];
-
     #[test]
     fn every_name_is_recognised_in_any_case() {
-        for name in ALL {
+        for (at, name) in HeaderName::KNOWN.into_iter().enumerate() {
+            assert_eq!(name as usize, at);
             assert_eq!(HeaderName::parse(name.as_str().as_bytes()), name);
             assert_eq!(HeaderName::parse(name.as_str().to_uppercase().as_bytes()), name);
             assert_eq!(HeaderName::parse(name.as_str().to_lowercase().as_bytes()), name);

@@ -1,7 +1,7 @@
 //! `name-addr` and `addr-spec`: From, To, Contact, Path (RFC 3261 §20, §25.1).
 
 use super::{BadValue, Params};
-use crate::sip::grammar::{TOKEN, is_blank, quoted_len, trim, trim_end, trim_start};
+use crate::sip::grammar::{TOKEN, find, is_blank, quoted_len, trim, trim_end, trim_start};
 
 /// An address with an optional display name and header parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,7 @@ impl<'a> NameAddr<'a> {
     pub fn parse(element: &'a [u8]) -> Result<Self, BadValue> {
         let element = trim(element);
         let open = match quoted_len(element) {
+            None if element.first() == Some(&b'<') => 0,
             Some(len) => {
                 let tail = trim_start(&element[len..]);
                 if tail.first() != Some(&b'<') {
@@ -37,7 +38,7 @@ impl<'a> NameAddr<'a> {
                 _ => return Self::parse_addr_spec(element),
             },
         };
-        let close = open + memchr::memchr(b'>', &element[open..]).ok_or(BadValue)?;
+        let close = open + find(b'>', &element[open..]).ok_or(BadValue)?;
         let uri = &element[open + 1..close];
         if uri.is_empty() {
             return Err(BadValue);

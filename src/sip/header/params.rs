@@ -1,7 +1,7 @@
 //! Header parameters: `;name=value` (RFC 3261 §25.1 `generic-param`).
 
 use super::BadValue;
-use crate::sip::grammar::{PARAM_VALUE, TOKEN, quoted_len, trim_end, trim_start};
+use crate::sip::grammar::{LOOSE_VALUE, TOKEN, quoted_len, trim_end, trim_start};
 
 /// One parameter, borrowed as it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,7 @@ impl<'a> Params<'a> {
 impl<'a> Iterator for Params<'a> {
     type Item = Result<Param<'a>, BadValue>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let rest = trim_start(self.rest);
         if rest.is_empty() {
@@ -69,26 +70,20 @@ impl<'a> Iterator for Params<'a> {
 
 /// One parameter at the start of `bytes`, and what follows it.
 fn parse(bytes: &[u8]) -> Option<(Param<'_>, &[u8])> {
-    let len = bytes.iter().position(|&b| !TOKEN.has(b)).unwrap_or(bytes.len());
-    let (name, tail) = bytes.split_at(len);
+    let (name, tail) = bytes.split_at(TOKEN.run(bytes));
     if name.is_empty() {
         return None;
     }
     let Some(value) = trim_start(tail).strip_prefix(b"=").map(trim_start) else {
         return Some((Param { name, value: None, raw: name }, tail));
     };
-    let len = quoted_len(value)
-        .unwrap_or_else(|| value.iter().position(|&b| !is_value(b)).unwrap_or(value.len()));
+    let len = quoted_len(value).unwrap_or_else(|| LOOSE_VALUE.run(value));
     if len == 0 {
         return None;
     }
     let (value, rest) = value.split_at(len);
     let raw = &bytes[..bytes.len() - rest.len()];
     Some((Param { name, value: Some(value), raw }, rest))
-}
-
-fn is_value(byte: u8) -> bool {
-    PARAM_VALUE.has(byte) || !byte.is_ascii()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{BadValue, Params};
 use crate::sip::{
-    grammar::{is_blank, trim, trim_start},
+    grammar::{TOKEN, find, is_blank, trim, trim_end, trim_start},
     uri::HostPort,
 };
 
@@ -29,18 +29,14 @@ impl<'a> Via<'a> {
     /// Parses one element, its parameters included.
     pub fn parse(element: &'a [u8]) -> Result<Self, BadValue> {
         let element = trim(element);
-        let end = memchr::memchr(b';', element).unwrap_or(element.len());
+        let end = find(b';', element).unwrap_or(element.len());
         let (head, params) = element.split_at(end);
-        let head = trim(head);
-        let (protocol, tail) = word(head)?;
-        let (version, tail) = word(slash(tail)?)?;
-        let (transport, tail) = word(slash(tail)?)?;
-        if !protocol.eq_ignore_ascii_case(b"SIP") || version != b"2.0" {
-            return Err(BadValue);
-        }
-        if !tail.first().is_some_and(|&b| is_blank(b)) {
-            return Err(BadValue);
-        }
+        let head = trim_end(head);
+        // What nearly everybody writes, and what else the grammar allows.
+        let (transport, tail) = match head.strip_prefix(b"SIP/2.0/UDP ") {
+            Some(sent_by) => (&head[8..11], sent_by),
+            None => sent_protocol(head)?,
+        };
         let sent_by = HostPort::parse(trim(tail)).ok_or(BadValue)?;
         let params = Params::new(params);
         let mut via =
@@ -59,10 +55,20 @@ impl<'a> Via<'a> {
     }
 }
 
+/// The transport, and the blanks and the sent-by after it.
+fn sent_protocol(head: &[u8]) -> Result<(&[u8], &[u8]), BadValue> {
+    let (protocol, tail) = word(head)?;
+    let (version, tail) = word(slash(tail)?)?;
+    let (transport, tail) = word(slash(tail)?)?;
+    let is_sip = protocol.eq_ignore_ascii_case(b"SIP") && version == b"2.0";
+    let has_blank = tail.first().is_some_and(|&b| is_blank(b));
+    if is_sip && has_blank { Ok((transport, tail)) } else { Err(BadValue) }
+}
+
 /// The characters up to a slash or a blank; they must be there.
 fn word(bytes: &[u8]) -> Result<(&[u8], &[u8]), BadValue> {
     let len = bytes.iter().position(|&b| b == b'/' || is_blank(b)).unwrap_or(bytes.len());
-    if len == 0 || !crate::sip::grammar::TOKEN.spells(&bytes[..len]) {
+    if len == 0 || !TOKEN.spells(&bytes[..len]) {
         return Err(BadValue);
     }
     Ok(bytes.split_at(len))

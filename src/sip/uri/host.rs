@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use crate::sip::grammar::{HOST, number, trim};
+use crate::sip::grammar::{HOST, find, number, trim};
 
 /// Octets of the longest text of an IPv6 address.
 const LONGEST_IPV6: usize = 45;
@@ -56,8 +56,8 @@ impl<'a> HostPort<'a> {
 
 /// Splits at the colon before the port, which is not one inside brackets.
 fn split(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
-    let after = if bytes.first() == Some(&b'[') { memchr::memchr(b']', bytes)? } else { 0 };
-    Some(match memchr::memchr(b':', &bytes[after..]) {
+    let after = if bytes.first() == Some(&b'[') { find(b']', bytes)? } else { 0 };
+    Some(match find(b':', &bytes[after..]) {
         Some(colon) => (&bytes[..after + colon], Some(&bytes[after + colon + 1..])),
         None => (bytes, None),
     })

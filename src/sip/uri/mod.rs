@@ -4,7 +4,7 @@ mod canonical;
 mod compare;
 mod host;
 
-use super::grammar::{self, ANY_URI, PASSWORD, URI_HEADER, URI_PARAM, USER, is_escaped};
+use super::grammar::{self, ANY_URI, HOST, PASSWORD, URI_HEADER, URI_PARAM, USER, is_escaped};
 
 pub use self::{
     canonical::{canonical_host_into, unescape_into},
@@ -50,6 +50,9 @@ pub enum UriError {
 impl<'a> SipUri<'a> {
     /// Parses `uri`, all of it.
     pub fn parse(uri: &'a [u8]) -> Result<Self, UriError> {
+        if let Some(uri) = Self::parse_plain(uri) {
+            return Ok(uri);
+        }
         let (scheme, rest) = split_scheme(uri).ok_or(UriError::Malformed)?;
         let scheme = if scheme.eq_ignore_ascii_case(b"sip") {
             Scheme::Sip
@@ -61,6 +64,48 @@ impl<'a> SipUri<'a> {
             return Err(UriError::Malformed);
         };
         Self::parse_rest(scheme, rest).ok_or(UriError::Malformed)
+    }
+
+    /// Parses what most phones send, in one pass: `sip:`, no escape, no password, a name or an
+    /// IPv4 address, no headers. `None` means that it takes a closer look.
+    fn parse_plain(uri: &'a [u8]) -> Option<Self> {
+        let rest = uri.strip_prefix(b"sip:")?;
+        let len = USER.run(rest);
+        let (user, rest) = match rest.get(len) {
+            Some(b'@') => (Some(&rest[..len]), &rest[len + 1..]),
+            None => (None, rest),
+            // Perhaps a password, perhaps a port: that depends on what follows.
+            Some(_) => return None,
+        };
+        if user.is_some_and(<[u8]>::is_empty) {
+            return None;
+        }
+        let (host, mut tail) = rest.split_at(HOST.run(rest));
+        let mut port = None;
+        if let [b':', digits @ ..] = tail {
+            let len = digits.iter().take_while(|b| b.is_ascii_digit()).count();
+            port = Some(grammar::number::<u16>(&digits[..len]).filter(|&port| port > 0)?);
+            tail = &digits[len..];
+        }
+        let params = tail;
+        while let [b';', param @ ..] = tail {
+            let name = URI_PARAM.run(param);
+            tail = &param[name..];
+            if let [b'=', value @ ..] = tail {
+                tail = &value[URI_PARAM.run(value)..];
+            }
+            if name == 0 {
+                return None;
+            }
+        }
+        (!host.is_empty() && tail.is_empty()).then_some(Self {
+            scheme: Scheme::Sip,
+            user,
+            password: None,
+            host_port: HostPort { host, port },
+            params,
+            headers: b"",
+        })
     }
 
     fn parse_rest(scheme: Scheme, rest: &'a [u8]) -> Option<Self> {
