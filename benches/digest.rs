@@ -1,15 +1,17 @@
-//! What authentication costs: a refresh that is granted, a stranger that is refused, a challenge.
+//! What authentication costs: a refresh that is granted, a stranger that is refused, a challenge;
+//! and the responses of a whole batch in lanes beside one after the other.
 //!
 //! The MD5 response is hashed over two blocks and the account is known, as in a refresh.
 
 use std::hint::black_box;
 
 use bindery::auth::digest::{Ha1Set, Secret};
+use bindery::auth::md5_lanes::Batch;
 use bindery::auth::nonce_count::{NonceCounts, RequestHash};
 use bindery::auth::policy::{Algorithm, Policy};
 use bindery::auth::{Authenticator, NonceKeys, Sink, Verdict};
 use bindery::time::{DeltaSeconds, Now};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use md5::Digest;
 
 const NOW: Now = Now { millis: 0, unix: 1_700_000_000 };
@@ -89,5 +91,52 @@ fn benches(c: &mut Criterion) {
     });
 }
 
-criterion_group!(digest, benches);
+/// What goes into a response: two blocks, and three with a `cnonce` of 32 characters.
+fn parts(cnonce: &[u8]) -> [&[u8]; 9] {
+    const HASH: &[u8; 32] = b"939e7578ed9e3c518a452acee763bce9";
+    [HASH, b":", b"AAAAAAAAAAAAAAAAAAAAAA", b":", b"00000001", b":", cnonce, b":auth:", HASH]
+}
+
+/// Time for each batch, from parts to digests; elements are messages.
+fn lanes(c: &mut Criterion) {
+    let mut group = c.benchmark_group("responses");
+    let (short, long) = (parts(b"0a4f113b"), parts(b"0a4f113b0a4f113b0a4f113b0a4f113b"));
+    for count in [1, 2, 3, 4, 8, 16, 32] {
+        group.throughput(Throughput::Elements(count));
+        let mut digests = Vec::with_capacity(32);
+        group.bench_function(format!("{count}, one by one"), |b| {
+            b.iter(|| {
+                digests.clear();
+                for _ in 0..count {
+                    let mut hasher = md5::Md5::new();
+                    black_box(&short).iter().for_each(|part| hasher.update(part));
+                    digests.push(hasher.finalize());
+                }
+                digests.len()
+            });
+        });
+        for (name, mut batch, long_ones) in [
+            ("lanes", Batch::with_capacity(32), 0),
+            ("lanes of any CPU", Batch::portable(32), 0),
+            ("lanes, a quarter of three blocks", Batch::with_capacity(32), count / 4),
+        ] {
+            if name.ends_with("blocks") && long_ones == 0 {
+                continue;
+            }
+            group.bench_function(format!("{count}, {name}"), |b| {
+                b.iter(|| {
+                    batch.clear();
+                    for n in 0..count {
+                        let parts = black_box(if n < long_ones { &long } else { &short });
+                        batch.push(parts).expect("it is not too long");
+                    }
+                    batch.digests().len()
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(digest, benches, lanes);
 criterion_main!(digest);

@@ -28,6 +28,7 @@ pub mod authenticator;
 pub mod authorization;
 pub mod challenge;
 pub mod digest;
+pub mod md5_lanes;
 pub mod nonce;
 pub mod nonce_count;
 pub mod policy;
