@@ -65,6 +65,22 @@ impl Authenticator {
         values: impl IntoIterator<Item = &'a [u8]>,
         lookup: impl FnOnce(&[u8]) -> Option<Secret>,
     ) -> Verdict<'a> {
+        match self.screen_any(now, values) {
+            Ok(claim) => self.look_up_and_judge(&claim, method, request_uri, lookup),
+            Err(refusal) => Verdict::Challenge(refusal),
+        }
+    }
+
+    /// [`Authenticator::screen`] for the values of all Authorization headers of a request: the one
+    /// that [`Authenticator::verify_any`] judges by.
+    ///
+    /// # Errors
+    /// Why none of the credentials count.
+    pub fn screen_any<'a>(
+        &self,
+        now: Now,
+        values: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Claim<'a>, Refusal> {
         let mut best: Result<Claim<'a>, Refusal> = Err(Refusal::NoCredentials);
         for value in values.into_iter().take(MAX_CREDENTIALS) {
             let screened = Authorization::parse(value)
@@ -80,10 +96,7 @@ impl Authenticator {
                 best = screened;
             }
         }
-        match best {
-            Ok(claim) => self.look_up_and_judge(&claim, method, request_uri, lookup),
-            Err(refusal) => Verdict::Challenge(refusal),
-        }
+        best
     }
 
     /// Judges a request by one Authorization header.
@@ -159,20 +172,46 @@ impl Authenticator {
         request_uri: &[u8],
         secret: Option<Secret>,
     ) -> Verdict<'a> {
-        let (ha1s, refusal) = match secret {
-            Some(Secret::AnyPassword) => return claim.grant(request_uri),
-            Some(Secret::Ha1(ha1s)) if ha1s.ha1(claim.algorithm).is_some() => (ha1s, None),
-            Some(Secret::Ha1(_)) => (self.decoy, Some(Refusal::NoHa1)),
-            Some(Secret::NoPassword) => (self.decoy, Some(Refusal::NoPassword)),
-            None => (self.decoy, Some(Refusal::UnknownUser)),
+        let Some((ha1s, refusal)) = self.opponent(claim, secret) else {
+            return claim.grant(request_uri);
         };
         let ha1 = ha1s.ha1(claim.algorithm).unwrap_or_default();
         // The compiler may not skip the work on finding that a refusal is certain.
         let is_right = std::hint::black_box(claim.is_right(ha1, method));
-        match refusal {
-            Some(refusal) => Verdict::Challenge(refusal),
-            None if is_right => claim.grant(request_uri),
-            None => Verdict::Challenge(Refusal::WrongPassword),
+        claim.verdict(is_right, refusal, request_uri)
+    }
+
+    /// What a claim is compared with, and why that is in vain: the account's hashes, or the
+    /// decoy's. `None` where any response is right.
+    pub(super) fn opponent(
+        &self,
+        claim: &Claim<'_>,
+        secret: Option<Secret>,
+    ) -> Option<(Ha1Set, Option<Refusal>)> {
+        Some(match secret {
+            Some(Secret::AnyPassword) => return None,
+            Some(Secret::Ha1(ha1s)) if ha1s.ha1(claim.algorithm).is_some() => (ha1s, None),
+            Some(Secret::Ha1(_)) => (self.decoy, Some(Refusal::NoHa1)),
+            Some(Secret::NoPassword) => (self.decoy, Some(Refusal::NoPassword)),
+            None => (self.decoy, Some(Refusal::UnknownUser)),
+        })
+    }
+
+    /// The secret of the account that a claim names, by `lookup`, which is called with the username
+    /// without escapes.
+    pub fn look_up(
+        claim: &Claim<'_>,
+        lookup: impl FnOnce(&[u8]) -> Option<Secret>,
+    ) -> Option<Secret> {
+        let username = claim.username();
+        if claim.credentials.userhash {
+            // A hashed name is no name of ours.
+            None
+        } else if username.has_escapes {
+            // The parser lets no name through that doesn't fit.
+            username.unescape_into(&mut [0; MAX_USERNAME]).and_then(lookup)
+        } else {
+            lookup(username.raw)
         }
     }
 
@@ -216,16 +255,7 @@ impl Authenticator {
         request_uri: &[u8],
         lookup: impl FnOnce(&[u8]) -> Option<Secret>,
     ) -> Verdict<'a> {
-        let username = claim.username();
-        let secret = if claim.credentials.userhash {
-            // A hashed name is no name of ours.
-            None
-        } else if username.has_escapes {
-            // The parser lets no name through that doesn't fit.
-            username.unescape_into(&mut [0; MAX_USERNAME]).and_then(lookup)
-        } else {
-            lookup(username.raw)
-        };
+        let secret = Self::look_up(claim, lookup);
         self.judge(claim, method, request_uri, secret)
     }
 }
@@ -233,9 +263,9 @@ impl Authenticator {
 /// Credentials that answer a challenge of ours; whether rightly is not known yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
-    credentials: Credentials<'a>,
-    algorithm: Algorithm,
-    response: Response,
+    pub(super) credentials: Credentials<'a>,
+    pub(super) algorithm: Algorithm,
+    pub(super) response: Response,
     nonce: Nonce,
     is_current: bool,
     auth: Option<Auth<'a>>,
@@ -252,24 +282,46 @@ impl<'a> Claim<'a> {
         self.algorithm
     }
 
-    fn is_right(&self, ha1: &[u8], method: &[u8]) -> bool {
+    pub(super) fn is_right(&self, ha1: &[u8], method: &[u8]) -> bool {
+        self.response.is_right(ha1, &self.input(method)) || self.is_right_at_second(ha1, method)
+    }
+
+    /// Whether the response is right for the `uri` without its parameters.
+    pub(super) fn is_right_at_second(&self, ha1: &[u8], method: &[u8]) -> bool {
         let uri = self.credentials.uri;
-        let input = Input {
-            method,
-            uri,
-            nonce: self.credentials.nonce,
-            auth: self.auth.map(|auth| (auth.nc_text, auth.cnonce)),
-        };
-        if self.response.is_right(ha1, &input) {
-            return true;
-        }
         match memchr::memchr(b';', uri).and_then(|semicolon| uri.get(..semicolon)) {
-            Some(uri) => self.response.is_right(ha1, &Input { uri, ..input }),
+            Some(uri) => self.response.is_right(ha1, &Input { uri, ..self.input(method) }),
             None => false,
         }
     }
 
-    fn grant(&self, request_uri: &[u8]) -> Verdict<'a> {
+    /// What the response is to be computed from, besides H(A1).
+    pub(super) fn input<'m>(&self, method: &'m [u8]) -> Input<'m>
+    where
+        'a: 'm,
+    {
+        Input {
+            method,
+            uri: self.credentials.uri,
+            nonce: self.credentials.nonce,
+            auth: self.auth.map(|auth| (auth.nc_text, auth.cnonce)),
+        }
+    }
+
+    pub(super) fn verdict(
+        &self,
+        is_right: bool,
+        refusal: Option<Refusal>,
+        request_uri: &[u8],
+    ) -> Verdict<'a> {
+        match refusal {
+            Some(refusal) => Verdict::Challenge(refusal),
+            None if is_right => self.grant(request_uri),
+            None => Verdict::Challenge(Refusal::WrongPassword),
+        }
+    }
+
+    pub(super) fn grant(&self, request_uri: &[u8]) -> Verdict<'a> {
         if !self.is_current {
             return Verdict::Stale;
         }
@@ -316,7 +368,7 @@ fn parse_nc(text: &[u8]) -> Option<u32> {
 
 /// Whether two URIs name one host; scheme, user, port, parameters and headers aside.
 fn is_same_host(a: &[u8], b: &[u8]) -> bool {
-    host(a).eq_ignore_ascii_case(host(b))
+    a == b || host(a).eq_ignore_ascii_case(host(b))
 }
 
 /// The host of a `sip:` or `sips:` URI; of anything else, some part that stands for it.

@@ -112,6 +112,13 @@ impl Response {
         }
     }
 
+    /// Whether the response is `right`, an MD5 digest; compared in constant time.
+    pub(super) fn is_md5(&self, right: &[u8; 16]) -> bool {
+        #[cfg(test)]
+        COMPUTED.with(|count| count.set(count.get() + 1));
+        self.octets.first_chunk::<16>().is_some_and(|claimed| right.ct_eq(claimed).into())
+    }
+
     fn compare<H: Digest>(&self, ha1: &[u8], input: &Input<'_>) -> bool {
         #[cfg(test)]
         COMPUTED.with(|count| count.set(count.get() + 1));
@@ -136,7 +143,7 @@ thread_local! {
     pub(super) static COMPUTED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
-fn hash<H: Digest>(parts: &[&[u8]]) -> md5::digest::Output<H> {
+pub(super) fn hash<H: Digest>(parts: &[&[u8]]) -> md5::digest::Output<H> {
     let mut hasher = H::new();
     for part in parts {
         hasher.update(part);
@@ -145,7 +152,7 @@ fn hash<H: Digest>(parts: &[&[u8]]) -> md5::digest::Output<H> {
 }
 
 /// Lower-case hexadecimal, as RFC 7616 §3.1.3 wants it inside a digest.
-fn hex_into<'b>(octets: &[u8], buffer: &'b mut [u8; 64]) -> &'b [u8] {
+pub(super) fn hex_into<'b>(octets: &[u8], buffer: &'b mut [u8; 64]) -> &'b [u8] {
     let mut len = 0;
     for (digits, octets) in buffer.as_chunks_mut().0.iter_mut().zip(octets.as_chunks().0) {
         *digits = digits_of(octets);

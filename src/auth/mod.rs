@@ -8,6 +8,7 @@
 //! 1. [`Authenticator::verify_any`] reads the credentials ([`Authorization`]), refuses what is not
 //!    an answer to a challenge of ours before any account is looked up, and then compares the
 //!    digest. Unknown users cost the same work and get the same answer as wrong passwords.
+//!    For a batch of requests [`Trials`] does the comparing, with the same verdicts.
 //! 2. A [`Verdict::Granted`] carries a [`NonceUse`]. Whoever holds the record of the address of
 //!    record asks its [`NonceCounts`] whether that use is new, and records it in the same step that
 //!    commits the registration.
@@ -32,12 +33,14 @@ pub mod md5_lanes;
 pub mod nonce;
 pub mod nonce_count;
 pub mod policy;
+mod trial;
 pub mod verdict;
 
-pub use authenticator::Authenticator;
+pub use authenticator::{Authenticator, Claim};
 pub use authorization::Authorization;
 pub use challenge::{Challenge, Sink};
 pub use digest::{Ha1Set, Secret};
 pub use nonce::NonceKeys;
 pub use nonce_count::{NonceCounts, NonceUse, RequestHash, Use};
+pub use trial::{Trial, Trials};
 pub use verdict::{Grant, Refusal, Verdict};

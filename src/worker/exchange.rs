@@ -11,15 +11,17 @@ use super::{
     answer::{Answer, is_identity, is_supported},
     counters::Counters,
     refusals::Refusals,
+    register::{Registration, Texts},
     rules::Rules,
 };
 use crate::{
-    auth::RequestHash,
+    auth::{RequestHash, Trials},
     flow::Flow,
     location::Location,
     registrar::Workspace,
     sip::{
         Envelope, Fault, Method, Request, Status,
+        encode::Buf,
         header::{HeaderName, option_tags},
     },
     time::Now,
@@ -37,8 +39,6 @@ pub(super) struct Answered {
 pub(super) struct Space {
     hash_key: [u8; 16],
     pub(super) work: Workspace,
-    pub(super) aor: Vec<u8>,
-    pub(super) path: Vec<u8>,
     pub(super) nonces: Vec<u8>,
     pub(super) date: Date,
     refusals: Refusals,
@@ -49,8 +49,6 @@ impl Space {
         Self {
             hash_key,
             work: Workspace::default(),
-            aor: Vec::new(),
-            path: Vec::new(),
             nonces: Vec::new(),
             date: Date::default(),
             refusals: Refusals::default(),
@@ -60,12 +58,24 @@ impl Space {
     /// What a request has in common with its retransmissions, and with nothing else: a keyed hash
     /// of Call-ID, CSeq and branch.
     pub(super) fn hash(&self, envelope: &Envelope<'_>) -> u64 {
+        /// Octets that are hashed in one piece: more than phones need for the three.
+        const PIECE: usize = 256;
         let mut hasher = SipHasher13::new_with_key(&self.hash_key);
-        for name in [HeaderName::CallId, HeaderName::Cseq] {
-            hasher.write(envelope.message.first(name).unwrap_or_default());
+        let first = |name| envelope.message.first(name).unwrap_or_default();
+        let parts = [first(HeaderName::CallId), first(HeaderName::Cseq), envelope.via.branch];
+        let mut piece = [0; PIECE];
+        let mut buf = Buf::new(&mut piece);
+        for part in parts {
+            buf.put(part);
+            buf.put(b"\n");
+        }
+        if buf.finish().is_some() {
+            return hasher.hash(buf.written());
+        }
+        for part in parts {
+            hasher.write(part);
             hasher.write_u8(b'\n');
         }
-        hasher.write(envelope.via.branch);
         hasher.finish()
     }
 }
@@ -87,21 +97,30 @@ impl Date {
     }
 }
 
-/// What it takes to answer one request.
-pub(super) struct Exchange<'a> {
+/// How far a request has come.
+#[expect(clippy::large_enum_variant, reason = "it lives on the stack, for one datagram")]
+pub(super) enum Step<'a> {
+    Answered(Option<Answered>),
+    /// A REGISTER, until the digests are computed.
+    Waits(Registration<'a>),
+}
+
+/// What it takes to answer one request, whose octets live for `'a`.
+pub(super) struct Exchange<'x, 'a> {
     pub(super) now: Now,
     pub(super) flow: Flow,
-    pub(super) envelope: &'a Envelope<'a>,
+    pub(super) envelope: &'x Envelope<'a>,
     /// [`Space::hash`] of the request.
     pub(super) hash: u64,
     pub(super) rules: &'a Rules,
     pub(super) location: &'a Location,
     pub(super) counters: &'a Counters,
-    pub(super) space: &'a mut Space,
-    pub(super) out: &'a mut [u8],
+    pub(super) space: &'x mut Space,
+    pub(super) trials: &'x mut Trials,
+    pub(super) out: &'x mut [u8],
 }
 
-impl<'a> Exchange<'a> {
+impl<'x, 'a> Exchange<'x, 'a> {
     /// Answers a broken request.
     pub(super) fn reject(&mut self, fault: Fault) -> Option<Answered> {
         let status = fault.status();
@@ -109,19 +128,33 @@ impl<'a> Exchange<'a> {
         self.plain(status)
     }
 
-    /// Answers a request.
-    pub(super) fn request(&mut self, request: &Request<'_>) -> Option<Answered> {
+    /// Answers a request, or takes it as far as it goes without a digest.
+    pub(super) fn request(&mut self, request: &Request<'a>, texts: &'a mut Texts) -> Step<'a> {
+        match self.preliminaries(request) {
+            Ok(()) if self.envelope.method == Method::Register => self.open(request, texts),
+            Ok(()) => Step::Answered(
+                self.answer()
+                    .capabilities(self.out)
+                    .map(|len| Answered { len, status: Status::OK }),
+            ),
+            Err(answered) => Step::Answered(answered),
+        }
+    }
+
+    /// What goes for all methods (RFC 3261 §8.2), and RFC 3261 §10.3 steps 1 and 2; else the answer.
+    fn preliminaries(&mut self, request: &Request<'_>) -> Result<(), Option<Answered>> {
+        let answered = |len: Option<usize>, status| len.map(|len| Answered { len, status });
         match self.envelope.method {
             Method::Options | Method::Register => {}
             // There is no transaction that it could cancel (RFC 3261 §9.2).
-            Method::Cancel => return self.plain(Status::CALL_DOES_NOT_EXIST),
+            Method::Cancel => return Err(self.plain(Status::CALL_DOES_NOT_EXIST)),
             _ => {
-                let len = self.answer().not_allowed(self.out)?;
-                return Some(Answered { len, status: Status::METHOD_NOT_ALLOWED });
+                let len = self.answer().not_allowed(self.out);
+                return Err(answered(len, Status::METHOD_NOT_ALLOWED));
             }
         }
         let Some(uri) = request.sip_uri else {
-            return self.plain(Status::UNSUPPORTED_URI_SCHEME);
+            return Err(self.plain(Status::UNSUPPORTED_URI_SCHEME));
         };
         let is_register = self.envelope.method == Method::Register;
         // Step 1. A request for another domain would have to be passed on: a proxy's work.
@@ -129,26 +162,22 @@ impl<'a> Exchange<'a> {
             let status = Status::NOT_FOUND.because("Domain Not Served Here");
             self.counters.register("not_found", 1);
             self.log_refusal("domain_not_served", status);
-            return self.plain(status);
+            return Err(self.plain(status));
         }
         // Step 2.
         let message = &self.envelope.message;
         if !message.all(HeaderName::Require).flat_map(option_tags).all(is_supported) {
-            let len = self.answer().bad_extension(self.out)?;
-            return Some(Answered { len, status: Status::BAD_EXTENSION });
+            let len = self.answer().bad_extension(self.out);
+            return Err(answered(len, Status::BAD_EXTENSION));
         }
         if let Some(value) = message.first(HeaderName::ContentEncoding)
             && !request.body.is_empty()
             && !is_identity(value)
         {
-            let len = self.answer().bad_encoding(self.out)?;
-            return Some(Answered { len, status: Status::UNSUPPORTED_MEDIA_TYPE });
+            let len = self.answer().bad_encoding(self.out);
+            return Err(answered(len, Status::UNSUPPORTED_MEDIA_TYPE));
         }
-        if is_register {
-            return self.register(request);
-        }
-        let len = self.answer().capabilities(self.out)?;
-        Some(Answered { len, status: Status::OK })
+        Ok(())
     }
 
     /// Challenges the client. `stale` is the Unix second that the new nonce must not be older than, where only the
@@ -172,7 +201,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// What the answer to this request is made of.
-    pub(super) fn answer(&self) -> Answer<'a> {
+    pub(super) fn answer(&self) -> Answer<'x> {
         let [.., t0, t1, t2, t3] = self.hash.to_be_bytes();
         Answer {
             rules: self.rules,

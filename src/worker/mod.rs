@@ -15,7 +15,7 @@ mod turn;
 
 pub use self::{
     counters::{AllCounters, Counters, DropReason},
-    pipeline::{Arrived, Handled, Pipeline},
+    pipeline::{Answers, Arrived, Handled, Pipeline},
     rules::{Rules, SharedRules},
     turn::{Listening, Worker},
 };

@@ -10,14 +10,16 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     counters::{AllCounters, Counters, DropReason},
-    exchange::{Answered, Exchange, Space},
-    rules::{RulesCache, SharedRules},
+    exchange::{Answered, Exchange, Space, Step},
+    register::{Registration, Texts},
+    rules::{Rules, RulesCache, SharedRules},
 };
 use crate::{
+    auth::Trials,
     flow::Flow,
     location::Location,
     net::is_answerable,
-    sip::{Parsed, Parser, encode::destination},
+    sip::{Envelope, Parsed, Parser, encode::destination},
     time::Now,
 };
 
@@ -46,6 +48,24 @@ pub enum Handled {
     Dropped(DropReason),
 }
 
+/// Where a pipeline leaves its answers.
+pub trait Answers {
+    /// Has `write` write an answer into room for the longest there is, and sends it: its length, and
+    /// where it goes. `flow` is what the request came by.
+    ///
+    /// # Errors
+    /// What `write` says; then nothing is sent.
+    fn answer<E>(
+        &mut self,
+        flow: &Flow,
+        write: impl FnOnce(&mut [u8]) -> Result<(usize, SocketAddr), E>,
+    ) -> Result<(), E>;
+}
+
+/// Requests that go side by side: as many as the digests of two of the CPU's widest vectors. What
+/// is known of them meanwhile fits into its first cache.
+const GROUP: usize = 16;
+
 /// Everything a worker has but its sockets: datagrams in, answers out.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -53,8 +73,32 @@ pub struct Pipeline {
     rules: RulesCache,
     counters: Arc<AllCounters>,
     worker: usize,
-    parser: Parser,
+    places: Box<[Place]>,
+    trials: Trials,
     space: Space,
+}
+
+/// What one request of a group needs for itself.
+#[derive(Debug)]
+struct Place {
+    parser: Parser,
+    texts: Texts,
+}
+
+/// A request that waits for its group's digests.
+#[derive(Debug)]
+struct Waiting<'a> {
+    envelope: Envelope<'a>,
+    flow: Flow,
+    hash: u64,
+    registration: Registration<'a>,
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    Dropped(DropReason),
+    /// Not yet.
+    Waiting,
 }
 
 impl Pipeline {
@@ -68,8 +112,12 @@ impl Pipeline {
         hash_key: [u8; 16],
     ) -> Self {
         let mut rules = RulesCache::new(rules);
-        let parser = Parser::new(rules.load().limits.clone());
-        Self { location, rules, counters, worker, parser, space: Space::new(hash_key) }
+        let limits = &rules.load().limits;
+        let place = || Place { parser: Parser::new(limits.clone()), texts: Texts::default() };
+        let places = (0..GROUP).map(|_| place()).collect();
+        let trials = Trials::with_capacity(GROUP);
+        let space = Space::new(hash_key);
+        Self { location, rules, counters, worker, places, trials, space }
     }
 
     /// This worker's counters.
@@ -85,59 +133,168 @@ impl Pipeline {
     /// Handles one datagram; an answer is written to the start of `out`, which should have room
     /// for the largest datagram there is.
     pub fn handle(&mut self, now: Now, arrived: Arrived<'_>, out: &mut [u8]) -> Handled {
-        match self.answer(now, arrived, out) {
-            Ok((len, to)) => Handled::Answer { len, to },
-            Err(reason) => {
-                self.counters().dropped(reason, 1);
-                Handled::Dropped(reason)
-            }
+        let mut only = Only { out, handled: None };
+        let dropped = self.handle_group(now, &mut std::iter::once(arrived), &mut only);
+        let dropped = || Handled::Dropped(dropped.unwrap_or(DropReason::AnswerTooLong));
+        only.handled.unwrap_or_else(dropped)
+    }
+
+    /// Handles the datagrams of a batch.
+    ///
+    /// Each is answered as if it had come alone. What takes the record of an AoR is done in the
+    /// order of arrival; other answers may leave before it.
+    pub fn handle_all<'b>(
+        &mut self,
+        now: Now,
+        batch: impl Iterator<Item = Arrived<'b>>,
+        answers: &mut impl Answers,
+    ) {
+        let mut batch = batch.peekable();
+        while batch.peek().is_some() {
+            self.handle_group(now, &mut batch, answers);
         }
     }
 
-    fn answer(
+    /// Handles as many datagrams as go side by side. The result is why the last of those that were
+    /// dropped was.
+    fn handle_group<'b>(
         &mut self,
         now: Now,
-        arrived: Arrived<'_>,
+        batch: &mut impl Iterator<Item = Arrived<'b>>,
+        answers: &mut impl Answers,
+    ) -> Option<DropReason> {
+        let Self { location, rules, counters, worker, places, trials, space } = self;
+        let counters = &counters[*worker];
+        let rules = rules.load();
+        let mut last = None;
+        let mut drop = |reason| {
+            counters.dropped(reason, 1);
+            last = Some(reason);
+        };
+        trials.clear();
+        let mut waiting = [const { None }; GROUP];
+        for ((place, waits), arrived) in places.iter_mut().zip(&mut waiting).zip(batch) {
+            let flow = arrived.flow;
+            let answered = answers.answer(&flow, |out| {
+                let shared = Shared { now, rules, location, counters, space, trials };
+                shared.open(place, arrived, waits, out)
+            });
+            match answered {
+                Ok(()) | Err(Unanswered::Waiting) => {}
+                Err(Unanswered::Dropped(reason)) => drop(reason),
+            }
+        }
+        trials.compute();
+        for waiting in waiting.iter().flatten() {
+            let answered = answers.answer(&waiting.flow, |out| {
+                let Waiting { envelope, flow, hash, registration } = waiting;
+                let mut shared = Shared { now, rules, location, counters, space, trials };
+                let mut exchange = shared.exchange(envelope, *flow, *hash, out);
+                let answered = exchange.register(registration);
+                finish(counters, envelope, flow, answered)
+            });
+            if let Err(reason) = answered {
+                drop(reason);
+            }
+        }
+        last
+    }
+}
+
+/// What all requests of a group share.
+struct Shared<'s, 'a> {
+    now: Now,
+    rules: &'a Rules,
+    location: &'a Location,
+    counters: &'a Counters,
+    space: &'s mut Space,
+    trials: &'s mut Trials,
+}
+
+impl<'a> Shared<'_, 'a> {
+    /// Reads a datagram and answers what it takes neither a digest nor a record to answer; `waits`
+    /// is for the others.
+    fn open(
+        mut self,
+        place: &'a mut Place,
+        arrived: Arrived<'a>,
+        waits: &mut Option<Waiting<'a>>,
         out: &mut [u8],
-    ) -> Result<(usize, SocketAddr), DropReason> {
-        let flow = arrived.flow;
+    ) -> Result<(usize, SocketAddr), Unanswered> {
+        let Arrived { bytes, flow, truncated } = arrived;
         if !is_answerable(flow.remote) {
-            return Err(DropReason::BadSource);
+            return Err(Unanswered::Dropped(DropReason::BadSource));
         }
-        if arrived.truncated {
-            return Err(DropReason::Truncated);
+        if truncated {
+            return Err(Unanswered::Dropped(DropReason::Truncated));
         }
-        let rules = self.rules.load();
-        if *self.parser.limits() != rules.limits {
-            self.parser = Parser::new(rules.limits.clone());
+        let Place { parser, texts } = place;
+        if *parser.limits() != self.rules.limits {
+            *parser = Parser::new(self.rules.limits.clone());
         }
-        let parsed = self.parser.parse(arrived.bytes);
+        let counters = self.counters;
+        let parsed = parser.parse(bytes);
         let envelope = match &parsed {
-            Parsed::Silence(silence) => return Err((*silence).into()),
-            Parsed::Rejected(rejected) => rejected.envelope,
-            Parsed::Request(request) => request.envelope,
+            Parsed::Silence(silence) => return Err(Unanswered::Dropped((*silence).into())),
+            Parsed::Rejected(rejected) => &rejected.envelope,
+            Parsed::Request(request) => &request.envelope,
         };
-        let counters = &*self.counters[self.worker];
         counters.request(&envelope.method, flow.transport);
-        let hash = self.space.hash(&envelope);
-        let mut exchange = Exchange {
-            now,
-            flow,
-            envelope: &envelope,
-            hash,
-            rules,
-            location: &self.location,
-            counters,
-            space: &mut self.space,
-            out,
-        };
+        let hash = self.space.hash(envelope);
+        let mut exchange = self.exchange(envelope, flow, hash, out);
         let answered = match &parsed {
-            Parsed::Request(request) => exchange.request(request),
+            Parsed::Silence(_) => None,
             Parsed::Rejected(rejected) => exchange.reject(rejected.fault),
-            Parsed::Silence(silence) => return Err((*silence).into()),
+            Parsed::Request(request) => match exchange.request(request, texts) {
+                Step::Answered(answered) => answered,
+                Step::Waits(registration) => {
+                    let envelope = *envelope;
+                    *waits = Some(Waiting { envelope, flow, hash, registration });
+                    return Err(Unanswered::Waiting);
+                }
+            },
         };
-        let Answered { len, status } = answered.ok_or(DropReason::AnswerTooLong)?;
-        counters.response(&envelope.method, status);
-        Ok((len, destination(&envelope, flow.remote)))
+        finish(counters, envelope, &flow, answered).map_err(Unanswered::Dropped)
+    }
+
+    fn exchange<'x>(
+        &'x mut self,
+        envelope: &'x Envelope<'a>,
+        flow: Flow,
+        hash: u64,
+        out: &'x mut [u8],
+    ) -> Exchange<'x, 'a> {
+        let Self { now, rules, location, counters, space, trials } = self;
+        Exchange { now: *now, flow, envelope, hash, rules, location, counters, space, trials, out }
+    }
+}
+
+/// Counts an answer, and tells where it goes.
+fn finish(
+    counters: &Counters,
+    envelope: &Envelope<'_>,
+    flow: &Flow,
+    answered: Option<Answered>,
+) -> Result<(usize, SocketAddr), DropReason> {
+    let Answered { len, status } = answered.ok_or(DropReason::AnswerTooLong)?;
+    counters.response(&envelope.method, status);
+    Ok((len, destination(envelope, flow.remote)))
+}
+
+/// The answer to one datagram.
+struct Only<'o> {
+    out: &'o mut [u8],
+    handled: Option<Handled>,
+}
+
+impl Answers for Only<'_> {
+    fn answer<E>(
+        &mut self,
+        _: &Flow,
+        write: impl FnOnce(&mut [u8]) -> Result<(usize, SocketAddr), E>,
+    ) -> Result<(), E> {
+        let (len, to) = write(self.out)?;
+        self.handled = Some(Handled::Answer { len, to });
+        Ok(())
     }
 }

@@ -1,16 +1,13 @@
 //! REGISTER, from step 3 of RFC 3261 §10.3 on.
 
-use std::hash::Hasher;
-
-use siphasher::sip::SipHasher13;
-
 use super::{
     answer::SUPPORTED,
     decide::{Decision, decide, keep_bindings},
-    exchange::{Answered, Exchange},
+    exchange::{Answered, Exchange, Step},
+    rules::Rules,
 };
 use crate::{
-    auth::{self, NonceCounts, NonceUse, Verdict},
+    auth::{self, Authenticator, NonceCounts, NonceUse, Trial, Verdict},
     location::Cause,
     registrar::{Aor, AorRecord, Changes, Outcome, Register, Wanted, nat},
     sip::{
@@ -22,53 +19,89 @@ use crate::{
     time::{DeltaSeconds, Now},
 };
 
-impl<'a> Exchange<'a> {
-    /// Answers a REGISTER that is for us and requires nothing unknown.
-    pub(super) fn register(&mut self, request: &Request<'_>) -> Option<Answered> {
-        let contacts = match self.survey() {
-            Ok(contacts) => contacts,
-            Err(fault) => return self.reject(fault),
-        };
-        let path = match self.read_path() {
-            Ok(path) => path,
-            Err(fault) => return self.reject(fault),
+/// The texts of a REGISTER that don't stand in one piece of its datagram.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    aor: Vec<u8>,
+    path: Vec<u8>,
+}
+
+/// A REGISTER as far as it is known without its digest and without the record of its AoR.
+#[derive(Debug)]
+pub(super) struct Registration<'a> {
+    uri: &'a [u8],
+    call_id: &'a [u8],
+    cseq: u32,
+    contacts: Asked<'a>,
+    path: &'a [u8],
+    aor: Option<Aor<'a>>,
+    /// The position of the AoR's domain.
+    scope: u8,
+    account: Option<Account<'a>>,
+    /// What will prove the account; `None` where nobody has to.
+    trial: Option<Trial<'a>>,
+}
+
+/// The contacts of a request.
+#[derive(Clone, Copy, Debug)]
+enum Asked<'a> {
+    None,
+    All,
+    One(Contact<'a>),
+    Many,
+}
+
+impl<'a> Exchange<'_, 'a> {
+    /// Begins a REGISTER that is for us and requires nothing unknown.
+    pub(super) fn open(&mut self, request: &Request<'a>, texts: &'a mut Texts) -> Step<'a> {
+        let Texts { aor, path } = texts;
+        let asked = self.survey().and_then(|contacts| Ok((contacts, self.read_path(path)?)));
+        let (contacts, path) = match asked {
+            Ok(asked) => asked,
+            Err(fault) => return Step::Answered(self.reject(fault)),
         };
         // RFC 3261 §10.2: an AoR is a SIP or SIPS URI.
         let Some(to) = &request.to_uri else {
-            return self.reject(Fault::Bad(HeaderName::To));
+            return Step::Answered(self.reject(Fault::Bad(HeaderName::To)));
         };
-        // The texts that a registration is worked out from live in space that is used again.
-        let mut aor = std::mem::take(&mut self.space.aor);
-        let answered = self.register_aor(request, to, contacts, path.as_bytes(), &mut aor);
-        self.space.aor = aor;
-        if let Path::Joined(joined) = path {
-            self.space.path = joined;
-        }
-        answered
-    }
-
-    fn register_aor(
-        &mut self,
-        request: &Request<'_>,
-        to: &SipUri<'_>,
-        contacts: Contacts,
-        path: &[u8],
-        aor_space: &mut Vec<u8>,
-    ) -> Option<Answered> {
         let rules = self.rules;
-        let aor = Aor::canonical(to, &rules.domains, aor_space);
+        let aor = Aor::canonical(to, &rules.domains, aor);
         // In a flat namespace no domain counts, so an account with one owns nothing there.
         let domain = aor.and_then(|aor| aor.domain()).unwrap_or_default();
         let scope = rules.domains.position(domain);
 
         // Step 3. Who may not register learns nothing of who there is.
-        let (account, used) = if rules.registrar.auth_required {
-            match self.authenticate(request, domain, scope) {
-                Ok((account, used)) => (account, Some(used)),
-                Err(answered) => return answered,
+        let (account, trial) = if rules.registrar.auth_required {
+            match self.begin_trial(domain) {
+                Ok((account, trial)) => (account, Some(trial)),
+                Err(refusal) => return Step::Answered(self.unauthorized(refusal, scope)),
             }
         } else {
             (aor.and_then(|aor| rules.subscribers.account(aor.user(), domain)), None)
+        };
+        Step::Waits(Registration {
+            uri: request.uri,
+            call_id: request.call_id,
+            cseq: request.cseq.number,
+            contacts,
+            path,
+            aor,
+            scope,
+            account,
+            trial,
+        })
+    }
+
+    /// Answers a REGISTER whose digest is computed.
+    pub(super) fn register(&mut self, registration: &Registration<'a>) -> Option<Answered> {
+        let Registration { aor, account, scope, .. } = *registration;
+        let domain = aor.and_then(|aor| aor.domain()).unwrap_or_default();
+        let used = match &registration.trial {
+            Some(trial) => match self.end_trial(trial, registration) {
+                Ok(used) => Some(used),
+                Err(answered) => return answered,
+            },
+            None => None,
         };
         // Step 4.
         if let (Some(account), Some(aor)) = (account, aor)
@@ -81,6 +114,7 @@ impl<'a> Exchange<'a> {
         }
         // Step 5. Our domains are one set: phones are often pointed at a host name of ours while
         // their address has the domain's, so a user of any of them is valid at any other.
+        let rules = self.rules;
         let Some(aor) = aor.filter(|_| account.is_some() || rules.autocreate) else {
             if let Some(account) = account {
                 self.spend(account, domain, used);
@@ -90,17 +124,16 @@ impl<'a> Exchange<'a> {
             return self.plain(Status::NOT_FOUND);
         };
         let message = self.envelope.message;
-        let mut listed = Contact::all(message.all(HeaderName::Contact));
         let (one, many);
-        let wanted = match contacts {
-            Contacts::None => Wanted::Bindings,
-            Contacts::All => Wanted::Nothing,
-            Contacts::List { count: 1 } => {
-                one = [listed.next()?];
+        let wanted = match registration.contacts {
+            Asked::None => Wanted::Bindings,
+            Asked::All => Wanted::Nothing,
+            Asked::One(contact) => {
+                one = [contact];
                 Wanted::Contacts(&one)
             }
-            Contacts::List { .. } => {
-                many = listed.collect::<Box<[_]>>();
+            Asked::Many => {
+                many = Contact::all(message.all(HeaderName::Contact)).collect::<Box<[_]>>();
                 Wanted::Contacts(&many)
             }
         };
@@ -108,12 +141,12 @@ impl<'a> Exchange<'a> {
             wanted,
             expires: message.first(HeaderName::Expires),
             granted: account.and_then(granted_by),
-            call_id: request.call_id,
-            cseq: request.cseq.number,
-            branch: branch_hash(self.envelope.via.branch),
+            call_id: registration.call_id,
+            cseq: registration.cseq,
+            branch: self.branch_hash(),
             flow: self.flow,
-            path,
-            supports_path: self.supports_path(),
+            path: registration.path,
+            supports_path: registration.path.is_empty() || self.supports_path(),
             agent: message.first(HeaderName::UserAgent).unwrap_or_default(),
         };
 
@@ -126,44 +159,53 @@ impl<'a> Exchange<'a> {
         self.settle(&register, aor, scope, decision)
     }
 
-    /// The account that a request proves to come from, and the use of a nonce that proves it;
-    /// else the challenge that was written.
-    fn authenticate(
+    /// Whose credentials a request has, and the trial of them.
+    fn begin_trial(
         &mut self,
-        request: &Request<'_>,
         domain: &[u8],
-        scope: u8,
-    ) -> Result<(Option<Account<'a>>, NonceUse), Option<Answered>> {
-        let rules = self.rules;
+    ) -> Result<(Option<Account<'a>>, Trial<'a>), auth::Refusal> {
+        let Rules { authenticator, subscribers, .. } = self.rules;
+        let message = self.envelope.message;
+        let claim = authenticator.screen_any(self.now, message.all(HeaderName::Authorization))?;
         let mut account = None;
-        let verdict = rules.authenticator.verify_any(
-            self.now,
-            self.envelope.method.as_bytes(),
-            request.uri,
-            self.envelope.message.all(HeaderName::Authorization),
-            |username| {
-                let login = rules.subscribers.login(username, domain)?;
-                account = Some(login.account);
-                Some(login.secret)
-            },
-        );
-        match verdict {
+        let secret = Authenticator::look_up(&claim, |username| {
+            let login = subscribers.login(username, domain)?;
+            account = Some(login.account);
+            Some(login.secret)
+        });
+        let method = self.envelope.method.as_bytes();
+        Ok((account, self.trials.begin(authenticator, claim, method, secret)))
+    }
+
+    /// The use of a nonce that proves a request to come from its account; else the challenge that
+    /// was written.
+    fn end_trial(
+        &mut self,
+        trial: &Trial<'a>,
+        registration: &Registration<'a>,
+    ) -> Result<NonceUse, Option<Answered>> {
+        let method = self.envelope.method.as_bytes();
+        let scope = registration.scope;
+        match self.trials.verdict(trial, method, registration.uri) {
             Verdict::Granted(grant) if grant.used.nonce.scope() == scope => {
                 self.counters.auth("granted");
-                Ok((account, grant.used))
+                Ok(grant.used)
             }
             Verdict::Granted(_) | Verdict::Stale => {
                 self.counters.auth("stale");
                 Err(self.challenge(scope, Some(0)))
             }
-            Verdict::Challenge(refusal) => {
-                self.counters.auth(refusal.label());
-                if refusal != auth::Refusal::NoCredentials {
-                    self.log_refusal(refusal.label(), Status::UNAUTHORIZED);
-                }
-                Err(self.challenge(scope, None))
-            }
+            Verdict::Challenge(refusal) => Err(self.unauthorized(refusal, scope)),
         }
+    }
+
+    /// Challenges a client whose credentials did not count.
+    fn unauthorized(&mut self, refusal: auth::Refusal, scope: u8) -> Option<Answered> {
+        self.counters.auth(refusal.label());
+        if refusal != auth::Refusal::NoCredentials {
+            self.log_refusal(refusal.label(), Status::UNAUTHORIZED);
+        }
+        self.challenge(scope, None)
     }
 
     /// Notes the use of a nonce that proved an account to a request for an AoR not its own, where
@@ -258,9 +300,10 @@ impl<'a> Exchange<'a> {
     }
 
     /// The contacts, each seen to be well-formed and within the limits.
-    fn survey(&self) -> Result<Contacts, Fault> {
+    fn survey(&self) -> Result<Asked<'a>, Fault> {
         let limits = &self.rules.limits;
         let values = self.envelope.message.all(HeaderName::Contact);
+        let mut first = None;
         let contacts = Contacts::survey(values, |contact| {
             if !is_well_formed(contact.uri) {
                 return Err(Fault::Bad(HeaderName::Contact));
@@ -270,18 +313,23 @@ impl<'a> Exchange<'a> {
             {
                 return Err(Fault::Long(HeaderName::Contact));
             }
+            first.get_or_insert(*contact);
             Ok(())
         })?;
-        match contacts {
-            Contacts::List { count } if count > usize::from(limits.max_contacts) => {
+        match (contacts, first) {
+            (Contacts::None, _) => Ok(Asked::None),
+            (Contacts::List { count: 1 }, Some(contact)) => Ok(Asked::One(contact)),
+            (Contacts::List { count }, _) if count > usize::from(limits.max_contacts) => {
                 Err(Fault::TooMany(HeaderName::Contact))
             }
-            contacts => Ok(contacts),
+            (Contacts::List { .. }, _) => Ok(Asked::Many),
+            (Contacts::All, _) => Ok(Asked::All),
         }
     }
 
-    /// All Path values (RFC 3327), each seen to be well-formed.
-    fn read_path(&mut self) -> Result<Path<'a>, Fault> {
+    /// All Path values (RFC 3327), each seen to be well-formed; `space` is for those of several
+    /// lines.
+    fn read_path(&self, space: &'a mut Vec<u8>) -> Result<&'a [u8], Fault> {
         let mut values = self.envelope.message.all(HeaderName::Path);
         let bad = |_| Fault::Bad(HeaderName::Path);
         let (mut lines, mut len) = (0, 0);
@@ -301,17 +349,22 @@ impl<'a> Exchange<'a> {
             return Err(Fault::Long(HeaderName::Path));
         }
         if lines < 2 {
-            return Ok(Path::Whole(values.next().unwrap_or_default()));
+            return Ok(values.next().unwrap_or_default());
         }
-        let mut joined = std::mem::take(&mut self.space.path);
-        joined.clear();
+        space.clear();
         for value in values {
-            if !joined.is_empty() {
-                joined.push(b',');
+            if !space.is_empty() {
+                space.push(b',');
             }
-            joined.extend_from_slice(value);
+            space.extend_from_slice(value);
         }
-        Ok(Path::Joined(joined))
+        Ok(space)
+    }
+
+    /// Tells a retransmission from a CSeq that was used twice, among the requests of one Call-ID and
+    /// CSeq. Zero stands for no branch.
+    fn branch_hash(&self) -> u32 {
+        if self.envelope.via.branch.is_empty() { 0 } else { self.request_hash().0.max(1) }
     }
 
     fn supports_path(&self) -> bool {
@@ -323,40 +376,11 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// The Path of a request.
-enum Path<'a> {
-    /// As one line has it; empty if there is none.
-    Whole(&'a [u8]),
-    /// Of several lines.
-    Joined(Vec<u8>),
-}
-
-impl Path<'_> {
-    fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Whole(value) => value,
-            Self::Joined(value) => value,
-        }
-    }
-}
-
 /// What the account grants whatever is asked: `expires=` in its section, as in Yate. A value out
 /// of bounds was warned of when it was read.
 fn granted_by(account: Account<'_>) -> Option<DeltaSeconds> {
     let (_, value) = account.params().find(|(key, _)| *key == b"expires")?;
     DeltaSeconds::granted(value)
-}
-
-/// Tells a retransmission from a CSeq that was used twice. Zero stands for no branch. The key is
-/// no secret: it has to be the same after a restart, and who collides with himself gains nothing.
-fn branch_hash(branch: &[u8]) -> u32 {
-    if branch.is_empty() {
-        return 0;
-    }
-    let mut hasher = SipHasher13::new();
-    hasher.write(branch);
-    let [h0, h1, h2, h3, ..] = hasher.finish().to_be_bytes();
-    u32::from_be_bytes([h0, h1, h2, h3]).max(1)
 }
 
 /// Whether a contact that this request bound is behind NAT.

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +14,7 @@ use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 
 use super::{
     counters::DropReason,
-    pipeline::{Arrived, Handled, Pipeline},
+    pipeline::{Answers, Arrived, Pipeline},
 };
 use crate::{
     flow::{Flow, ListenerId, Transport},
@@ -134,27 +135,34 @@ impl<C: Clock> Worker<C> {
 
 /// Answers the batch that was just received.
 fn answer(socket: &Listening, pipeline: &mut Pipeline, send: &mut SendBatch, clock: &impl Clock) {
-    let now = clock.now();
-    for datagram in socket.recv.iter() {
-        // There are as many slots as a batch has datagrams.
-        let Some(mut slot) = send.slot() else { break };
-        let arrived = Arrived {
-            bytes: datagram.bytes,
-            flow: Flow {
-                listener: socket.id,
-                transport: Transport::Udp,
-                local: datagram.local,
-                remote: datagram.remote,
-            },
-            truncated: datagram.truncated,
-        };
-        if let Handled::Answer { len, to } = pipeline.handle(now, arrived, slot.bytes()) {
-            slot.commit(len, to, datagram.local);
-        }
-    }
+    let arrived = socket.recv.iter().map(|datagram| Arrived {
+        bytes: datagram.bytes,
+        flow: Flow {
+            listener: socket.id,
+            transport: Transport::Udp,
+            local: datagram.local,
+            remote: datagram.remote,
+        },
+        truncated: datagram.truncated,
+    });
+    pipeline.handle_all(clock.now(), arrived, send);
     let sent = send.flush(&socket.listener);
     if sent.dropped() > 0 {
         // Not repeated here: a client over UDP sends again (RFC 3261 §17.1.2.2).
         pipeline.counters().dropped(DropReason::SendFailed, sent.dropped() as u64);
+    }
+}
+
+impl Answers for SendBatch {
+    fn answer<E>(
+        &mut self,
+        flow: &Flow,
+        write: impl FnOnce(&mut [u8]) -> Result<(usize, SocketAddr), E>,
+    ) -> Result<(), E> {
+        // There are as many slots as a batch has datagrams.
+        let Some(mut slot) = self.slot() else { return Ok(()) };
+        let (len, to) = write(slot.bytes())?;
+        slot.commit(len, to, flow.local);
+        Ok(())
     }
 }

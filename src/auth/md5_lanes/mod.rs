@@ -102,6 +102,11 @@ impl Batch {
         blocks.map(|_| index)
     }
 
+    /// The digests that [`Batch::digests`] computed last, by index.
+    pub fn computed(&self) -> &[Digest] {
+        &self.digests
+    }
+
     /// The digests of all messages, by index.
     pub fn digests(&mut self) -> &[Digest] {
         let Self { unit, messages, blocks, order, digests } = self;
