@@ -4,7 +4,7 @@ use super::{exchange::Space, rules::Rules};
 use crate::{
     auth::{NonceCounts, NonceUse, RequestHash, Use},
     location::Entry,
-    registrar::{self, Aor, Outcome, Refusal, Register},
+    registrar::{self, Aor, Outcome, Refresh, Refusal, Register},
     time::Now,
 };
 
@@ -33,6 +33,9 @@ pub(super) fn decide(
     entry: &mut Entry<'_>,
     space: &mut Space,
 ) -> Decision {
+    if let Some(outcome) = refresh(now, rules, register, used, entry, space) {
+        return Decision::Done(outcome);
+    }
     let record = entry.record();
     let stored = record.map(|r| r.nonces()).unwrap_or_default();
     space.nonces.clear();
@@ -99,6 +102,30 @@ pub(super) fn decide(
         return Decision::Full;
     }
     Decision::Done(outcome)
+}
+
+/// Commits a REGISTER that changes nothing but numbers, as most do; whatever else it is, or may be,
+/// is `None` and goes the long way, which would come to the same.
+fn refresh(
+    now: Now,
+    rules: &Rules,
+    register: &Register<'_>,
+    used: Option<(NonceUse, RequestHash)>,
+    entry: &mut Entry<'_>,
+    space: &mut Space,
+) -> Option<Outcome> {
+    let record = entry.record().filter(|r| r.as_bytes().len() <= MAX_RECORD)?;
+    let lifetime = rules.authenticator.policy().nonce_lifetime;
+    let renewal = match used {
+        Some((used, request)) => {
+            Some(NonceCounts::renewal(record.nonces(), used, request, now, lifetime)?)
+        }
+        None => None,
+    };
+    let refresh = Refresh::find(&rules.registrar, now, register, &record)?;
+    entry.refresh(&refresh, renewal.as_ref());
+    space.work.take(entry.record()?);
+    Some(Outcome::Registered(Refresh::CHANGES))
 }
 
 /// Commits the bindings as they are, with the nonce counts in `space`.
