@@ -1,75 +1,77 @@
-//! A refresh of one record among many: hash, shard lock, overwrite in place. The records are taken
-//! in no order, so that tables beyond the caches show what memory costs.
+//! What a REGISTER costs at the location service, in batches of 32 as they are received: hash,
+//! shard lock, rules or refresh in place, commit. The phones come in no order, so that tables
+//! beyond the caches show what memory costs.
 
 use std::hint::black_box;
 
-use bindery::{
-    location::{Cause, Location},
-    registrar::{AorRecord, Binding, RecordWriter},
-    time::{Deadline, DeltaSeconds, Now},
-};
-use criterion::{Criterion, criterion_group, criterion_main};
+use bindery::{location::Location, time::Now};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
-use crate::arrival::{START, udp_from};
+use crate::{
+    arrival::START,
+    typical::{Form, Space, Typical},
+};
 
 #[path = "support/arrival.rs"]
+#[expect(dead_code, reason = "other benches and tests want the flow too")]
 mod arrival;
+#[path = "support/typical.rs"]
+mod typical;
 
-/// A prime above each size: steps of it visit every record in no order.
-const STRIDE: usize = 2_147_483_647;
+/// Datagrams that are received at once.
+const BATCH: u32 = 32;
 
-fn pack(aor: &[u8], now: Now, out: &mut Vec<u8>) {
-    let binding = Binding {
-        uri: b"sip:alice@192.0.2.17:5060;transport=udp",
-        params: b"",
-        q: None,
-        deadline: Deadline::after(now, DeltaSeconds(600)),
-        updated: now.second(),
-        call_id: b"8f1c2b7a90d14e55@192.0.2.17",
-        cseq: now.second(),
-        branch: now.second(),
-        flow: udp_from("192.0.2.17:5060"),
-        path: b"",
-        agent: b"Example Phone 7/2.4.1",
-    };
-    let mut writer = RecordWriter::new(out, aor, &[0; 20]).expect("it fits");
-    writer.push(&binding).expect("it fits");
-    writer.finish();
-}
+/// A prime above each size: steps of it visit every phone in no order.
+const STRIDE: u64 = 2_147_483_647;
 
 fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("location");
-    for (name, size) in [("1k", 1_000), ("100k", 100_000), ("1M", 1_000_000)] {
+    group.throughput(Throughput::Elements(u64::from(BATCH)));
+    for (name, size) in [("10k", 10_000), ("1M", 1_000_000), ("10M", 10_000_000)] {
         let location = Location::new([1; 16], START, 0);
-        let aors: Vec<String> = (0..size).map(|n| format!("{n:07}@example.com")).collect();
-        let mut octets = Vec::new();
-        for aor in &aors {
-            pack(aor.as_bytes(), START, &mut octets);
-            location
-                .update(aor.as_bytes(), START, Cause::Registered, |e| e.commit(&octets))
-                .expect("there is no bound");
+        let mut space = Space::default();
+        for number in 0..size {
+            let phone = Typical::new(number, Form::Short);
+            let key = location.key(phone.aor.as_bytes());
+            space.register(&location, key, &phone, 1, START);
         }
-        let now = Now { millis: START.millis + 300_000, unix: START.unix + 300 };
-        let mut at = 0;
-        let mut next = || {
-            at = (at + STRIDE) % size;
-            aors[at].as_bytes()
+        let now = Now { millis: START.millis + 200_000, unix: START.unix + 200 };
+        let (mut at, mut count) = (0, 1);
+        let mut batch = || {
+            count += 1;
+            let mut next = || {
+                at = (at + STRIDE) % u64::from(size);
+                Typical::new(u32::try_from(at).unwrap_or(0), Form::Short)
+            };
+            ((0..BATCH).map(|_| next()).collect::<Vec<_>>(), count)
         };
         group.bench_function(format!("read, {name}"), |b| {
-            b.iter(|| {
-                location.read(black_box(next()), |r| r.map_or(0, |r| r.bindings(now).count()))
-            });
+            let read = |(phones, _): &mut (Vec<Typical>, u32)| {
+                let read = |phone: &Typical| {
+                    location
+                        .read(phone.aor.as_bytes(), |r| r.map_or(0, |r| r.bindings(now).count()))
+                };
+                black_box(&phones[..]).iter().map(read).sum::<usize>()
+            };
+            b.iter_batched_ref(&mut batch, read, BatchSize::PerIteration);
         });
-        pack(aors[0].as_bytes(), now, &mut octets);
-        group.bench_function(format!("refresh, {name}"), |b| {
-            b.iter(|| {
-                let aor = next();
-                // The names are of one length: the record of one becomes that of another.
-                let name_at = AorRecord::new(&octets)
-                    .map_or(0, |r| r.aor().as_ptr().addr() - octets.as_ptr().addr());
-                octets[name_at..name_at + aor.len()].copy_from_slice(aor);
-                location.update(aor, now, Cause::Registered, |e| e.commit(black_box(&octets)))
-            });
+        group.bench_function(format!("refresh by the rules, {name}"), |b| {
+            let by_the_rules = |(phones, count): &mut (Vec<Typical>, u32)| {
+                for phone in black_box(&phones[..]) {
+                    let key = location.key(phone.aor.as_bytes());
+                    space.register(&location, key, phone, *count, now);
+                }
+            };
+            b.iter_batched_ref(&mut batch, by_the_rules, BatchSize::PerIteration);
+        });
+        group.bench_function(format!("refresh in place, {name}"), |b| {
+            let in_place = |(phones, count): &mut (Vec<Typical>, u32)| {
+                for phone in black_box(&phones[..]) {
+                    let key = location.key(phone.aor.as_bytes());
+                    space.refresh(&location, key, phone, *count, now);
+                }
+            };
+            b.iter_batched_ref(&mut batch, in_place, BatchSize::PerIteration);
         });
     }
     group.finish();

@@ -41,6 +41,6 @@ pub use authorization::Authorization;
 pub use challenge::{Challenge, Sink};
 pub use digest::{Ha1Set, Secret};
 pub use nonce::NonceKeys;
-pub use nonce_count::{NonceCounts, NonceUse, RequestHash, Use};
+pub use nonce_count::{NonceCounts, NonceUse, Renewal, RequestHash, Use};
 pub use trial::{Trial, Trials};
 pub use verdict::{Grant, Refusal, Verdict};

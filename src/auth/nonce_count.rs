@@ -68,17 +68,62 @@ struct Entry {
     request: RequestHash,
 }
 
+/// The one entry of an encoding that [`NonceCounts::renewal`] found to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    floor: u32,
+    at: usize,
+    entry: Entry,
+}
+
+impl Renewal {
+    /// Changes it in the encoding that it was found for.
+    pub fn apply(&self, encoded: &mut [u8]) {
+        let at = NonceCounts::FLOOR_LEN + self.at * NonceCounts::ENTRY_LEN;
+        if let Some(floor) = encoded.get_mut(..NonceCounts::FLOOR_LEN) {
+            floor.copy_from_slice(&self.floor.to_le_bytes());
+        }
+        if let Some(entry) = encoded.get_mut(at..at + NonceCounts::ENTRY_LEN) {
+            entry.copy_from_slice(&self.entry.to_octets());
+        }
+    }
+}
+
+impl Entry {
+    fn to_octets(self) -> [u8; NonceCounts::ENTRY_LEN] {
+        let Self { nonce: Nonce { issued, tag }, nc, request: RequestHash(request) } = self;
+        let mut octets = [0; NonceCounts::ENTRY_LEN];
+        let (words, _) = octets.as_chunks_mut::<4>();
+        for (octets, word) in words.iter_mut().zip([issued, tag, nc, request]) {
+            *octets = word.to_le_bytes();
+        }
+        octets
+    }
+
+    fn from_octets(octets: &[u8; NonceCounts::ENTRY_LEN]) -> Self {
+        let mut read = [0; 4];
+        for (word, octets) in read.iter_mut().zip(octets.as_chunks().0) {
+            *word = u32::from_le_bytes(*octets);
+        }
+        let [issued, tag, nc, request] = read;
+        Self { nonce: Nonce { issued, tag }, nc, request: RequestHash(request) }
+    }
+}
+
 impl NonceCounts {
     /// Nonces that are listed: the devices of one account that can register at once without being
     /// challenged twice. More than an AoR has bindings by default (ten); a nonce that isn't used
     /// takes no room in the encoding.
     pub const KEPT: usize = 12;
 
+    /// Octets of the floor in an encoding that is not empty.
+    const FLOOR_LEN: usize = 4;
+
     /// Octets of an encoded entry.
     const ENTRY_LEN: usize = 16;
 
     /// Octets of the longest encoding.
-    pub const MAX_LEN: usize = 4 + Self::KEPT * Self::ENTRY_LEN;
+    pub const MAX_LEN: usize = Self::FLOOR_LEN + Self::KEPT * Self::ENTRY_LEN;
 
     /// An account that used no nonce yet.
     pub const fn new() -> Self {
@@ -161,7 +206,10 @@ impl NonceCounts {
 
     /// Octets that [`NonceCounts::encode_into`] writes.
     pub fn encoded_len(&self) -> usize {
-        if *self == Self::new() { 0 } else { 4 + Self::ENTRY_LEN * usize::from(self.len) }
+        match *self == Self::new() {
+            true => 0,
+            false => Self::FLOOR_LEN + Self::ENTRY_LEN * usize::from(self.len),
+        }
     }
 
     /// Writes the floor and 16 octets for each nonce, little-endian; nothing for a new account.
@@ -170,11 +218,8 @@ impl NonceCounts {
             return;
         }
         out.put(&self.floor.to_le_bytes());
-        for Entry { nonce, nc, request } in self.used() {
-            out.put(&nonce.issued.to_le_bytes());
-            out.put(&nonce.tag.to_le_bytes());
-            out.put(&nc.to_le_bytes());
-            out.put(&request.0.to_le_bytes());
+        for entry in self.used() {
+            out.put(&entry.to_octets());
         }
     }
 
@@ -184,16 +229,53 @@ impl NonceCounts {
         if octets.is_empty() {
             return Some(counts);
         }
-        let (words, []) = octets.as_chunks::<4>() else { return None };
-        let (floor, entries) = words.split_first()?;
-        let (entries, []) = entries.as_chunks::<4>() else { return None };
+        let (floor, entries) = octets.split_first_chunk::<{ Self::FLOOR_LEN }>()?;
+        let (entries, []) = entries.as_chunks::<{ Self::ENTRY_LEN }>() else { return None };
         counts.floor = u32::from_le_bytes(*floor);
         counts.len = u8::try_from(entries.len()).ok()?;
-        for (slot, words) in counts.entries.get_mut(..entries.len())?.iter_mut().zip(entries) {
-            let [issued, tag, nc, request] = words.map(u32::from_le_bytes);
-            *slot = Entry { nonce: Nonce { issued, tag }, nc, request: RequestHash(request) };
+        for (slot, octets) in counts.entries.get_mut(..entries.len())?.iter_mut().zip(entries) {
+            *slot = Entry::from_octets(octets);
         }
         Some(counts)
+    }
+
+    /// What a use changes in an encoding where it is plainly [`Use::Fresh`] and no more than one
+    /// entry changes: a higher count of a nonce that is listed, or a nonce in the place of an aged
+    /// one that is alone. `None` wherever it takes [`NonceCounts::prune`], [`NonceCounts::check`]
+    /// and [`NonceCounts::record`] to tell; with them the outcome would be the same octets.
+    pub fn renewal(
+        encoded: &[u8],
+        used: NonceUse,
+        request: RequestHash,
+        now: Now,
+        lifetime: DeltaSeconds,
+    ) -> Option<Renewal> {
+        let (floor, entries) = encoded.split_first_chunk::<{ Self::FLOOR_LEN }>()?;
+        let (entries, []) = entries.as_chunks::<{ Self::ENTRY_LEN }>() else { return None };
+        let floor = u32::from_le_bytes(*floor);
+        let nc = used.nc?;
+        if nonce::is_from_future(floor, now) || entries.len() > Self::KEPT {
+            return None;
+        }
+        let entry = Entry { nonce: used.nonce, nc, request };
+        let mut found = None;
+        for (at, octets) in entries.iter().enumerate() {
+            let known = Entry::from_octets(octets);
+            let issued = known.nonce.issued;
+            if nonce::is_from_future(issued, now) {
+                return None;
+            }
+            if nonce::is_aged(issued, now, lifetime) {
+                let floor = floor.max(issued);
+                let is_alone = entries.len() == 1 && used.nonce.issued > floor;
+                return is_alone.then_some(Renewal { floor, at, entry });
+            }
+            if known.nonce == used.nonce {
+                found = (nc > known.nc).then_some(Renewal { floor, at, entry });
+                found?;
+            }
+        }
+        found
     }
 
     fn used(&self) -> &[Entry] {
@@ -221,6 +303,31 @@ mod tests {
 
     fn at(unix: u32) -> Now {
         Now { millis: 0, unix: u64::from(unix) }
+    }
+
+    #[test]
+    fn a_renewal_is_found_where_phones_refresh() {
+        let renewal = |encoded: &[u8], used, now| {
+            NonceCounts::renewal(encoded, used, RequestHash(7), at(now), LIFETIME)
+        };
+        let encode = |uses: &[NonceUse]| {
+            let (mut counts, mut octets) = (NonceCounts::new(), Octets(Vec::new()));
+            uses.iter().for_each(|used| counts.record(*used, RequestHash(1)));
+            counts.encode_into(&mut octets);
+            octets.0
+        };
+        let (one, two) =
+            (encode(&[used(1000, 1, 1)]), encode(&[used(1000, 1, 1), used(1200, 2, 1)]));
+        assert!(renewal(&one, used(1000, 1, 2), 1300).is_some(), "the next count");
+        assert!(renewal(&two, used(1200, 2, 5), 1300).is_some(), "beside another device");
+        assert!(renewal(&one, used(1400, 9, 1), 1400).is_some(), "after a new challenge");
+        assert!(renewal(&one, used(1000, 1, 1), 1300).is_none(), "the same count");
+        assert!(renewal(&one, used(1200, 2, 1), 1300).is_none(), "another nonce");
+        assert!(renewal(&two, used(1200, 2, 2), 1301).is_none(), "one of two aged");
+        assert!(renewal(&one, used(1000, 1, 2), 900).is_none(), "the clock was ahead");
+        assert!(renewal(&[], used(1000, 1, 1), 1000).is_none(), "a new account");
+        let plain = NonceUse { nc: None, ..used(1000, 1, 2) };
+        assert!(renewal(&one, plain, 1000).is_none(), "no count");
     }
 
     fn used(issued: u32, tag: u32, nc: u32) -> NonceUse {
@@ -384,6 +491,42 @@ mod tests {
                 counts.encode_into(&mut encoded);
                 prop_assert_eq!(encoded.0.len(), counts.encoded_len());
                 prop_assert_eq!(NonceCounts::decode(&encoded.0), Some(counts));
+            }
+        }
+
+        /// Where a renewal is found, pruning, judging and recording come to the same octets.
+        #[test]
+        fn a_renewal_is_what_the_long_way_does(
+            steps in prop::collection::vec((0..40_u32, 0..3_u32, 0..400_u32, 0..4_u32), 0..60),
+            step_back in prop::option::of(0..60_usize),
+        ) {
+            let mut encoded = Octets(Vec::new());
+            let (mut clock, mut last) = (1000, NonceUse { nonce: Nonce { issued: 1000, tag: 0 }, nc: None });
+            for (step, (before, tag, wait, nc)) in steps.into_iter().enumerate() {
+                clock = if step_back == Some(step) { clock - 200 } else { clock + wait / 8 };
+                let request = RequestHash(nc);
+                // The nonce used last again, as phones do, or another.
+                let used = match last.nc {
+                    Some(count) if tag > 0 && wait > 40 => NonceUse { nc: Some(count + nc), ..last },
+                    _ => used(clock - before, tag, nc),
+                };
+                last = used;
+                let mut counts = NonceCounts::decode(&encoded.0).unwrap();
+                counts.prune(at(clock), LIFETIME);
+                let found = counts.check(used, request);
+                let renewal =
+                    NonceCounts::renewal(&encoded.0, used, request, at(clock), LIFETIME);
+                counts.record(used, request);
+                let mut long_way = Octets(Vec::new());
+                counts.encode_into(&mut long_way);
+                if let Some(renewal) = renewal {
+                    prop_assert_eq!(found, Use::Fresh);
+                    renewal.apply(&mut encoded.0);
+                    prop_assert_eq!(&encoded.0, &long_way.0);
+                }
+                if found == Use::Fresh {
+                    encoded = long_way;
+                }
             }
         }
     }

@@ -13,5 +13,5 @@ mod store;
 
 pub use self::{
     feed::{Cause, Change, Subscription},
-    store::{Entry, Location, LocationFull},
+    store::{AorKey, Entry, Location, LocationFull},
 };

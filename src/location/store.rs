@@ -18,8 +18,9 @@ use super::{
     feed::{Cause, Change, Feed, Subscription},
 };
 use crate::{
+    auth::Renewal,
     flow::Transport,
-    registrar::{AorRecord, RecordWriter, set_scheduled, set_sequence},
+    registrar::{AorRecord, RecordWriter, Refresh, set_scheduled, set_sequence},
     time::Now,
 };
 
@@ -60,6 +61,10 @@ struct Counts {
 /// `max_bindings` is reached, so nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocationFull;
+
+/// A keyed hash of an AoR: where its record is. Worked out once for each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AorKey(u64);
 
 /// Hashes a key that is a hash already.
 #[derive(Debug, Default)]
@@ -127,10 +132,11 @@ impl Location {
         self.feed.subscribe(capacity)
     }
 
-    fn key(&self, aor: &[u8]) -> u64 {
+    /// The key of an AoR, which every call for this AoR takes; of this location service only.
+    pub fn key(&self, aor: &[u8]) -> AorKey {
         let mut hasher = SipHasher13::new_with_key(&self.hash_key);
         hasher.write(aor);
-        hasher.finish()
+        AorKey(hasher.finish())
     }
 
     fn collided(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Packed>> {
@@ -141,7 +147,7 @@ impl Location {
     ///
     /// `read` must be short: no IO, no other call into this module.
     pub fn read<R>(&self, aor: &[u8], read: impl FnOnce(Option<AorRecord<'_>>) -> R) -> R {
-        if let Some(packed) = self.map.get(&self.key(aor))
+        if let Some(packed) = self.map.get(&self.key(aor).0)
             && let Some(record) = AorRecord::new(&packed)
             && record.aor() == aor
         {
@@ -165,7 +171,18 @@ impl Location {
         cause: Cause,
         change: impl FnOnce(&mut Entry<'_>) -> R,
     ) -> R {
-        let key = self.key(aor);
+        self.update_at(self.key(aor), aor, now, cause, change)
+    }
+
+    /// [`Location::update`] where the key is known already.
+    pub fn update_at<R>(
+        &self,
+        AorKey(key): AorKey,
+        aor: &[u8],
+        now: Now,
+        cause: Cause,
+        change: impl FnOnce(&mut Entry<'_>) -> R,
+    ) -> R {
         match self.map.entry(key) {
             Slot::Occupied(mut slot) => {
                 if AorRecord::new(slot.get()).is_some_and(|r| r.aor() == aor) {
@@ -428,13 +445,7 @@ impl<'e> Entry<'e> {
         let visit = visit_at(&new, self.now);
         // A record that was emptied keeps its place, however late.
         let visit = if new.is_empty() { visit.max(scheduled) } else { visit };
-        // A wheel that holds the AoR for an earlier second will look and put it back itself.
-        let scheduled = if scheduled != 0 && scheduled <= visit {
-            scheduled
-        } else {
-            self.location.wheels.schedule(self.key, visit);
-            visit
-        };
+        let scheduled = self.schedule(scheduled, visit);
         match self.held.packed_mut() {
             Some(packed) if packed.len() == record.len() => packed.copy_from_slice(record),
             Some(packed) => *packed = record.into(),
@@ -450,6 +461,42 @@ impl<'e> Entry<'e> {
             self.publish(sequence, new.aor().into(), record.unwrap_or_default());
         }
         Ok(())
+    }
+
+    /// Commits a refresh that leaves the texts of the record as they are, and what it changes of
+    /// the nonce counts: [`Entry::commit`] of the same outcome, without a record to copy.
+    ///
+    /// Both must have been found for this very record.
+    pub fn refresh(&mut self, refresh: &Refresh, renewal: Option<&Renewal>) {
+        let Some(old) = self.record() else { return };
+        let (nonces, scheduled) = (old.nonces_at(), old.scheduled());
+        let sequence = self.location.next_sequence(self.key, old.sequence());
+        let visit = refresh.first_deadline().0.max(self.now.second() + 1);
+        let scheduled = self.schedule(scheduled, visit);
+        let Some(packed) = self.held.packed_mut() else { return };
+        if let Some(renewal) = renewal
+            && let Some(nonces) = packed.get_mut(nonces)
+        {
+            renewal.apply(nonces);
+        }
+        refresh.apply(packed);
+        set_sequence(packed, sequence);
+        set_scheduled(packed, scheduled);
+        if self.location.feed.is_active()
+            && let Some(new) = self.record()
+        {
+            self.publish(sequence, new.aor().into(), new.as_bytes().into());
+        }
+    }
+
+    /// Has the record visited at `visit`, unless the wheel holds it for an earlier second anyhow:
+    /// it will look then, and put it back itself.
+    fn schedule(&self, scheduled: u32, visit: u32) -> u32 {
+        if scheduled != 0 && scheduled <= visit {
+            return scheduled;
+        }
+        self.location.wheels.schedule(self.key, visit);
+        visit
     }
 
     /// Removes all bindings and nonce counts.
@@ -738,7 +785,7 @@ mod tests {
         let location = store();
         put(&location, at(0), b"alice", &[60]);
         // As if "mallory" hashed to what "alice" does.
-        let key = location.key(b"alice");
+        let AorKey(key) = location.key(b"alice");
         let bytes = record(b"mallory", at(0), &[60]);
         let guard = location.map.get(&key);
         location

@@ -141,6 +141,20 @@ impl<'a> Binding<'a> {
         Some(())
     }
 
+    /// Overwrites what a refresh changes in the packed form at the start of `packed`.
+    pub(super) fn set_numbers(
+        packed: &mut [u8],
+        deadline: Deadline,
+        updated: u32,
+        cseq: u32,
+        branch: u32,
+    ) {
+        let (words, _) = packed.as_chunks_mut::<4>();
+        for (octets, word) in words.iter_mut().zip([deadline.0, updated, cseq, branch]) {
+            *octets = word.to_le_bytes();
+        }
+    }
+
     /// Reads the packed form at the start of `bytes`; the second half is what follows it.
     pub fn decode(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (fixed, mut rest) = bytes.split_at_checked(FIXED)?;

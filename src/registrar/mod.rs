@@ -13,7 +13,7 @@
 //! | 4 | authorisation | `worker::pipeline` |
 //! | 5 | canonical address-of-record | [`Aor`] |
 //! | 6 | `Contact: *` | [`register()`] |
-//! | 7 | each contact | [`register()`] |
+//! | 7 | each contact | [`register()`], or [`Refresh`] where only numbers change |
 //! | 8 | the 200 with all bindings | `worker::answer` |
 
 mod aor;
@@ -22,6 +22,7 @@ pub mod nat;
 mod outcome;
 pub mod policy;
 mod record;
+mod refresh;
 mod register;
 
 pub(crate) use self::record::{set_scheduled, set_sequence};
@@ -31,6 +32,7 @@ pub use self::{
     outcome::{Changes, Outcome, Refusal},
     policy::Policy,
     record::{AorRecord, RecordWriter},
+    refresh::Refresh,
     register::{Register, Wanted, Workspace, register},
 };
 

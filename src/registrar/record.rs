@@ -1,5 +1,7 @@
 //! All that is known of one AoR, in one compact allocation.
 
+use std::ops::Range;
+
 use super::binding::Binding;
 use crate::time::Now;
 
@@ -51,8 +53,7 @@ impl<'a> AorRecord<'a> {
 
     /// The nonce counts, packed.
     pub fn nonces(&self) -> &'a [u8] {
-        let at = FIXED + self.aor_len;
-        &self.bytes[at..at + self.nonces_len]
+        &self.bytes[self.nonces_at()]
     }
 
     /// Orders the changes of this AoR; it never goes down.
@@ -81,9 +82,20 @@ impl<'a> AorRecord<'a> {
         self.len() == 0
     }
 
+    /// The bindings, packed.
+    pub(super) fn packed_bindings(&self) -> &'a [u8] {
+        &self.bytes[FIXED + self.aor_len + self.nonces_len..]
+    }
+
+    /// Where the nonce counts are among the octets.
+    pub(crate) fn nonces_at(&self) -> Range<usize> {
+        let at = FIXED + self.aor_len;
+        at..at + self.nonces_len
+    }
+
     /// All stored bindings, the latest refreshed first.
     pub fn stored(&self) -> impl Iterator<Item = Binding<'a>> + Clone + use<'a> {
-        let mut rest = &self.bytes[FIXED + self.aor_len + self.nonces_len..];
+        let mut rest = self.packed_bindings();
         std::iter::from_fn(move || {
             let (binding, tail) = Binding::decode(rest)?;
             rest = tail;

@@ -89,6 +89,12 @@ impl Workspace {
         &self.record
     }
 
+    /// Takes a record that was decided on elsewhere.
+    pub fn take(&mut self, record: AorRecord<'_>) {
+        self.record.clear();
+        self.record.extend_from_slice(record.as_bytes());
+    }
+
     /// What the plan adds, refreshes and removes.
     fn changes(&self) -> Changes {
         let is_replaced = |at: &&usize| self.plan.iter().any(|p| p.replaces == Some(**at));
@@ -292,7 +298,7 @@ fn order(policy: &Policy, request: &Register<'_>, binding: &Binding<'_>) -> Resu
 
 /// The time a contact is granted: its own `expires`, else the Expires header, else the default
 /// (step 7), within the bounds.
-fn granted(
+pub(super) fn granted(
     policy: &Policy,
     request: &Register<'_>,
     contact: &Contact<'_>,
@@ -341,6 +347,22 @@ fn keep_params(contact: &Contact<'_>, out: &mut Vec<u8>) {
         out.push(b';');
         out.extend_from_slice(param.raw);
     }
+}
+
+/// Whether `kept` is what [`keep_params`] keeps of a contact.
+pub(super) fn is_kept(contact: &Contact<'_>, kept: &[u8]) -> bool {
+    let sent = contact.params.as_bytes();
+    if contact.expires.is_none() {
+        return kept == sent;
+    }
+    // The usual: `;expires=600` and nothing beside it.
+    if kept.is_empty() && memchr::memrchr(b';', sent) == Some(0) {
+        return true;
+    }
+    let rest = contact.kept_params().try_fold(kept, |rest, param| {
+        rest.strip_prefix(b";").and_then(|rest| rest.strip_prefix(param.raw))
+    });
+    rest.is_some_and(<[u8]>::is_empty)
 }
 
 #[cfg(test)]
