@@ -361,9 +361,14 @@ impl<'a> Auth<'a> {
 
 /// Up to eight hexadecimal digits; some phones send fewer.
 fn parse_nc(text: &[u8]) -> Option<u32> {
-    let is_hex = matches!(text.len(), 1..=8) && text.iter().all(u8::is_ascii_hexdigit);
-    let text = std::str::from_utf8(text).ok().filter(|_| is_hex)?;
-    u32::from_str_radix(text, 16).ok()
+    if !matches!(text.len(), 1..=8) {
+        return None;
+    }
+    let mut number = 0;
+    for &digit in text {
+        number = number << 4 | char::from(digit).to_digit(16)?;
+    }
+    Some(number)
 }
 
 /// Whether two URIs name one host; scheme, user, port, parameters and headers aside.

@@ -1,6 +1,6 @@
 //! The value of an Authorization header, read where it lies (RFC 3261 §20.7, RFC 7616 §3.4).
 
-use crate::fold::words;
+use crate::octets::{Class, words};
 
 /// Octets of a Digest header value that are looked at.
 ///
@@ -58,7 +58,7 @@ impl<'a> Authorization<'a> {
         let mut cursor = Cursor { rest: value };
         cursor.skip_lws();
         let scheme = cursor.token()?;
-        if !cursor.rest.first().is_none_or(|&octet| is(octet, LWS)) {
+        if !cursor.rest.first().is_none_or(|&octet| LWS.has(octet)) {
             return Err(AuthorizationError::Syntax);
         }
         if !scheme.eq_ignore_ascii_case(b"Digest") {
@@ -265,7 +265,13 @@ impl<'a> Cursor<'a> {
     /// The next `name=value` and the commas around it. Empty list elements are skipped, as
     /// RFC 7230 §7 asks of recipients.
     fn parameter(&mut self) -> Result<Option<(&'a [u8], Quoted<'a>)>, AuthorizationError> {
-        self.take_while(LWS | COMMA);
+        // Mostly a comma and a blank.
+        if let [b',', b' ', rest @ ..] | [b',', rest @ ..] = self.rest {
+            self.rest = rest;
+        }
+        if self.rest.first().is_some_and(|&octet| BETWEEN.has(octet)) {
+            self.take_while(&BETWEEN);
+        }
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -279,7 +285,7 @@ impl<'a> Cursor<'a> {
                 self.rest = opened;
                 self.quoted()?
             }
-            _ => Quoted { raw: self.take_while(BARE), has_escapes: false },
+            _ => Quoted { raw: self.take_while(&BARE), has_escapes: false },
         };
         self.skip_lws();
         match self.rest {
@@ -289,7 +295,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn token(&mut self) -> Result<&'a [u8], AuthorizationError> {
-        let token = self.take_while(TOKEN);
+        let token = self.take_while(&TOKEN);
         if token.is_empty() { Err(AuthorizationError::Syntax) } else { Ok(token) }
     }
 
@@ -299,7 +305,7 @@ impl<'a> Cursor<'a> {
         let opened = self.rest;
         let mut has_escapes = false;
         loop {
-            self.take_while(QUOTED);
+            self.take_while(&QUOTED);
             match self.rest {
                 [b'"', closed @ ..] => {
                     let len = opened.len() - self.rest.len();
@@ -307,7 +313,7 @@ impl<'a> Cursor<'a> {
                     let raw = opened.get(..len).unwrap_or_default();
                     return Ok(Quoted { raw, has_escapes });
                 }
-                [b'\\', escaped, after @ ..] if is(*escaped, QUOTED | ESCAPED) => {
+                [b'\\', escaped, after @ ..] if ESCAPED.has(*escaped) => {
                     has_escapes = true;
                     self.rest = after;
                 }
@@ -316,80 +322,35 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     fn skip_lws(&mut self) {
-        self.take_while(LWS);
+        // Mostly there is none.
+        if self.rest.first().is_some_and(|&octet| LWS.has(octet)) {
+            self.take_while(&LWS);
+        }
     }
 
-    /// Takes the octets that are in one of `classes`.
+    /// Takes the octets that are of `class`.
     #[inline]
-    fn take_while(&mut self, classes: u8) -> &'a [u8] {
-        let mut end = 0;
-        // Eight at a time: a nonce or a response then costs a few branches, not one an octet.
-        for chunk in self.rest.as_chunks::<8>().0 {
-            if !chunk.iter().fold(true, |all, &octet| all & is(octet, classes)) {
-                break;
-            }
-            end += 8;
-        }
-        while let Some(&octet) = self.rest.get(end)
-            && is(octet, classes)
-        {
-            end += 1;
-        }
-        let (taken, rest) = self.rest.split_at(end);
+    fn take_while(&mut self, class: &Class) -> &'a [u8] {
+        let (taken, rest) = self.rest.split_at(class.run(self.rest));
         self.rest = rest;
         taken
     }
 }
 
 /// Linear white space, with the line ends of a folded header (RFC 3261 §25.1 LWS).
-const LWS: u8 = 1;
+const LWS: Class = Class::only(b" \t\r\n");
 /// What stands between parameters.
-const COMMA: u8 = 2;
+const BETWEEN: Class = Class::only(b" \t\r\n,");
 /// A character of `token` (RFC 3261 §25.1).
-const TOKEN: u8 = 4;
+const TOKEN: Class = Class::alphanumeric_and(b"-.!%*_+`'~");
 /// What stands for itself between quotes.
-const QUOTED: u8 = 8;
-/// What needs a backslash between quotes.
-const ESCAPED: u8 = 16;
+const QUOTED: Class = Class::all_but(b"\"\\").and_no_control().with(b'\t');
+/// What may follow a backslash between quotes.
+const ESCAPED: Class = QUOTED.with(b'"').with(b'\\');
 /// A value without quotes: more than a token, since some phones leave the quotes of a URI out.
-const BARE: u8 = 32;
-
-/// The classes of each octet, looked up rather than compared: a header is read octet by octet.
-const CLASSES: [u8; 256] = {
-    let mut classes = [QUOTED | BARE; 256];
-    let mut octet = 0;
-    while octet < 32 {
-        classes[octet] = 0;
-        octet += 1;
-    }
-    classes[127] = 0;
-    let mut octet = 0_u8;
-    while octet < 128 {
-        if octet.is_ascii_alphanumeric() {
-            classes[octet as usize] |= TOKEN;
-        }
-        octet += 1;
-    }
-    let marks = b"-.!%*_+`'~";
-    let mut at = 0;
-    while at < marks.len() {
-        classes[marks[at] as usize] |= TOKEN;
-        at += 1;
-    }
-    classes[b'\t' as usize] = LWS | QUOTED;
-    classes[b' ' as usize] = LWS | QUOTED;
-    classes[b'\r' as usize] = LWS;
-    classes[b'\n' as usize] = LWS;
-    classes[b',' as usize] = COMMA | QUOTED;
-    classes[b'"' as usize] = ESCAPED;
-    classes[b'\\' as usize] = ESCAPED | BARE;
-    classes
-};
-
-fn is(octet: u8, classes: u8) -> bool {
-    CLASSES[usize::from(octet)] & classes != 0
-}
+const BARE: Class = Class::all_but(b" ,\"").and_no_control();
 
 #[cfg(test)]
 mod tests {

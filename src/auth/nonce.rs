@@ -186,9 +186,7 @@ impl Key {
     }
 
     fn prove(&self, front: [u8; 8]) -> [u8; 8] {
-        let mut hasher = SipHasher24::new_with_key(&self.octets);
-        hasher.write(&front);
-        hasher.finish128().h1.to_le_bytes()
+        SipHasher24::new_with_key(&self.octets).hash(&front).h1.to_le_bytes()
     }
 
     /// A value that only the key's holder can compute. `label` is never eight octets long, so it

@@ -1,76 +1,6 @@
 //! The character classes of RFC 3261 §25.1 and the few scans built on them.
 
-/// A set of octets.
-#[derive(Clone, Copy)]
-pub(crate) struct Class([bool; 256]);
-
-impl Class {
-    const fn alphanumeric_and(more: &[u8]) -> Self {
-        let mut set = [false; 256];
-        let mut i = 0;
-        while i < 256 {
-            #[expect(clippy::cast_possible_truncation, reason = "i < 256; no try_from in const")]
-            let byte = i as u8;
-            set[i] = byte.is_ascii_alphanumeric();
-            i += 1;
-        }
-        let mut i = 0;
-        while i < more.len() {
-            set[more[i] as usize] = true;
-            i += 1;
-        }
-        Self(set)
-    }
-
-    pub(crate) const fn all_but(few: &[u8]) -> Self {
-        let mut set = [true; 256];
-        let mut i = 0;
-        while i < few.len() {
-            set[few[i] as usize] = false;
-            i += 1;
-        }
-        Self(set)
-    }
-
-    const fn and_beyond_ascii(mut self) -> Self {
-        let mut byte = 128;
-        while byte < 256 {
-            self.0[byte] = true;
-            byte += 1;
-        }
-        self
-    }
-
-    #[inline]
-    pub(crate) const fn has(&self, byte: u8) -> bool {
-        self.0[byte as usize]
-    }
-
-    /// How many octets at the start of `bytes` are of this class.
-    #[inline]
-    pub(crate) fn run(&self, bytes: &[u8]) -> usize {
-        let mut at = 0;
-        // Eight at a time: most texts are that long, and then cost one branch instead of eight.
-        for chunk in bytes.as_chunks::<8>().0 {
-            if !chunk.iter().fold(true, |all, &b| all & self.has(b)) {
-                break;
-            }
-            at += 8;
-        }
-        while let Some(&byte) = bytes.get(at)
-            && self.has(byte)
-        {
-            at += 1;
-        }
-        at
-    }
-
-    /// Whether `bytes` is not empty and made of this class only.
-    #[inline]
-    pub(crate) fn spells(&self, bytes: &[u8]) -> bool {
-        !bytes.is_empty() && self.run(bytes) == bytes.len()
-    }
-}
+pub(crate) use crate::octets::{Class, find};
 
 /// `token`.
 pub(crate) const TOKEN: Class = Class::alphanumeric_and(b"-.!%*_+`'~");
@@ -94,28 +24,12 @@ pub(crate) const URI_HEADER: Class = Class::alphanumeric_and(b"-_.!~*'()[]/?:+$"
 pub(crate) const PARAM_VALUE: Class = Class::alphanumeric_and(b"-.!%*_+`'~[]:/@$&=?#|^{}()");
 /// [`PARAM_VALUE`] and whatever is not ASCII.
 pub(crate) const LOOSE_VALUE: Class = PARAM_VALUE.and_beyond_ascii();
+/// What a line is made of: anything but control characters, of which it may have HTAB.
+pub(crate) const TEXT: Class = Class::all_but(b"").and_no_control().with(b'\t');
+/// What stands for itself in a quoted string.
+const UNESCAPED: Class = Class::all_but(b"\"\\");
 /// Any URI that is not `sip` or `sips` (RFC 3986 characters).
 pub(crate) const ANY_URI: Class = Class::alphanumeric_and(b"-._~:/?#[]@!$&'()*+,;=%");
-
-/// Where `byte` stands first in `bytes`.
-///
-/// For the short texts of a message: `memchr` takes longer to begin than these take to end.
-#[inline]
-pub(crate) fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_le_bytes([0x01; 8]);
-    const HIGHS: u64 = u64::from_le_bytes([0x80; 8]);
-    let wanted = ONES * u64::from(byte);
-    let (chunks, tail) = bytes.as_chunks::<8>();
-    for (i, chunk) in chunks.iter().enumerate() {
-        // An octet is zero here where it is `byte`; the lowest bit set below is the first of them.
-        let differs = u64::from_le_bytes(*chunk) ^ wanted;
-        let zero = differs.wrapping_sub(ONES) & !differs & HIGHS;
-        if zero != 0 {
-            return Some(8 * i + (zero.trailing_zeros() / 8) as usize);
-        }
-    }
-    tail.iter().position(|&b| b == byte).map(|at| bytes.len() - tail.len() + at)
-}
 
 /// Whether `byte` is SP or HTAB: what is left of LWS once lines are unfolded.
 pub(crate) const fn is_blank(byte: u8) -> bool {
@@ -150,16 +64,14 @@ pub(crate) fn trim_end(mut bytes: &[u8]) -> &[u8] {
 /// The length of the quoted string that `bytes` starts with, quotes included; `None` if it does
 /// not start with a quote or never ends.
 pub(crate) fn quoted_len(bytes: &[u8]) -> Option<usize> {
-    if bytes.first() != Some(&b'"') {
-        return None;
-    }
-    let mut at = 1;
+    let mut rest = bytes.strip_prefix(b"\"")?;
     loop {
-        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
-        if bytes[at] == b'"' {
-            return Some(at + 1);
+        rest = &rest[UNESCAPED.run(rest)..];
+        match rest {
+            [b'"', after @ ..] => return Some(bytes.len() - after.len()),
+            [b'\\', _, after @ ..] => rest = after,
+            _ => return None,
         }
-        at += 2;
     }
 }
 
@@ -227,22 +139,6 @@ mod tests {
         for bad in [&b"a%2"[..], b"%", b"%zz", b"a b", b"a\0"] {
             assert!(!is_escaped(&USER, bad), "{}", bad.escape_ascii());
         }
-    }
-
-    #[test]
-    fn runs_and_finds() {
-        for len in 0..40 {
-            let text = vec![b'a'; len];
-            assert_eq!((TOKEN.run(&text), find(b' ', &text)), (len, None));
-            for at in 0..len {
-                let mut text = text.clone();
-                text[at] = b'"';
-                text[len - 1] = b'"';
-                assert_eq!((TOKEN.run(&text), find(b'"', &text)), (at, Some(at)));
-            }
-        }
-        // One below and one above what is looked for, and what borrows in a subtraction.
-        assert_eq!(find(b'b', b"\x00\xffac\x80\xe2ab"), Some(7));
     }
 
     #[test]

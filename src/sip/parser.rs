@@ -2,7 +2,7 @@
 
 use super::{
     Fault, Limits, Message, Method, Silence,
-    grammar::{TOKEN, WORD, find, number, trim, trim_end},
+    grammar::{Class, TOKEN, WORD, find, number, trim, trim_end},
     header::{Cseq, Elements, HeaderName, NameAddr, Via},
     message::HeaderIndex,
     request::{Envelope, Parsed, Rejected, Request},
@@ -39,7 +39,7 @@ impl Parser {
         let Some(datagram) = start.map(|at| &datagram[at..]) else {
             return Parsed::Silence(Silence::Keepalive);
         };
-        let (line, head_at) = match memchr::memchr(b'\n', datagram) {
+        let (line, head_at) = match find(b'\n', datagram) {
             Some(end) => (&datagram[..end], end + 1),
             None => (datagram, datagram.len()),
         };
@@ -127,10 +127,13 @@ impl<'a> StartLine<'a> {
     }
 }
 
+/// What neither ends an element of a list nor begins a quoted string.
+const LONE: Class = Class::all_but(b",\"");
+
 /// The first element of a Via value, and what follows it.
 fn top_via(value: &[u8]) -> Option<(Via<'_>, &[u8])> {
     // A lone element is the usual case; a comma could also stand in a quoted string.
-    if memchr::memchr2(b',', b'"', value).is_none() {
+    if LONE.run(value) == value.len() {
         return Some((Via::parse(value).ok()?, b""));
     }
     let element = Elements::new(value).next()?.ok()?;

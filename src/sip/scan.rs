@@ -6,7 +6,7 @@
 
 use super::{
     error::Fault,
-    grammar::{HEADER_NAME, find, is_blank, trim, trim_end, trim_start},
+    grammar::{HEADER_NAME, TEXT, find, is_blank, trim, trim_end, trim_start},
     header::HeaderName,
     message::{HeaderIndex, Line},
 };
@@ -19,19 +19,22 @@ const FAST_LINES: usize = 64;
 /// The result is where the body starts.
 pub(super) fn fast(bytes: &[u8], at: usize, index: &mut HeaderIndex) -> Option<usize> {
     let mut start = at;
-    for end in memchr::memchr_iter(b'\n', &bytes[at..]) {
-        let end = at + end;
-        let line = bytes.get(start..end)?.strip_suffix(b"\r")?;
+    loop {
+        let rest = bytes.get(start..)?;
+        // To the end of the line, seeing on the way that there is no control character in it.
+        let (line, end) = rest.split_at(TEXT.run(rest));
+        if !end.starts_with(b"\r\n") {
+            return None;
+        }
         if line.is_empty() {
-            return (!has_control(&bytes[at..start])).then_some(end + 1);
+            return Some(start + 2);
         }
         if index.len() == FAST_LINES {
             return None;
         }
         index.push(plain_line(line, start)?);
-        start = end + 1;
+        start += line.len() + 2;
     }
-    None
 }
 
 /// A line with no blank before its colon, and none at its end.
@@ -52,23 +55,6 @@ fn plain_line(line: &[u8], at: usize) -> Option<Line> {
         value_at: u16::try_from(at + value_at).ok()?,
         value_len: u16::try_from(value.len()).ok()?,
     })
-}
-
-/// Whether there is a control character in `lines`, which all end in CRLF, besides their ends and
-/// HTAB. Those at the ends are counted, so that a CR anywhere else shows.
-fn has_control(lines: &[u8]) -> bool {
-    let (mut controls, mut feeds) = (0_usize, 0_usize);
-    // In pieces whose counts fit into an octet, so that the compiler takes many octets at a time.
-    for piece in lines.chunks(usize::from(u8::MAX)) {
-        let (mut control, mut feed) = (0_u8, 0_u8);
-        for &byte in piece {
-            control += u8::from((byte < b' ' && byte != b'\t') | (byte == 0x7f));
-            feed += u8::from(byte == b'\n');
-        }
-        controls += usize::from(control);
-        feeds += usize::from(feed);
-    }
-    controls != 2 * feeds
 }
 
 /// Copies `bytes` into `scratch` with folded lines joined: each line end that a blank follows

@@ -66,7 +66,7 @@ impl Answer<'_> {
         nat_refresh: Option<DeltaSeconds>,
     ) -> Option<usize> {
         self.plain(out, Status::OK, |buf| {
-            for binding in record.iter().flat_map(|r| r.bindings(now)) {
+            for binding in record.into_iter().flat_map(|r| r.bindings(now)) {
                 buf.put(b"Contact: <");
                 buf.put(binding.uri);
                 buf.put(b">");

@@ -385,7 +385,8 @@ fn granted_by(account: Account<'_>) -> Option<DeltaSeconds> {
 
 /// Whether a contact that this request bound is behind NAT.
 fn is_behind_nat(now: Now, register: &Register<'_>, record: Option<&AorRecord<'_>>) -> bool {
-    record.iter().flat_map(|r| r.bindings(now)).any(|binding| {
+    let Some(record) = record else { return false };
+    record.bindings(now).any(|binding| {
         binding.cseq == register.cseq
             && binding.call_id == register.call_id
             && SipUri::parse(binding.uri).is_ok_and(|uri| nat::is_behind_nat(&uri, &binding.flow))

@@ -16,6 +16,7 @@ impl<'a> Buf<'a> {
     }
 
     /// Appends `bytes`.
+    #[inline]
     pub fn put(&mut self, bytes: &[u8]) {
         match self.bytes.get_mut(self.len..self.len + bytes.len()) {
             Some(slot) => {

@@ -7,6 +7,7 @@ use std::{
 
 use super::Buf;
 use crate::sip::{
+    grammar::find,
     header::{HeaderName, NameAddr, Params},
     request::Envelope,
     status::Status,
@@ -45,13 +46,16 @@ impl<'b, 's> Response<'b, 's> {
         source: SocketAddr,
         tag: u32,
     ) -> Self {
-        buf.put(b"SIP/2.0 ");
-        buf.put_number(status.code);
-        buf.put(b" ");
-        buf.put(status.phrase.as_bytes());
-        buf.put(b"\r\n");
-
         let message = &envelope.message;
+        if status == Status::OK {
+            buf.put(b"SIP/2.0 200 OK\r\nVia: ");
+        } else {
+            buf.put(b"SIP/2.0 ");
+            buf.put_number(status.code);
+            buf.put(b" ");
+            buf.put(status.phrase.as_bytes());
+            buf.put(b"\r\nVia: ");
+        }
         put_top_via(buf, envelope, source);
         for value in message.all(HeaderName::Via).skip(1) {
             put_header(buf, b"Via: ", value);
@@ -62,7 +66,7 @@ impl<'b, 's> Response<'b, 's> {
         if let Some(value) = message.first(HeaderName::To) {
             buf.put(b"To: ");
             buf.put(value);
-            if NameAddr::parse(value).is_ok_and(|to| to.params.find("tag").is_none()) {
+            if !has_tag(value) {
                 buf.put(b";tag=");
                 buf.put_hex(tag);
             }
@@ -108,13 +112,33 @@ fn put_header(buf: &mut Buf<'_>, prefix: &[u8], value: &[u8]) {
     buf.put(b"\r\n");
 }
 
+/// Whether a To has a tag. One that can't be read gets none.
+fn has_tag(to: &[u8]) -> bool {
+    // An address in brackets with nothing after it: what a phone registers with.
+    if to.starts_with(b"<") && find(b'>', to) == to.len().checked_sub(1) {
+        return false;
+    }
+    NameAddr::parse(to).map_or(true, |to| to.params.find("tag").is_some())
+}
+
 /// The topmost Via with `received` and `rport` filled in. RFC 3261 §18.2.1 asks for `received`
 /// where the sent-by is a name or another address; RFC 3581 §4 wherever `rport` is.
 fn put_top_via(buf: &mut Buf<'_>, envelope: &Envelope<'_>, source: SocketAddr) {
     let via = &envelope.via;
-    buf.put(b"Via: ");
     buf.put(via.head);
-    put_via_params(buf, via.params, source.port());
+    let params = via.params.as_bytes();
+    match via.bare_rport {
+        // As they were sent, but for the port filled in.
+        Some(end) if !via.received => {
+            let (before, after) = params.split_at(end);
+            buf.put(before);
+            buf.put(b"=");
+            buf.put_number(source.port());
+            buf.put(after);
+        }
+        None if !via.rport && !via.received => buf.put(params),
+        _ => put_via_params(buf, via.params, source.port()),
+    }
     if via.rport || via.sent_by.ip() != Some(source.ip()) {
         buf.put(b";received=");
         put_ip(buf, source.ip());

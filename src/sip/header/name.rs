@@ -1,6 +1,6 @@
 //! Header names: which ones are known, by their long or compact form (RFC 3261 §7.3.3).
 
-use crate::fold::words;
+use crate::octets::words;
 
 /// A header field's name, as far as a registrar acts on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,6 +21,8 @@ pub struct Via<'a> {
     pub branch: &'a [u8],
     /// Whether the sender asks for the answer at its source port (RFC 3581 §4).
     pub rport: bool,
+    /// Where in `params` the only `rport` ends, if it has no value: the place to fill one in.
+    pub bare_rport: Option<usize>,
     /// Whether the sender set `received` itself, which only we may.
     pub received: bool,
 }
@@ -39,13 +41,24 @@ impl<'a> Via<'a> {
         };
         let sent_by = HostPort::parse(trim(tail)).ok_or(BadValue)?;
         let params = Params::new(params);
-        let mut via =
-            Self { transport, sent_by, head, params, branch: b"", rport: false, received: false };
-        for param in params {
+        let mut via = Self {
+            transport,
+            sent_by,
+            head,
+            params,
+            branch: b"",
+            rport: false,
+            bare_rport: None,
+            received: false,
+        };
+        let mut rest = params;
+        while let Some(param) = rest.next() {
             let param = param?;
             if param.is("branch") {
                 via.branch = param.value.unwrap_or_default();
             } else if param.is("rport") {
+                let end = params.as_bytes().len() - rest.as_bytes().len();
+                via.bare_rport = (!via.rport && param.value.is_none()).then_some(end);
                 via.rport = true;
             } else if param.is("received") {
                 via.received = true;

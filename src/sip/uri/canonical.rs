@@ -1,10 +1,10 @@
 //! The parts of a canonical address-of-record (RFC 3261 §10.3 step 5).
 
-use super::unescaped;
+use super::{grammar::find, unescaped};
 
 /// Appends `bytes` with all `%` escapes resolved.
 pub fn unescape_into(bytes: &[u8], out: &mut Vec<u8>) {
-    if memchr::memchr(b'%', bytes).is_none() {
+    if find(b'%', bytes).is_none() {
         out.extend_from_slice(bytes);
     } else {
         out.extend(unescaped(bytes));
@@ -14,7 +14,9 @@ pub fn unescape_into(bytes: &[u8], out: &mut Vec<u8>) {
 /// Appends a host in lower case, without the dot that a fully qualified name may end in.
 pub fn canonical_host_into(host: &[u8], out: &mut Vec<u8>) {
     let host = host.strip_suffix(b".").unwrap_or(host);
-    out.extend(host.iter().map(u8::to_ascii_lowercase));
+    let start = out.len();
+    out.extend_from_slice(host);
+    out[start..].make_ascii_lowercase();
 }
 
 #[cfg(test)]

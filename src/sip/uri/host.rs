@@ -81,12 +81,16 @@ fn ipv6(host: &[u8]) -> Option<Ipv6Addr> {
 /// The address of an `IPv4address`.
 fn ipv4(host: &[u8]) -> Option<Ipv4Addr> {
     let mut octets = [0_u8; 4];
-    let mut parts = host.split(|&b| b == b'.');
-    for octet in &mut octets {
-        let part = parts.next()?;
-        *octet = number(part).filter(|_| part.len() <= 3)?;
+    let mut rest = host;
+    for (at, octet) in octets.iter_mut().enumerate() {
+        if at > 0 {
+            rest = rest.strip_prefix(b".")?;
+        }
+        let digits = rest.iter().take(4).take_while(|b| b.is_ascii_digit()).count();
+        *octet = number(&rest[..digits]).filter(|_| digits <= 3)?;
+        rest = &rest[digits..];
     }
-    parts.next().is_none().then(|| Ipv4Addr::from(octets))
+    rest.is_empty().then(|| Ipv4Addr::from(octets))
 }
 
 #[cfg(test)]
