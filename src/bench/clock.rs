@@ -2,6 +2,8 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// One millisecond.
 pub const MILLI: u64 = 1_000_000;
 /// One second.
@@ -22,6 +24,13 @@ impl Stopwatch {
     pub fn nanos(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+/// CPU time of the calling thread, in nanoseconds.
+pub fn thread_cpu() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let whole = u64::try_from(time.tv_sec).unwrap_or(0) * SECOND;
+    whole + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 /// The wall clock, for the record.

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::clock::{MILLI, SECOND, seconds};
+use super::clock::{MILLI, SECOND, seconds, thread_cpu};
 use super::engine::{Engine, MAX_ANSWER};
 use super::plan::{Extent, Operation, Pace, Plan, Scenario};
 use super::tally::Tally;
@@ -88,6 +88,8 @@ impl Engine<'_> {
         let mut inbox = PeerRecv::new(MAX_ANSWER);
         let (mut shown, mut alive) = (begun, begun);
         let mut ended_at = None;
+        // CPU time at the end of the last turn, where there was nothing to do in it.
+        let mut idle_since = None;
         loop {
             let now = self.clock.nanos();
             let is_over =
@@ -116,14 +118,23 @@ impl Engine<'_> {
             if is_gone && self.plan.scenario != Scenario::Storm {
                 return Err(Error::Gone(self.plan.target));
             }
+            let failures = self.tally.failures();
+            if part.work == Work::Enrol && failures > ENROLMENT_FAILURES {
+                break;
+            }
             if now > shown + PROGRESS {
                 shown = now;
                 progress(&Progress::of(part, &course, &self.tally, now));
             }
             let is_idle = received == 0 && course.started == before;
-            if is_idle {
-                self.rest(part, &course, is_over, now)?;
-                self.tally.idle += self.clock.nanos() - now;
+            if !is_idle {
+                idle_since = None;
+            } else if self.plan.spins {
+                let spent = thread_cpu();
+                self.tally.idle += idle_since.map_or(0, |since| spent - since);
+                idle_since = Some(spent);
+            } else {
+                self.sleep(part, &course, is_over, now)?;
             }
         }
         self.abandon();
@@ -186,11 +197,7 @@ impl Engine<'_> {
     }
 
     /// Waits for what comes next: an answer, a timer or a start.
-    fn rest(&self, part: Part, course: &Course, is_over: bool, now: u64) -> io::Result<()> {
-        if self.plan.spins {
-            std::hint::spin_loop();
-            return Ok(());
-        }
+    fn sleep(&self, part: Part, course: &Course, is_over: bool, now: u64) -> io::Result<()> {
         let start = match part.pace {
             Pace::Rate(rate) if !is_over => Some(course.due(rate)),
             _ => None,
@@ -259,6 +266,9 @@ pub(super) fn enrolment(plan: &Plan) -> Option<Part> {
         extent: Extent::Count(u64::from(plan.users.count())),
     })
 }
+
+/// Failures after which a registration of all users ends: nothing can be measured with them.
+const ENROLMENT_FAILURES: u64 = 100;
 
 /// Registrations under way at a time before the measurement: no server drops that many.
 const ENROLMENT_WINDOW: u32 = 256;

@@ -45,6 +45,8 @@ pub(super) struct Engine<'p> {
     reader: Reader,
     shape: Option<Shape>,
     name: Vec<u8>,
+    /// The line that the next answers should come to.
+    expected: usize,
 }
 
 /// The header of the last challenge: all of a registrar's differ in the nonce only.
@@ -82,6 +84,7 @@ impl<'p> Engine<'p> {
             reader: Reader::new(&mark),
             shape: None,
             name: Vec::new(),
+            expected: 0,
         })
     }
 
@@ -209,22 +212,38 @@ impl<'p> Engine<'p> {
         Ok(())
     }
 
-    /// Takes the answers that wait at all lines; the result is how many.
+    /// Takes the answers that wait; the result is how many.
+    ///
+    /// Answers come in about the order of the requests, line after line: it begins where the last
+    /// ones came from and ends at a line that has none, if it has found any before.
     pub(super) fn receive(&mut self, inbox: &mut PeerRecv) -> io::Result<usize> {
         let mut received = 0;
-        for number in 0..self.lines.len() {
-            let Some(line) = self.lines.get_mut(number).filter(|line| line.waiting > 0) else {
-                continue;
-            };
-            match inbox.recv(&line.peer) {
-                Ok(0) => continue,
-                Ok(count) => received += count,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    self.tally.refused += 1;
-                    continue;
-                }
-                Err(error) => return Err(error),
+        for _ in 0..self.lines.len() {
+            let number = self.expected;
+            let found = self.receive_from(number, inbox)?;
+            received += found;
+            let waits = self.lines.get(number).is_some_and(|line| line.waiting > 0);
+            if waits && found == 0 && received > 0 {
+                break;
             }
+            self.expected = (number + 1) % self.lines.len().max(1);
+        }
+        Ok(received)
+    }
+
+    fn receive_from(&mut self, number: usize, inbox: &mut PeerRecv) -> io::Result<usize> {
+        let Some(line) = self.lines.get(number).filter(|line| line.waiting > 0) else {
+            return Ok(0);
+        };
+        let most = usize::try_from(line.waiting).unwrap_or(usize::MAX);
+        let received = match inbox.recv(&line.peer, most) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                self.tally.refused += 1;
+                return Ok(0);
+            }
+            other => other?,
+        };
+        if received > 0 {
             let now = self.clock.nanos();
             for datagram in inbox.iter() {
                 if self.plan.scenario == Scenario::Echo {
@@ -296,9 +315,9 @@ impl<'p> Engine<'p> {
     fn challenged(&mut self, answer: &Answer<'_>, now: u64) -> io::Result<()> {
         let user = answer.user;
         let Some(phone) = self.phones.get_mut(user) else { return Ok(()) };
-        self.tally.renewed += u64::from(phone.authorized);
         phone.challenges += 1;
-        let again = phone.authorized && phone.challenges > 1;
+        let carried = phone.authorized;
+        let again = carried && phone.challenges > 1;
         let spent = phone.challenges > MAX_CHALLENGES;
         let known = self.shape.as_ref().and_then(|shape| shape.nonce(answer.octets));
         if let Some(nonce) = known.filter(|_| !again) {
@@ -324,6 +343,7 @@ impl<'p> Engine<'p> {
             }
             self.phones.set_nonce(user, challenge.nonce);
         }
+        self.tally.renewed += u64::from(carried);
         if let Some(phone) = self.phones.get_mut(user) {
             phone.authorized = true;
         }

@@ -58,7 +58,7 @@ pub enum Error {
     #[error("udp:{0} went away: nobody listens there any more")]
     Gone(SocketAddr),
     /// The registration of all users before the measurement went wrong.
-    #[error("{failures} of {users} users could not be registered before the measurement{}",
+    #[error("{failures} users of {users} could not be registered before the measurement{}",
         .first.as_ref().map_or(String::new(), |line| format!("; first answer: {line}")))]
     Enrolment {
         /// How many.

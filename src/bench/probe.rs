@@ -7,7 +7,7 @@ use super::clock::{MILLI, SECOND};
 use super::engine::{Engine, MAX_ANSWER};
 use super::plan::{Operation, Scenario};
 use super::{Error, timers::T1};
-use crate::net::{PeerRecv, await_any};
+use crate::net::{PEER_BATCH, PeerRecv, await_any};
 
 /// How long an answer to the first request is waited for, in nanoseconds.
 const PATIENCE: u64 = 4 * SECOND;
@@ -30,22 +30,21 @@ impl Engine<'_> {
         let mut inbox = PeerRecv::new(MAX_ANSWER);
         let begun = self.clock.nanos();
         let mut refusals = 0;
-        let mut again_at = begun;
-        let mut interval = T1;
+        let mut again_at = begun + T1;
+        let mut interval = 2 * T1;
         self.begin(0, operation, begun, begun)?;
+        self.flush()?;
         while self.clock.nanos() < begun + PATIENCE {
             let now = self.clock.nanos();
             if now >= again_at {
-                if now > begun {
-                    self.repeat(0)?;
-                }
+                self.repeat(0)?;
                 self.flush()?;
                 again_at = now + interval;
                 interval *= 2;
             }
             let Some(line) = self.lines.first() else { break };
-            await_any([&line.peer].into_iter(), (again_at - now).min(T1))?;
-            match inbox.recv(&line.peer) {
+            await_any([&line.peer].into_iter(), again_at - now)?;
+            match inbox.recv(&line.peer, PEER_BATCH) {
                 Ok(0) => {}
                 Ok(_) => {
                     if operation == Operation::Echo {

@@ -151,9 +151,9 @@ impl Report {
         let sum = |count: fn(&Outcomes) -> u64| tally.operations.iter().map(count).sum();
         let kinds = Operation::ALL.into_iter().zip(&tally.operations);
         let happened = kinds.filter(|(_, o)| o.completed + o.failed + o.lost > 0);
-        let idle = if plan.spins { tally.idle } else { 0 };
-        let total = outcome.generator.total();
-        let busy = scaled(outcome.generator, total.saturating_sub(idle), total);
+        let spent = outcome.generator.total();
+        let busy = scaled(outcome.generator, spent.saturating_sub(tally.idle), spent);
+        let idle = if plan.spins { ratio(tally.idle, spent) } else { 1.0 - ratio(spent, elapsed) };
         let (window, offered_rate) = match plan.pace {
             _ if plan.scenario == Scenario::Storm => (None, None),
             Pace::Window(window) => (Some(window), None),
@@ -186,7 +186,7 @@ impl Report {
             first_wrong: tally.first_wrong.clone(),
             server_cpu: outcome.server.map(|spent| CpuReport::of(spent, completed)),
             generator_cpu: CpuReport::of(busy, completed),
-            generator_idle: ratio(tally.idle, elapsed),
+            generator_idle: idle.max(0.0),
             lateness: (!late.is_empty() && plan.scenario != Scenario::Storm).then(|| {
                 [late.value_at_quantile(0.5), late.value_at_quantile(0.99), late.max()].map(micros)
             }),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use super::clock::SECOND;
 use super::plan::Operation;
 
 /// What was wrong with an operation or an answer.
@@ -58,6 +59,9 @@ pub struct Outcomes {
 /// Significant decimal digits of a latency.
 const DIGITS: u8 = 3;
 
+/// The longest latency told apart from longer ones, in nanoseconds: an hour, longer than a storm.
+const LONGEST: u64 = 3600 * SECOND;
+
 impl Default for Outcomes {
     fn default() -> Self {
         let latency = histogram();
@@ -66,9 +70,7 @@ impl Default for Outcomes {
 }
 
 fn histogram() -> Histogram<u64> {
-    let mut histogram = Histogram::new(DIGITS).unwrap_or_else(|_| unreachable!("three digits"));
-    histogram.auto(true);
-    histogram
+    Histogram::new_with_max(LONGEST, DIGITS).unwrap_or_else(|_| unreachable!("both are in bounds"))
 }
 
 /// The counts of one part of a run.
@@ -98,7 +100,7 @@ pub struct Tally {
     pub lateness: Histogram<u64>,
     /// When the part began and when its last operation ended, in nanoseconds.
     pub span: (u64, u64),
-    /// Nanoseconds in which there was nothing to do.
+    /// CPU time spent looking for something to do, in nanoseconds, where it spins.
     pub idle: u64,
     /// 200 and 401, the common ones, counted without a look-up.
     common: [u64; 2],

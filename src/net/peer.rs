@@ -178,13 +178,16 @@ impl PeerRecv {
         Self { arena, slot, count: 0, headers: Headers::new(PEER_BATCH) }
     }
 
-    /// Replaces the batch by what waits at `peer`; never waits. The result is the number.
+    /// Replaces the batch by what waits at `peer`, at most `most`; never waits. The result is the
+    /// number.
     ///
     /// # Errors
     /// The kernel's: first of all `ConnectionRefused`, the report that nobody listens there.
-    pub fn recv(&mut self, peer: &UdpPeer) -> io::Result<usize> {
+    pub fn recv(&mut self, peer: &UdpPeer, most: usize) -> io::Result<usize> {
         self.count = 0;
-        self.count = mmsg_peer::recv(peer.as_fd(), &mut self.arena, self.slot, &mut self.headers)?;
+        let room = self.arena.len().min(most.max(1).saturating_mul(self.slot));
+        let arena = self.arena.get_mut(..room).unwrap_or_default();
+        self.count = mmsg_peer::recv(peer.as_fd(), arena, self.slot, &mut self.headers)?;
         Ok(self.count)
     }
 
@@ -221,7 +224,7 @@ mod tests {
         let peer = UdpPeer::connect(0, server.local_addr().unwrap()).unwrap();
         let mut requests = PeerSend::new(3, 16);
         let mut answers = PeerRecv::new(8);
-        assert_eq!(answers.recv(&peer).unwrap(), 0);
+        assert_eq!(answers.recv(&peer, 9).unwrap(), 0);
         for round in 0..2_u8 {
             for number in 0..3 {
                 assert!(!requests.is_full());
@@ -240,7 +243,7 @@ mod tests {
             }
             server.send_to(b"longer than a slot", peer.local_addr()).unwrap();
             await_any([&peer].into_iter(), 1_000_000_000).unwrap();
-            assert_eq!(answers.recv(&peer).unwrap(), 4);
+            assert_eq!(answers.recv(&peer, 4).unwrap(), 4);
             let texts: Vec<_> = answers.iter().collect();
             assert_eq!(texts, [&[round, 0][..], &[round, 1], &[b'x', 2], b"longer t"]);
         }
@@ -254,7 +257,7 @@ mod tests {
         let mut requests = PeerSend::new(1, 16);
         requests.commit(1);
         assert_eq!(requests.flush(&peer).unwrap(), PeerSent { sent: 1, refused: 0 });
-        let error = PeerRecv::new(16).recv(&peer).unwrap_err();
+        let error = PeerRecv::new(16).recv(&peer, 1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         requests.commit(1);
         requests.flush(&peer).unwrap();
