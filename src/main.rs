@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bindery::cli::{check, list, reload, remove, serve, show, snapshot, stats, users};
+use bindery::cli::{bench, check, list, reload, remove, serve, show, snapshot, stats, users};
 use clap::{Parser, Subcommand};
 
 /// Workers allocate only when a binding is added or changes its length, but then from all of
@@ -29,6 +29,7 @@ enum Command {
     Stats(stats::Stats),
     Reload(reload::Reload),
     Snapshot(snapshot::Snapshot),
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Stats(args) => stats::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("bindery: {error:#}");

@@ -6,7 +6,10 @@
 //! is set up.
 
 mod batch;
+mod echo;
 mod mmsg;
+mod mmsg_peer;
+mod peer;
 mod socket;
 
 use std::io;
@@ -15,6 +18,8 @@ use std::net::{IpAddr, SocketAddr};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 pub use batch::{BATCH, Datagram, Received, RecvBatch, SendBatch, SendFault, Sent, Slot, SlotLen};
+pub use echo::EchoServer;
+pub use peer::{PEER_BATCH, PeerRecv, PeerSend, PeerSent, UdpPeer, await_any};
 pub use socket::{BindError, Buffers, ListenerOptions, UdpListener, bind_group};
 
 /// Whether a datagram from `remote` may be answered at all.

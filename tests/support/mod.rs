@@ -5,5 +5,5 @@ mod server;
 
 pub(crate) use self::{
     phone::Phone,
-    server::{Server, wait_until},
+    server::{Server, command, wait_until},
 };

@@ -2,6 +2,7 @@
 
 mod admin;
 mod admin_cli;
+mod bench;
 #[path = "../support/mod.rs"]
 mod support;
 

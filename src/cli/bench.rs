@@ -1,0 +1,305 @@
+//! `bindery bench`: load for sizing a site, and the echo that bounds it.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use clap::{ArgGroup, Args};
+use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::client::write_json;
+use crate::auth::policy::Algorithm;
+use crate::bench::clock::nanos;
+use crate::bench::plan::{Extent, Pace, Plan, Scenario, Weights};
+use crate::bench::report::Report;
+use crate::bench::users::{Pattern, Users};
+use crate::bench::{self, Progress};
+use crate::net::{EchoServer, PEER_BATCH, pin_current_thread};
+
+/// Put load on a registrar, or echo datagrams to find the machine's limit
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Bench {
+    /// The echo server
+    #[command(subcommand)]
+    pub server: Option<Server>,
+    /// The load
+    #[command(flatten)]
+    pub load: Option<Load>,
+}
+
+/// What can be run besides a scenario.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Server {
+    /// Answer each datagram with the same octets: the least that a UDP server can do
+    EchoServer(Echo),
+}
+
+/// `bindery bench SCENARIO`.
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("pace").args(["window", "rate"]))]
+#[command(group = ArgGroup::new("extent").args(["duration", "count"]))]
+pub struct Load {
+    /// What the phones do
+    #[arg(value_enum)]
+    pub scenario: Scenario,
+    /// The server
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5060")]
+    pub target: String,
+    /// How many users take part
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub users: u32,
+    /// The first user's number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub first: u32,
+    /// The users' names; %06d is the number in six digits
+    #[arg(long, value_name = "FORMAT", default_value = "u%06d")]
+    pub user_format: String,
+    /// The users' passwords
+    #[arg(long, value_name = "FORMAT", default_value = "p%06d")]
+    pub password_format: String,
+    /// A file with NAME:PASSWORD on each line, instead
+    #[arg(long, value_name = "FILE",
+        conflicts_with_all = ["users", "first", "user_format", "password_format"])]
+    pub user_file: Option<PathBuf>,
+    /// The domain of the addresses-of-record [default: the target's address]
+    #[arg(long, value_name = "NAME", alias = "realm")]
+    pub domain: Option<String>,
+    /// Closed loop: operations always under way [default: 256]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub window: Option<u32>,
+    /// Open loop: operations started in a second
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Seconds to measure; a storm ends then at the latest [default: 10, of a storm 300]
+    #[arg(long, value_name = "S", value_parser = positive)]
+    pub duration: Option<f64>,
+    /// Operations to measure
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Seconds of the same before that aren't measured
+    #[arg(long, value_name = "S", default_value = "1", value_parser = not_negative)]
+    pub warmup: f64,
+    /// Source ports
+    #[arg(long, value_name = "N", default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub sources: u16,
+    /// The first source port; 0 takes free ones [default: the first free from 26000 on]
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Requests that leave one port together
+    #[arg(long, value_name = "N", default_value_t = 32,
+        value_parser = clap::value_parser!(u16).range(1..=PEER_BATCH as i64))]
+    pub batch: u16,
+    /// What the phones ask for, in seconds
+    #[arg(long, value_name = "S", default_value_t = 3600)]
+    pub expires: u32,
+    /// The digest to answer with [default: the first that the registrar offers]
+    #[arg(long, value_name = "NAME", value_parser = algorithm)]
+    pub algorithm: Option<Algorithm>,
+    /// How often each operation comes in a mix
+    #[arg(long, value_name = "NAME=N,...", value_parser = Weights::parse,
+        default_value = "refresh=80,auth=10,query=5,unregister=5")]
+    pub weights: Weights,
+    /// Seconds in which all phones of a storm come
+    #[arg(long, value_name = "S", default_value = "1", value_parser = not_negative)]
+    pub ramp: f64,
+    /// Seconds of a storm's first back-off after a failure
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    pub backoff: u32,
+    /// The server's processes: tells their CPU time for each operation
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pub pid: Vec<u32>,
+    /// Stay on this CPU, and spin there rather than sleep
+    #[arg(long, value_name = "N")]
+    pub core: Option<usize>,
+    /// What chance follows from [default: another each time]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Write all figures to a file, or to standard output (-) instead of the table
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// `bindery bench echo-server`.
+#[derive(Clone, Debug, Args)]
+pub struct Echo {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5060")]
+    pub listen: SocketAddr,
+    /// Octets of each answer
+    #[arg(long, value_name = "N", default_value_t = 500,
+        value_parser = clap::value_parser!(u16).range(1..=1472))]
+    pub answer_octets: u16,
+    /// Stay on this CPU
+    #[arg(long, value_name = "N")]
+    pub core: Option<usize>,
+    /// Wait in poll(2), not in the call that receives
+    #[arg(long)]
+    pub poll: bool,
+}
+
+/// Runs `bindery bench`. The exit code is 1 if an operation failed or was lost.
+///
+/// # Errors
+/// There was nothing to measure: no such server, users or file.
+pub fn run(args: &Bench) -> anyhow::Result<ExitCode> {
+    match (&args.server, &args.load) {
+        (Some(Server::EchoServer(echo)), _) => serve(echo),
+        (None, Some(load)) => put_load(load),
+        (None, None) => anyhow::bail!("a scenario is needed"),
+    }
+}
+
+fn serve(args: &Echo) -> anyhow::Result<ExitCode> {
+    pin(args.core)?;
+    let answer = vec![b'x'; usize::from(args.answer_octets)].into_boxed_slice();
+    let mut server = EchoServer::bind(args.listen, answer, !args.poll)
+        .with_context(|| format!("can't listen on {}", args.listen))?;
+    eprintln!("echo on udp:{}", server.local_addr());
+    loop {
+        server.turn()?;
+    }
+}
+
+fn put_load(args: &Load) -> anyhow::Result<ExitCode> {
+    let plan = plan(args)?;
+    pin(args.core)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The second one ends the program at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let bar = bar();
+    let outcome = bench::run(&plan, &stop, &mut |progress| show(&bar, progress));
+    bar.finish_and_clear();
+    let report = Report::new(&plan, command(std::env::args_os()), &outcome?);
+    let mut out = io::stdout().lock();
+    match args.json.as_deref() {
+        Some(path) if path == Path::new("-") => write_json(&mut out, &report)?,
+        path => {
+            report.write(&mut out)?;
+            if let Some(path) = path {
+                let failed = || format!("can't write {}", path.display());
+                let mut file = File::create(path).with_context(failed)?;
+                write_json(&mut file, &report).with_context(failed)?;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn plan(args: &Load) -> anyhow::Result<Plan> {
+    let target = resolve(&args.target)?;
+    let users = match &args.user_file {
+        Some(path) => {
+            let failed = || path.display().to_string();
+            Users::listed(&fs::read_to_string(path).with_context(failed)?).with_context(failed)?
+        }
+        None => Users::numbered(
+            Pattern::parse(&args.user_format)?,
+            Pattern::parse(&args.password_format)?,
+            args.first,
+            args.users,
+        )?,
+    };
+    let domain = args.domain.clone().unwrap_or_else(|| match target {
+        SocketAddr::V4(addr) => addr.ip().to_string(),
+        SocketAddr::V6(addr) => format!("[{}]", addr.ip()),
+    });
+    let fits =
+        domain.bytes().all(|octet| octet.is_ascii_alphanumeric() || b".-[]:".contains(&octet));
+    anyhow::ensure!(fits && !domain.is_empty(), "{domain:?} is no domain");
+    let seconds = if args.scenario == Scenario::Storm { 300.0 } else { 10.0 };
+    let extent = match args.count {
+        Some(count) => Extent::Count(count),
+        None => Extent::Time(nanos(args.duration.unwrap_or(seconds))),
+    };
+    // More under way than there are phones can't be.
+    let window = args.window.unwrap_or(256).min(users.count());
+    Ok(Plan {
+        scenario: args.scenario,
+        target,
+        domain,
+        users,
+        pace: args.rate.map_or(Pace::Window(window), Pace::Rate),
+        extent,
+        warmup: nanos(args.warmup),
+        sources: args.sources,
+        port: args.port,
+        batch: args.batch,
+        expires: args.expires,
+        algorithm: args.algorithm,
+        weights: args.weights,
+        ramp: nanos(args.ramp),
+        backoff: args.backoff,
+        seed: match args.seed {
+            Some(seed) => seed,
+            None => getrandom::u64().context("no random numbers")?,
+        },
+        spins: args.core.is_some(),
+        pids: args.pid.clone(),
+    })
+}
+
+fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
+    let mut found = target.to_socket_addrs().with_context(|| format!("--target {target}"))?;
+    found.next().with_context(|| format!("--target {target}: there is no such host"))
+}
+
+fn pin(core: Option<usize>) -> anyhow::Result<()> {
+    match core {
+        Some(core) => pin_current_thread(core).with_context(|| format!("can't run on CPU {core}")),
+        None => Ok(()),
+    }
+}
+
+fn bar() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = "{msg:12} {bar:40} {percent:>3} %  {prefix}";
+    let style = ProgressStyle::with_template(template);
+    ProgressBar::new(1000).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share from 0 to 1")]
+fn show(bar: &ProgressBar, progress: &Progress) {
+    let Progress { part, completed, failures, share } = *progress;
+    bar.set_message(part);
+    bar.set_position((1000.0 * share.clamp(0.0, 1.0)) as u64);
+    let failures =
+        if failures > 0 { format!(", {failures} failed or lost") } else { String::new() };
+    bar.set_prefix(format!("{completed}{failures}"));
+}
+
+/// The command line, for the record.
+fn command(args: impl Iterator<Item = OsString>) -> String {
+    let args: Vec<_> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+    args.join(" ")
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = not_negative(text)?;
+    if number > 0.0 { Ok(number) } else { Err("it must be more than 0".into()) }
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    let fits = number.is_finite() && number >= 0.0;
+    if fits { Ok(number) } else { Err("it can't be negative".into()) }
+}
+
+fn algorithm(text: &str) -> Result<Algorithm, String> {
+    Algorithm::from_token(text.as_bytes())
+        .ok_or_else(|| format!("MD5, SHA-256 and SHA-512-256 are known, not {text:?}"))
+}
