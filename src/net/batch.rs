@@ -47,6 +47,10 @@ impl Default for SlotLen {
     }
 }
 
+/// Octets between two slots. Without them the first octets of all slots, which are the ones in use,
+/// would fall into the same few lines of the CPU's caches.
+const STAGGER: usize = 9 * 64;
+
 /// A received datagram; borrows its slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
@@ -85,7 +89,7 @@ impl RecvBatch {
     /// A batch that takes datagrams of up to `slot` octets.
     pub fn new(slot: SlotLen) -> Self {
         Self {
-            arena: vec![0; BATCH * slot.0].into_boxed_slice(),
+            arena: vec![0; BATCH * (slot.0 + STAGGER)].into_boxed_slice(),
             slot: slot.0,
             space: Box::new(RecvSpace::new()),
             arrivals: Box::new([Arrival::EMPTY; BATCH]),
@@ -104,6 +108,7 @@ impl RecvBatch {
             listener.as_fd(),
             &mut self.arena,
             self.slot,
+            self.slot + STAGGER,
             &mut self.space,
             &mut self.arrivals,
         )?;
@@ -115,8 +120,8 @@ impl RecvBatch {
     /// The datagrams of the batch, in the order of their arrival.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
         let arrivals = self.arrivals.iter().take(self.count);
-        arrivals.zip(self.arena.chunks_exact(self.slot)).map(|(arrival, slot)| Datagram {
-            bytes: slot.get(..arrival.len).unwrap_or(slot),
+        arrivals.zip(self.arena.chunks_exact(self.slot + STAGGER)).map(|(arrival, slot)| Datagram {
+            bytes: slot.get(..arrival.len).unwrap_or_default(),
             remote: arrival.remote,
             local: arrival.local,
             truncated: arrival.truncated,
@@ -151,7 +156,7 @@ impl SendBatch {
     pub fn new(slot: SlotLen) -> Self {
         let slot = slot.0.max(SEND_SLOT_MIN);
         Self {
-            arena: vec![0; BATCH * slot].into_boxed_slice(),
+            arena: vec![0; BATCH * (slot + STAGGER)].into_boxed_slice(),
             slot,
             departures: Box::new([Departure::EMPTY; BATCH]),
             count: 0,
@@ -160,7 +165,8 @@ impl SendBatch {
 
     /// The next free slot; `None` if the batch is full and must be flushed first.
     pub fn slot(&mut self) -> Option<Slot<'_>> {
-        let bytes = self.arena.chunks_exact_mut(self.slot).nth(self.count)?;
+        let bytes = self.arena.chunks_exact_mut(self.slot + STAGGER).nth(self.count)?;
+        let bytes = bytes.get_mut(..self.slot)?;
         let departure = self.departures.get_mut(self.count)?;
         Some(Slot { bytes, departure, count: &mut self.count })
     }
@@ -183,11 +189,12 @@ impl SendBatch {
     pub fn flush(&mut self, listener: &UdpListener) -> Sent {
         let Self { arena, slot, departures, count } = self;
         let sent = send_all(*count, |first| {
-            let arena = arena.get(first * *slot..).unwrap_or_default();
+            let stride = *slot + STAGGER;
+            let arena = arena.get(first * stride..).unwrap_or_default();
             mmsg::send(
                 listener.as_fd(),
                 arena,
-                *slot,
+                stride,
                 departures.get(first..*count).unwrap_or_default(),
             )
         });

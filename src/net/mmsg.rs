@@ -53,13 +53,15 @@ impl RecvSpace {
     }
 }
 
-/// Receives what is there, at most one datagram per `slot` octets of `arena`; never waits.
+/// Receives what is there, a datagram into the first `slot` octets of each `stride` of `arena`;
+/// never waits.
 ///
 /// Returns how many of `arrivals` are filled.
 pub(super) fn recv(
     fd: BorrowedFd<'_>,
     arena: &mut [u8],
     slot: usize,
+    stride: usize,
     space: &mut RecvSpace,
     arrivals: &mut [Arrival; BATCH],
 ) -> io::Result<usize> {
@@ -68,10 +70,10 @@ pub(super) fn recv(
     let mut prepared: c_uint = 0;
     let spaces = space.names.iter_mut().zip(&mut space.controls);
     for (((header, iovec), bytes), (name, control)) in
-        headers.iter_mut().zip(&mut iovecs).zip(arena.chunks_exact_mut(slot)).zip(spaces)
+        headers.iter_mut().zip(&mut iovecs).zip(arena.chunks_exact_mut(stride)).zip(spaces)
     {
         iovec.iov_base = bytes.as_mut_ptr().cast();
-        iovec.iov_len = bytes.len();
+        iovec.iov_len = bytes.len().min(slot);
         let header = &mut header.msg_hdr;
         header.msg_name = ptr::from_mut(name).cast();
         header.msg_namelen = NAME_LEN;
@@ -137,20 +139,20 @@ impl Departure {
     }
 }
 
-/// Sends `departures`, each from its `slot` octets of `arena`; never waits.
+/// Sends `departures`, each from its `stride` of `arena`; never waits.
 ///
 /// Returns how many left, counted from the first. An error concerns the first one only.
 pub(super) fn send(
     fd: BorrowedFd<'_>,
     arena: &[u8],
-    slot: usize,
+    stride: usize,
     departures: &[Departure],
 ) -> io::Result<usize> {
     let mut headers = [EMPTY_HEADER; BATCH];
     let mut iovecs = [EMPTY_IOVEC; BATCH];
     let mut prepared: c_uint = 0;
     for (((header, iovec), bytes), departure) in
-        headers.iter_mut().zip(&mut iovecs).zip(arena.chunks_exact(slot)).zip(departures)
+        headers.iter_mut().zip(&mut iovecs).zip(arena.chunks_exact(stride)).zip(departures)
     {
         iovec.iov_base = bytes.as_ptr().cast_mut().cast();
         iovec.iov_len = departure.len.min(bytes.len());

@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn classes_have_what_they_name() {
-        for byte in 0..=255 {
+        for byte in 0..=u8::MAX {
             let is_token = byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte);
             assert_eq!(TOKEN.has(byte), is_token);
             assert_eq!(LOOSE.has(byte), is_token || !byte.is_ascii());
@@ -195,8 +195,8 @@ mod tests {
     #[test]
     fn every_octet_ends_a_run_or_does_not() {
         for class in [TOKEN, LOOSE, PLAIN] {
-            for len in 0..50 {
-                for byte in 0..=255 {
+            for len in 0..50_usize {
+                for byte in 0..=u8::MAX {
                     for at in [0, 1, len / 2, len.saturating_sub(1)] {
                         let mut text = vec![b'a'; len];
                         if let Some(octet) = text.get_mut(at) {

@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
+use mio::{Events, Poll, Token, Waker};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{
     counters::DropReason,
@@ -25,11 +26,13 @@ use crate::{
 /// Batches that a turn takes from one listener before it looks at the others and at the waker.
 const BATCHES_PER_TURN: usize = 16;
 
-/// Readiness events taken at once; what does not fit comes with the next poll.
-const EVENTS: usize = 64;
+/// Datagrams that are answered in less time than it takes for more to come, most likely. After a
+/// batch of more a worker receives again, though the batch may not have been full: to do so in vain
+/// now and then costs less than to ask each time.
+const FEW: usize = 4;
 
-/// The token of the waker; listeners have their position.
-const WAKE: Token = Token(usize::MAX);
+/// The token of the waker, which is all that the readiness queue has.
+const WAKE: Token = Token(0);
 
 /// How long a worker that was told to stop goes on with what waits at its sockets, in batches for
 /// each listener: the answers to what the kernel had accepted by then.
@@ -39,20 +42,30 @@ const BATCHES_AT_STOP: usize = 256;
 #[derive(Debug)]
 pub struct Listening {
     listener: UdpListener,
+    inbox: Inbox,
+}
+
+/// What a worker takes from one listener.
+#[derive(Debug)]
+struct Inbox {
     id: ListenerId,
     recv: RecvBatch,
-    /// Whether the kernel has more than was taken.
+    /// Whether the kernel may have more than was taken.
     ready: bool,
 }
 
 impl Listening {
     /// A listener that takes datagrams of up to `maxpkt`.
     pub fn new(listener: UdpListener, id: ListenerId, maxpkt: SlotLen) -> Self {
-        Self { listener, id, recv: RecvBatch::new(maxpkt), ready: true }
+        Self { listener, inbox: Inbox { id, recv: RecvBatch::new(maxpkt), ready: true } }
     }
 }
 
 /// A worker before its thread runs.
+///
+/// Its sockets are in no readiness queue: being in one costs each datagram that arrives a walk
+/// through it, even while nobody waits. The worker asks about them with poll(2), and only when it
+/// found them empty, or once a turn; the queue has its waker alone, and is asked about likewise.
 #[derive(Debug)]
 pub struct Worker<C> {
     poll: Poll,
@@ -77,11 +90,6 @@ impl<C: Clock> Worker<C> {
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        for (position, socket) in listening.iter().enumerate() {
-            use std::os::fd::AsRawFd;
-            let fd = socket.listener.as_raw_fd();
-            poll.registry().register(&mut SourceFd(&fd), Token(position), Interest::READABLE)?;
-        }
         // Answers may be longer than requests; pages that are never written cost nothing.
         let send = SendBatch::new(SlotLen::MAX);
         Ok(Self { poll, waker, listening, send, pipeline, clock, stop })
@@ -96,36 +104,71 @@ impl<C: Clock> Worker<C> {
     ///
     /// # Errors
     /// The kernel's, of waiting or receiving: nothing that a peer can cause.
-    pub fn run(mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(EVENTS);
-        while !self.stop.load(Ordering::Relaxed) {
-            let backlog = self.listening.iter().any(|l| l.ready);
-            match self.poll.poll(&mut events, backlog.then_some(Duration::ZERO)) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                polled => polled?,
+    pub fn run(self) -> io::Result<()> {
+        let Self { mut poll, listening, send, pipeline, clock, stop, waker: _waker } = self;
+        let (listeners, inboxes): (Vec<_>, Vec<_>) =
+            listening.into_iter().map(|l| (l.listener, l.inbox)).unzip();
+        let mut desk = Desk { listeners: &listeners, inboxes, send, pipeline, clock };
+        let mut woken = Events::with_capacity(1);
+        while !stop.load(Ordering::Relaxed) {
+            if desk.wait(&poll)? {
+                poll.poll(&mut woken, Some(Duration::ZERO)).or_else(unless_interrupted)?;
             }
-            self.pipeline.refresh();
-            for event in &events {
-                if let Some(socket) = self.listening.get_mut(event.token().0) {
-                    socket.ready = true;
-                }
-            }
-            self.turn(BATCHES_PER_TURN)?;
+            desk.pipeline.refresh();
+            desk.turn(BATCHES_PER_TURN)?;
         }
-        self.turn(BATCHES_AT_STOP)
+        desk.inboxes.iter_mut().for_each(|inbox| inbox.ready = true);
+        desk.turn(BATCHES_AT_STOP)
+    }
+}
+
+fn unless_interrupted(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
+/// A worker at work.
+struct Desk<'l, C> {
+    listeners: &'l [UdpListener],
+    /// One for each listener, in the same order.
+    inboxes: Vec<Inbox>,
+    send: SendBatch,
+    pipeline: Pipeline,
+    clock: C,
+}
+
+impl<C: Clock> Desk<'_, C> {
+    /// Waits until there is something to do, unless there is; finds out at which listeners. The
+    /// result is whether the waker was woken.
+    fn wait(&mut self, queue: &Poll) -> io::Result<bool> {
+        let is_busy = self.inboxes.iter().any(|inbox| inbox.ready);
+        let timeout = is_busy.then_some(&NO_TIME);
+        let mut asked: Vec<PollFd<'_>> = Vec::with_capacity(self.listeners.len() + 1);
+        asked.extend(self.listeners.iter().map(|l| PollFd::new(l, PollFlags::IN)));
+        asked.push(PollFd::new(queue.registry(), PollFlags::IN));
+        match rustix::event::poll(&mut asked, timeout) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        for (inbox, asked) in self.inboxes.iter_mut().zip(&asked) {
+            // An error of the socket, too, is taken by receiving.
+            inbox.ready |= !asked.revents().is_empty();
+        }
+        Ok(asked.last().is_some_and(|queue| !queue.revents().is_empty()))
     }
 
     /// Takes up to `batches` batches from each listener that has any.
     fn turn(&mut self, batches: usize) -> io::Result<()> {
-        for socket in &mut self.listening {
+        let Self { listeners, inboxes, send, pipeline, clock } = self;
+        for (listener, inbox) in listeners.iter().zip(inboxes) {
             for _ in 0..batches {
-                if !socket.ready {
+                if !inbox.ready {
                     break;
                 }
-                let received = socket.recv.recv(&socket.listener)?;
-                socket.ready = !received.drained;
-                if received.count > 0 {
-                    answer(socket, &mut self.pipeline, &mut self.send, &self.clock);
+                let received = inbox.recv.recv(listener)?.count;
+                inbox.ready = received > FEW;
+                if received > 0 {
+                    answer(listener, inbox, pipeline, send, clock);
                 }
             }
         }
@@ -133,12 +176,21 @@ impl<C: Clock> Worker<C> {
     }
 }
 
+/// A wait that doesn't.
+const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
 /// Answers the batch that was just received.
-fn answer(socket: &Listening, pipeline: &mut Pipeline, send: &mut SendBatch, clock: &impl Clock) {
-    let arrived = socket.recv.iter().map(|datagram| Arrived {
+fn answer(
+    listener: &UdpListener,
+    inbox: &Inbox,
+    pipeline: &mut Pipeline,
+    send: &mut SendBatch,
+    clock: &impl Clock,
+) {
+    let arrived = inbox.recv.iter().map(|datagram| Arrived {
         bytes: datagram.bytes,
         flow: Flow {
-            listener: socket.id,
+            listener: inbox.id,
             transport: Transport::Udp,
             local: datagram.local,
             remote: datagram.remote,
@@ -146,7 +198,7 @@ fn answer(socket: &Listening, pipeline: &mut Pipeline, send: &mut SendBatch, clo
         truncated: datagram.truncated,
     });
     pipeline.handle_all(clock.now(), arrived, send);
-    let sent = send.flush(&socket.listener);
+    let sent = send.flush(listener);
     if sent.dropped() > 0 {
         // Not repeated here: a client over UDP sends again (RFC 3261 §17.1.2.2).
         pipeline.counters().dropped(DropReason::SendFailed, sent.dropped() as u64);
