@@ -46,6 +46,7 @@ fn main() {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "a table is what this is for")]
 fn grow(size: u32, form: Form) {
     let location = Location::new([1; 16], START, 0);
     let mut space = Space::default();

@@ -138,6 +138,15 @@ impl Slab {
         }
     }
 
+    /// Reads a word of each cache line that the start of a chunk is likely to be in.
+    pub(super) fn touch(&self, Chunk(at): Chunk) -> u64 {
+        /// Words of a cache line, and lines of a usual record.
+        const LINE: u32 = 8;
+        const LINES: u32 = 3;
+        let line = |n| self.words(Chunk(at.saturating_add(n * LINE)), 1).first();
+        (0..LINES).filter_map(line).fold(0, |all, word| all ^ word.load(Relaxed))
+    }
+
     /// The first word, and the second.
     pub(super) fn head(&self, chunk: Chunk) -> [u64; 2] {
         match self.words(chunk, 2) {
