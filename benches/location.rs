@@ -27,11 +27,16 @@ const STRIDE: u64 = 2_147_483_647;
 fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("location");
     group.throughput(Throughput::Elements(u64::from(BATCH)));
-    for (name, size) in [("10k", 10_000), ("1M", 1_000_000), ("10M", 10_000_000)] {
+    for (name, size, form) in [
+        ("10k", 10_000, Form::Short),
+        ("10k with long contacts", 10_000, Form::Long),
+        ("1M", 1_000_000, Form::Short),
+        ("10M", 10_000_000, Form::Short),
+    ] {
         let location = Location::new([1; 16], START, 0);
         let mut space = Space::default();
         for number in 0..size {
-            let phone = Typical::new(number, Form::Short);
+            let phone = Typical::new(number, form);
             let key = location.key(phone.aor.as_bytes());
             space.register(&location, key, &phone, 1, START);
         }
@@ -41,7 +46,7 @@ fn benches(c: &mut Criterion) {
             count += 1;
             let mut next = || {
                 at = (at + STRIDE) % u64::from(size);
-                Typical::new(u32::try_from(at).unwrap_or(0), Form::Short)
+                Typical::new(u32::try_from(at).unwrap_or(0), form)
             };
             ((0..BATCH).map(|_| next()).collect::<Vec<_>>(), count)
         };
@@ -63,6 +68,19 @@ fn benches(c: &mut Criterion) {
                 }
             };
             b.iter_batched_ref(&mut batch, by_the_rules, BatchSize::PerIteration);
+        });
+        group.bench_function(format!("touch, refresh in place, {name}"), |b| {
+            let touched = |(phones, count): &mut (Vec<Typical>, u32)| {
+                let mut keys = [location.key(b""); BATCH as usize];
+                for (key, phone) in keys.iter_mut().zip(black_box(&phones[..])) {
+                    *key = location.key(phone.aor.as_bytes());
+                }
+                location.touch(&keys);
+                for (key, phone) in keys.into_iter().zip(&phones[..]) {
+                    space.refresh(&location, key, phone, *count, now);
+                }
+            };
+            b.iter_batched_ref(&mut batch, touched, BatchSize::PerIteration);
         });
         group.bench_function(format!("refresh in place, {name}"), |b| {
             let in_place = |(phones, count): &mut (Vec<Typical>, u32)| {

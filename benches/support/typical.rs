@@ -24,7 +24,7 @@ const AGENTS: [&str; 6] = [
 ];
 
 /// How the Contact of a phone looks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// `<sip:u000123@127.0.0.1:5060>`
     Short,

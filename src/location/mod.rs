@@ -5,10 +5,12 @@
 //! while waiting for anything else. What must not happen under a shard's lock is said at
 //! [`Location::update`].
 //!
-//! Lock order: a map shard, then a wheel; never a map shard while holding another.
+//! Lock order: a map shard, then a wheel or the slab's list of free chunks; never a map shard while
+//! holding another.
 
 mod expiry;
 mod feed;
+mod slab;
 mod store;
 
 pub use self::{

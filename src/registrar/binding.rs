@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::agent;
 use crate::{
     flow::{Flow, ListenerId, Transport},
     sip::{
@@ -43,16 +44,25 @@ pub struct Binding<'a> {
 /// Octets of a User-Agent that are kept: it is for people to read, no rule depends on it.
 pub const MAX_AGENT: usize = 255;
 
-/// Flag bits of the packed form.
-const REMOTE_V6: u8 = 1;
-const LOCAL_V4: u8 = 2;
-const LOCAL_V6: u8 = 4;
+/// Octets of the longest Call-ID that a binding can have.
+const MAX_CALL_ID: usize = 255;
 
-/// Octets before the addresses and texts of the packed form.
-const FIXED: usize = 31;
+/// In the place of a text's length: two octets with the length follow.
+const LONG: u8 = u8::MAX;
 
-/// `q` of a binding without one.
-const NO_Q: u16 = u16::MAX;
+/// Flag bits of the packed form, above the three of the transport.
+const REMOTE_V6: u16 = 1 << 3;
+const LOCAL_V4: u16 = 1 << 4;
+const LOCAL_V6: u16 = 1 << 5;
+const HAS_LISTENER: u16 = 1 << 6;
+const HAS_Q: u16 = 1 << 7;
+const HAS_PARAMS: u16 = 1 << 8;
+const HAS_PATH: u16 = 1 << 9;
+const AGENT_IS_NUMBER: u16 = 1 << 10;
+const TRANSPORT: u16 = 7;
+
+/// Octets of the packed form that every binding has.
+const FIXED: usize = 20;
 
 impl<'a> Binding<'a> {
     /// `+sip.instance` with its quotes (RFC 5626 §4.1).
@@ -96,47 +106,62 @@ impl<'a> Binding<'a> {
     /// Appends the packed form:
     ///
     /// ```text
-    /// 0  deadline u32   4  updated u32   8  cseq u32   12 branch u32   16 q u16
-    /// 18 flags u8       19 listener u8   20 transport u8   21 remote port u16
-    /// 23 uri length u16   25 params length u16   27 path length u16
-    /// 29 call-id length u8   30 agent length u8
-    /// 31 remote address 4 or 16, local address 0, 4 or 16, uri, params, path, call-id, agent
+    /// 0  deadline u32   4  updated u32   8  cseq u32   12 branch u32   16 flags u16
+    /// 18 remote port u16   20 remote address 4 or 16
+    /// then what the flags name: local address 4 or 16, listener u8, q u16
+    /// then, each after its length: uri, params, path, call-id, agent
     /// ```
     ///
-    /// A text longer than its length field is refused: `None`, and `out` is as it was.
+    /// Without params or path their length isn't there either, and most agents are a number of two
+    /// octets. A length is one octet, or 255 and two more.
+    ///
+    /// A text longer than its bound is refused: `None`, and `out` is as it was.
     pub fn encode_into(&self, out: &mut Vec<u8>) -> Option<()> {
-        let uri_len = u16::try_from(self.uri.len()).ok()?;
-        let params_len = u16::try_from(self.params.len()).ok()?;
-        let path_len = u16::try_from(self.path.len()).ok()?;
-        let call_id_len = u8::try_from(self.call_id.len()).ok()?;
-        let agent_len = u8::try_from(self.agent.len()).ok()?;
+        let is_long = |text: &[u8]| u16::try_from(text.len()).is_err();
+        if is_long(self.uri)
+            || is_long(self.params)
+            || is_long(self.path)
+            || self.call_id.len() > MAX_CALL_ID
+            || self.agent.len() > MAX_AGENT
+        {
+            return None;
+        }
+        let mut flags = u16::from(self.flow.transport.code());
+        let mut flag = |bit, is_set| flags |= if is_set { bit } else { 0 };
+        flag(REMOTE_V6, self.flow.remote.is_ipv6());
+        flag(LOCAL_V4, self.flow.local.is_some_and(|ip| ip.is_ipv4()));
+        flag(LOCAL_V6, self.flow.local.is_some_and(|ip| ip.is_ipv6()));
+        flag(HAS_LISTENER, self.flow.listener != ListenerId(0));
+        flag(HAS_Q, self.q.is_some());
+        flag(HAS_PARAMS, !self.params.is_empty());
+        flag(HAS_PATH, !self.path.is_empty());
+        let agent = agent::number_of(self.agent);
+        flag(AGENT_IS_NUMBER, agent.is_some());
 
-        let mut flags = 0;
-        if self.flow.remote.is_ipv6() {
-            flags |= REMOTE_V6;
-        }
-        match self.flow.local {
-            Some(IpAddr::V4(_)) => flags |= LOCAL_V4,
-            Some(IpAddr::V6(_)) => flags |= LOCAL_V6,
-            None => {}
-        }
         out.extend_from_slice(&self.deadline.0.to_le_bytes());
         out.extend_from_slice(&self.updated.to_le_bytes());
         out.extend_from_slice(&self.cseq.to_le_bytes());
         out.extend_from_slice(&self.branch.to_le_bytes());
-        out.extend_from_slice(&self.q.map_or(NO_Q, |q| q.0).to_le_bytes());
-        out.extend_from_slice(&[flags, self.flow.listener.0, self.flow.transport.code()]);
+        out.extend_from_slice(&flags.to_le_bytes());
         out.extend_from_slice(&self.flow.remote.port().to_le_bytes());
-        out.extend_from_slice(&uri_len.to_le_bytes());
-        out.extend_from_slice(&params_len.to_le_bytes());
-        out.extend_from_slice(&path_len.to_le_bytes());
-        out.extend_from_slice(&[call_id_len, agent_len]);
         put_ip(self.flow.remote.ip(), out);
         if let Some(local) = self.flow.local {
             put_ip(local, out);
         }
-        for text in [self.uri, self.params, self.path, self.call_id, self.agent] {
-            out.extend_from_slice(text);
+        if flags & HAS_LISTENER != 0 {
+            out.push(self.flow.listener.0);
+        }
+        if let Some(Quality(q)) = self.q {
+            out.extend_from_slice(&q.to_le_bytes());
+        }
+        put_text(self.uri, out);
+        for text in [self.params, self.path].into_iter().filter(|text| !text.is_empty()) {
+            put_text(text, out);
+        }
+        put_text(self.call_id, out);
+        match agent {
+            Some(number) => out.extend_from_slice(&number.to_le_bytes()),
+            None => put_text(self.agent, out),
         }
         Some(())
     }
@@ -157,44 +182,79 @@ impl<'a> Binding<'a> {
 
     /// Reads the packed form at the start of `bytes`; the second half is what follows it.
     pub fn decode(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (fixed, mut rest) = bytes.split_at_checked(FIXED)?;
+        let (fixed, mut rest) = bytes.split_first_chunk::<FIXED>()?;
+        let rest = &mut rest;
         let u16_at = |at: usize| u16::from_le_bytes([fixed[at], fixed[at + 1]]);
         let u32_at = |at: usize| {
             u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
         };
-        let flags = fixed[18];
-        let ip = take_ip(&mut rest, flags & REMOTE_V6 != 0)?;
-        let local = if flags & (LOCAL_V4 | LOCAL_V6) == 0 {
-            None
-        } else {
-            Some(take_ip(&mut rest, flags & LOCAL_V6 != 0)?)
+        let flags = u16_at(16);
+        let has = |bit: u16| flags & bit != 0;
+        let transport = Transport::from_code(u8::try_from(flags & TRANSPORT).ok()?)?;
+        let ip = take_ip(rest, has(REMOTE_V6))?;
+        let local = match has(LOCAL_V4 | LOCAL_V6) {
+            true => Some(take_ip(rest, has(LOCAL_V6))?),
+            false => None,
         };
-        let mut text = |len: usize| {
-            let (text, tail) = rest.split_at_checked(len)?;
-            rest = tail;
-            Some(text)
+        let listener = if has(HAS_LISTENER) { take::<1>(rest)? } else { [0] };
+        let q = if has(HAS_Q) { Some(Quality(u16::from_le_bytes(take(rest)?))) } else { None };
+        let uri = take_text(rest)?;
+        let params = if has(HAS_PARAMS) { take_text(rest)? } else { b"" };
+        let path = if has(HAS_PATH) { take_text(rest)? } else { b"" };
+        let call_id = take_text(rest)?;
+        let agent = match has(AGENT_IS_NUMBER) {
+            true => agent::name_of(u16::from_le_bytes(take(rest)?))?,
+            false => take_text(rest)?,
         };
-        let q = u16_at(16);
         let binding = Self {
             deadline: Deadline(u32_at(0)),
             updated: u32_at(4),
             cseq: u32_at(8),
             branch: u32_at(12),
-            q: (q != NO_Q).then_some(Quality(q)),
+            q,
             flow: Flow {
-                listener: ListenerId(fixed[19]),
-                transport: Transport::from_code(fixed[20])?,
+                listener: ListenerId(listener[0]),
+                transport,
                 local,
-                remote: SocketAddr::new(ip, u16_at(21)),
+                remote: SocketAddr::new(ip, u16_at(18)),
             },
-            uri: text(usize::from(u16_at(23)))?,
-            params: text(usize::from(u16_at(25)))?,
-            path: text(usize::from(u16_at(27)))?,
-            call_id: text(usize::from(fixed[29]))?,
-            agent: text(usize::from(fixed[30]))?,
+            uri,
+            params,
+            path,
+            call_id,
+            agent,
         };
         Some((binding, rest))
     }
+}
+
+/// Appends the length of a text and the text.
+fn put_text(text: &[u8], out: &mut Vec<u8>) {
+    match u8::try_from(text.len()) {
+        Ok(len) if len < LONG => out.push(len),
+        _ => {
+            out.push(LONG);
+            let len = u16::try_from(text.len()).unwrap_or(u16::MAX);
+            out.extend_from_slice(&len.to_le_bytes());
+        }
+    }
+    out.extend_from_slice(text);
+}
+
+fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = match take::<1>(bytes)? {
+        [LONG] => usize::from(u16::from_le_bytes(take(bytes)?)),
+        [len] => usize::from(len),
+    };
+    let (text, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    Some(text)
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (octets, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*octets)
 }
 
 fn put_ip(ip: IpAddr, out: &mut Vec<u8>) {
@@ -205,15 +265,7 @@ fn put_ip(ip: IpAddr, out: &mut Vec<u8>) {
 }
 
 fn take_ip(bytes: &mut &[u8], v6: bool) -> Option<IpAddr> {
-    if v6 {
-        let (octets, rest) = bytes.split_first_chunk::<16>()?;
-        *bytes = rest;
-        Some(IpAddr::from(*octets))
-    } else {
-        let (octets, rest) = bytes.split_first_chunk::<4>()?;
-        *bytes = rest;
-        Some(IpAddr::from(*octets))
-    }
+    Some(if v6 { IpAddr::from(take::<16>(bytes)?) } else { IpAddr::from(take::<4>(bytes)?) })
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 //! | 7 | each contact | [`register()`], or [`Refresh`] where only numbers change |
 //! | 8 | the 200 with all bindings | `worker::answer` |
 
+mod agent;
 mod aor;
 mod binding;
 pub mod nat;

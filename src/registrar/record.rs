@@ -6,18 +6,18 @@ use super::binding::Binding;
 use crate::time::Now;
 
 /// Octets before the AoR.
-const FIXED: usize = 18;
+const FIXED: usize = 17;
 const SEQUENCE: usize = 0;
 const SCHEDULED: usize = 8;
-const AOR_LEN: usize = 12;
-const NONCES_LEN: usize = 14;
-const BINDINGS: usize = 16;
+const LENGTH: usize = 12;
+const AOR_LEN: usize = 14;
+const NONCES_LEN: usize = 16;
 
 /// An AoR's record, read where it is stored.
 ///
 /// ```text
-/// 0  sequence u64   8 scheduled u32   12 AoR length u16   14 nonce counts length u16
-/// 16 number of bindings u16   18 AoR, nonce counts, bindings
+/// 0  sequence u64   8 scheduled u32   12 length of it all u16   14 AoR length u16
+/// 16 nonce counts length u8   17 AoR, nonce counts, bindings
 /// ```
 ///
 /// Bindings stand in the order of their last refresh, the latest first. A record without bindings
@@ -33,12 +33,17 @@ pub struct AorRecord<'a> {
 impl<'a> AorRecord<'a> {
     /// A record from octets that [`RecordWriter`] made.
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        let u16_at = |at: usize| {
-            let pair = bytes.get(at..at + 2)?.try_into().ok()?;
-            Some(usize::from(u16::from_le_bytes(pair)))
-        };
-        let record = Self { bytes, aor_len: u16_at(AOR_LEN)?, nonces_len: u16_at(NONCES_LEN)? };
-        (bytes.len() >= FIXED + record.aor_len + record.nonces_len).then_some(record)
+        let (fixed, texts) = bytes.split_first_chunk::<FIXED>()?;
+        let u16_at = |at: usize| usize::from(u16::from_le_bytes([fixed[at], fixed[at + 1]]));
+        let (aor_len, nonces_len) = (u16_at(AOR_LEN), usize::from(fixed[NONCES_LEN]));
+        let is_whole = u16_at(LENGTH) == bytes.len() && texts.len() >= aor_len + nonces_len;
+        is_whole.then_some(Self { bytes, aor_len, nonces_len })
+    }
+
+    /// The length of a record whose first 16 octets these two words are.
+    pub(crate) fn len_of([_, second]: [u64; 2]) -> usize {
+        let [_, _, _, _, low, high, ..] = second.to_le_bytes();
+        usize::from(u16::from_le_bytes([low, high]))
     }
 
     /// All octets.
@@ -74,12 +79,12 @@ impl<'a> AorRecord<'a> {
 
     /// How many bindings are stored, those past their deadline included.
     pub fn len(&self) -> usize {
-        usize::from(u16::from_le_bytes(self.chunk(BINDINGS)))
+        self.stored().count()
     }
 
     /// Whether no binding is stored.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.packed_bindings().is_empty()
     }
 
     /// The bindings, packed.
@@ -113,7 +118,6 @@ impl<'a> AorRecord<'a> {
 #[derive(Debug)]
 pub struct RecordWriter<'b> {
     out: &'b mut Vec<u8>,
-    bindings: u16,
 }
 
 impl<'b> RecordWriter<'b> {
@@ -122,21 +126,30 @@ impl<'b> RecordWriter<'b> {
         out.clear();
         out.resize(FIXED, 0);
         out[AOR_LEN..][..2].copy_from_slice(&u16::try_from(aor.len()).ok()?.to_le_bytes());
-        out[NONCES_LEN..][..2].copy_from_slice(&u16::try_from(nonces.len()).ok()?.to_le_bytes());
+        out[NONCES_LEN] = u8::try_from(nonces.len()).ok()?;
         out.extend_from_slice(aor);
         out.extend_from_slice(nonces);
-        Some(Self { out, bindings: 0 })
+        u16::try_from(out.len()).ok()?;
+        Some(Self { out })
     }
 
-    /// Appends a binding. `None` if it has a text that is too long, or there are too many.
+    /// Appends a binding. `None` if it has a text that is too long, or they all are together.
     pub fn push(&mut self, binding: &Binding<'_>) -> Option<()> {
-        self.bindings = self.bindings.checked_add(1)?;
-        binding.encode_into(self.out)
+        let before = self.out.len();
+        binding.encode_into(self.out)?;
+        let fits = u16::try_from(self.out.len()).is_ok();
+        if !fits {
+            self.out.truncate(before);
+        }
+        fits.then_some(())
     }
 
     /// Ends the record: the octets are in the buffer that it was started in.
     pub fn finish(self) {
-        self.out[BINDINGS..][..2].copy_from_slice(&self.bindings.to_le_bytes());
+        // Whatever made it too long was refused.
+        if let Ok(length) = u16::try_from(self.out.len()) {
+            self.out[LENGTH..][..2].copy_from_slice(&length.to_le_bytes());
+        }
     }
 }
 

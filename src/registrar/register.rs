@@ -322,11 +322,12 @@ pub(super) fn granted(
 /// `delta-seconds`, within quotes too; `None` if malformed or too large to be one.
 fn delta_seconds(text: &[u8]) -> Option<DeltaSeconds> {
     let text = text.strip_prefix(b"\"").and_then(|t| t.strip_suffix(b"\"")).unwrap_or(text);
-    std::str::from_utf8(text.trim_ascii())
-        .ok()
-        .filter(|t| t.bytes().all(|b| b.is_ascii_digit()))
-        .and_then(|t| t.parse().ok())
-        .map(DeltaSeconds)
+    let digits = text.trim_ascii();
+    let value = digits.iter().try_fold(0_u32, |value, octet| {
+        let digit = octet.is_ascii_digit().then(|| octet - b'0')?;
+        value.checked_mul(10)?.checked_add(u32::from(digit))
+    });
+    value.filter(|_| !digits.is_empty()).map(DeltaSeconds)
 }
 
 /// Whether two contacts of one request ask for the same binding.
@@ -356,7 +357,7 @@ pub(super) fn is_kept(contact: &Contact<'_>, kept: &[u8]) -> bool {
         return kept == sent;
     }
     // The usual: `;expires=600` and nothing beside it.
-    if kept.is_empty() && memchr::memrchr(b';', sent) == Some(0) {
+    if kept.is_empty() && sent.iter().skip(1).all(|&octet| octet != b';') {
         return true;
     }
     let rest = contact.kept_params().try_fold(kept, |rest, param| {
