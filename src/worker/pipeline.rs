@@ -17,7 +17,7 @@ use super::{
 use crate::{
     auth::Trials,
     flow::Flow,
-    location::Location,
+    location::{AorKey, Location},
     net::is_answerable,
     sip::{Envelope, Parsed, Parser, encode::destination},
     time::Now,
@@ -75,6 +75,8 @@ pub struct Pipeline {
     worker: usize,
     places: Box<[Place]>,
     trials: Trials,
+    /// Where the records of a group are.
+    keys: Vec<AorKey>,
     space: Space,
 }
 
@@ -116,8 +118,9 @@ impl Pipeline {
         let place = || Place { parser: Parser::new(limits.clone()), texts: Texts::default() };
         let places = (0..GROUP).map(|_| place()).collect();
         let trials = Trials::with_capacity(GROUP);
+        let keys = Vec::with_capacity(GROUP);
         let space = Space::new(hash_key);
-        Self { location, rules, counters, worker, places, trials, space }
+        Self { location, rules, counters, worker, places, trials, keys, space }
     }
 
     /// This worker's counters.
@@ -163,7 +166,7 @@ impl Pipeline {
         batch: &mut impl Iterator<Item = Arrived<'b>>,
         answers: &mut impl Answers,
     ) -> Option<DropReason> {
-        let Self { location, rules, counters, worker, places, trials, space } = self;
+        let Self { location, rules, counters, worker, places, trials, keys, space } = self;
         let counters = &counters[*worker];
         let rules = rules.load();
         let mut last = None;
@@ -184,6 +187,9 @@ impl Pipeline {
                 Err(Unanswered::Dropped(reason)) => drop(reason),
             }
         }
+        keys.clear();
+        keys.extend(waiting.iter().flatten().filter_map(|w| w.registration.key()));
+        location.touch(keys);
         trials.compute();
         for waiting in waiting.iter().flatten() {
             let answered = answers.answer(&waiting.flow, |out| {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     auth::{self, Authenticator, NonceCounts, NonceUse, Trial, Verdict},
-    location::Cause,
+    location::{AorKey, Cause},
     registrar::{Aor, AorRecord, Changes, Outcome, Register, Wanted, nat},
     sip::{
         Fault, Request, Status,
@@ -35,6 +35,8 @@ pub(super) struct Registration<'a> {
     contacts: Asked<'a>,
     path: &'a [u8],
     aor: Option<Aor<'a>>,
+    /// Where the AoR's record is.
+    key: Option<AorKey>,
     /// The position of the AoR's domain.
     scope: u8,
     account: Option<Account<'a>>,
@@ -49,6 +51,13 @@ enum Asked<'a> {
     All,
     One(Contact<'a>),
     Many,
+}
+
+impl Registration<'_> {
+    /// Where the record is that it will take.
+    pub(super) fn key(&self) -> Option<AorKey> {
+        self.key
+    }
 }
 
 impl<'a> Exchange<'_, 'a> {
@@ -86,6 +95,7 @@ impl<'a> Exchange<'_, 'a> {
             contacts,
             path,
             aor,
+            key: aor.map(|aor| self.location.key(aor.as_bytes())),
             scope,
             account,
             trial,
@@ -94,7 +104,7 @@ impl<'a> Exchange<'_, 'a> {
 
     /// Answers a REGISTER whose digest is computed.
     pub(super) fn register(&mut self, registration: &Registration<'a>) -> Option<Answered> {
-        let Registration { aor, account, scope, .. } = *registration;
+        let Registration { aor, key, account, scope, .. } = *registration;
         let domain = aor.and_then(|aor| aor.domain()).unwrap_or_default();
         let used = match &registration.trial {
             Some(trial) => match self.end_trial(trial, registration) {
@@ -115,7 +125,8 @@ impl<'a> Exchange<'_, 'a> {
         // Step 5. Our domains are one set: phones are often pointed at a host name of ours while
         // their address has the domain's, so a user of any of them is valid at any other.
         let rules = self.rules;
-        let Some(aor) = aor.filter(|_| account.is_some() || rules.autocreate) else {
+        let is_known = account.is_some() || rules.autocreate;
+        let Some((aor, key)) = aor.zip(key).filter(|_| is_known) else {
             if let Some(account) = account {
                 self.spend(account, domain, used);
             }
@@ -153,7 +164,7 @@ impl<'a> Exchange<'_, 'a> {
         // Steps 6 and 7.
         let used = used.map(|used| (used, self.request_hash()));
         let (now, location, space) = (self.now, self.location, &mut *self.space);
-        let decision = location.update(aor.as_bytes(), now, Cause::Registered, |entry| {
+        let decision = location.update_at(key, aor.as_bytes(), now, Cause::Registered, |entry| {
             decide(now, rules, &register, aor, used, entry, space)
         });
         self.settle(&register, aor, scope, decision)

@@ -21,7 +21,7 @@ pub struct Via<'a> {
     pub branch: &'a [u8],
     /// Whether the sender asks for the answer at its source port (RFC 3581 §4).
     pub rport: bool,
-    /// Where in `params` the only `rport` ends, if it has no value: the place to fill one in.
+    /// Where in `params` the only `rport` ends, if it is just that: the place to fill in its value.
     pub bare_rport: Option<usize>,
     /// Whether the sender set `received` itself, which only we may.
     pub received: bool,
@@ -58,7 +58,7 @@ impl<'a> Via<'a> {
                 via.branch = param.value.unwrap_or_default();
             } else if param.is("rport") {
                 let end = params.as_bytes().len() - rest.as_bytes().len();
-                via.bare_rport = (!via.rport && param.value.is_none()).then_some(end);
+                via.bare_rport = (!via.rport && param.raw == b"rport").then_some(end);
                 via.rport = true;
             } else if param.is("received") {
                 via.received = true;
