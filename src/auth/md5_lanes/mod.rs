@@ -20,7 +20,8 @@ pub const MAX_LEN: usize = 64 * MAX_BLOCKS - 9;
 const LANES: usize = 8;
 
 /// Vectors that are computed in turns: while one waits for the result of a step, the other goes on.
-/// A third brings 8 % more, and leaves most lanes empty with the batches of a half-loaded worker.
+/// A third brings a tenth more, and leaves more lanes empty with the batches of a worker that is
+/// not at its limit.
 const VECTORS: usize = 2;
 
 /// A digest.
@@ -89,6 +90,8 @@ impl Batch {
 
     /// Adds the message that `parts` make up, and tells its index; `None` if it is longer than
     /// [`MAX_LEN`], and then nothing is added.
+    ///
+    /// Parts whose length the compiler knows, such as `&[u8; 32]`, are copied in half the time.
     #[inline]
     pub fn push(&mut self, parts: &[&[u8]]) -> Option<usize> {
         let index = self.messages.len();
@@ -118,11 +121,14 @@ impl Batch {
         digests.clear();
         digests.resize(messages.len(), [0; 16]);
         for group in order.chunks(LANES * VECTORS) {
-            match *group {
-                // One alone is done sooner by itself; two are not.
-                [index] => digests[index] = messages[index].digest(blocks[index]),
-                _ if group.len() <= LANES => unit.digest::<1>(messages, blocks, group, digests),
-                _ => unit.digest::<VECTORS>(messages, blocks, group, digests),
+            if group.len() < unit.fewest() {
+                for &index in group {
+                    digests[index] = messages[index].digest(blocks[index]);
+                }
+            } else if group.len() <= LANES {
+                unit.digest::<1>(messages, blocks, group, digests);
+            } else {
+                unit.digest::<VECTORS>(messages, blocks, group, digests);
             }
         }
         digests
@@ -136,6 +142,15 @@ impl Unit {
             return Self::Avx2(avx2);
         }
         Self::Portable
+    }
+
+    /// The fewest messages that are done sooner in lanes than one by one.
+    fn fewest(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => 2,
+            Self::Portable => 4,
+        }
     }
 
     /// The digests of the messages of one `group` of indices, which is not empty.

@@ -40,13 +40,13 @@ pub(super) fn digest<const G: usize>(lanes: &[[Lane<'_>; LANES]; G]) -> [[Digest
 /// whatever the number of lanes is, which a loop in each step does only by luck.
 fn compress<const G: usize>(state: &mut [Vectors<G>; 4], words: &[Vectors<G>; 16]) {
     for n in 0..LANES {
-        let lane = |vectors: &Vectors<G>| std::array::from_fn(|g| vectors[g][n]);
-        let before = [lane(&state[0]), lane(&state[1]), lane(&state[2]), lane(&state[3])];
+        let before =
+            [lane(&state[0], n), lane(&state[1], n), lane(&state[2], n), lane(&state[3], n)];
         let mut after = before;
-        round::<G, 0>(&mut after, |word| lane(&words[word]));
-        round::<G, 1>(&mut after, |word| lane(&words[word]));
-        round::<G, 2>(&mut after, |word| lane(&words[word]));
-        round::<G, 3>(&mut after, |word| lane(&words[word]));
+        round::<G, 0>(&mut after, words, n);
+        round::<G, 1>(&mut after, words, n);
+        round::<G, 2>(&mut after, words, n);
+        round::<G, 3>(&mut after, words, n);
         for i in 0..4 {
             for g in 0..G {
                 state[i][g][n] = before[i][g].wrapping_add(after[i][g]);
@@ -56,17 +56,38 @@ fn compress<const G: usize>(state: &mut [Vectors<G>; 4], words: &[Vectors<G>; 16
 }
 
 #[inline(always)]
-fn round<const G: usize, const R: usize>(
-    [a, b, c, d]: &mut [Words<G>; 4],
-    words: impl Fn(usize) -> Words<G>,
-) {
-    let word = |i| words(ROUNDS[R].word(i));
-    for i in [0, 4, 8, 12] {
-        step::<G, R>(a, b, c, d, word(i), i);
-        step::<G, R>(d, a, b, c, word(i + 1), i + 1);
-        step::<G, R>(c, d, a, b, word(i + 2), i + 2);
-        step::<G, R>(b, c, d, a, word(i + 3), i + 3);
+fn lane<const G: usize>(vectors: &Vectors<G>, n: usize) -> Words<G> {
+    let mut words = [0; G];
+    for (word, vector) in words.iter_mut().zip(vectors) {
+        *word = vector[n];
     }
+    words
+}
+
+#[inline(always)]
+fn round<const G: usize, const R: usize>(
+    state: &mut [Words<G>; 4],
+    words: &[Vectors<G>; 16],
+    n: usize,
+) {
+    turn::<G, R, 0>(state, words, n);
+    turn::<G, R, 4>(state, words, n);
+    turn::<G, R, 8>(state, words, n);
+    turn::<G, R, 12>(state, words, n);
+}
+
+/// Four steps from step `I` on. Not a loop: words, shifts and sines have to be known here.
+#[inline(always)]
+fn turn<const G: usize, const R: usize, const I: usize>(
+    [a, b, c, d]: &mut [Words<G>; 4],
+    words: &[Vectors<G>; 16],
+    n: usize,
+) {
+    let word = |i| lane(&words[ROUNDS[R].word(i)], n);
+    step::<G, R>(a, b, c, d, word(I), I);
+    step::<G, R>(d, a, b, c, word(I + 1), I + 1);
+    step::<G, R>(c, d, a, b, word(I + 2), I + 2);
+    step::<G, R>(b, c, d, a, word(I + 3), I + 3);
 }
 
 #[inline(always)]
@@ -81,13 +102,13 @@ fn step<const G: usize, const R: usize>(
     let (sine, shift) = (ROUNDS[R].sines[i], ROUNDS[R].shifts[i % 4]);
     for g in 0..G {
         let (b, c, d) = (b[g], c[g], d[g]);
-        let mixed = match R {
-            0 => d ^ (b & (c ^ d)),
-            1 => (c & !d) | (b & d),
-            2 => b ^ c ^ d,
-            _ => c ^ (b | !d),
+        let sum = a[g].wrapping_add(word[g].wrapping_add(sine));
+        let sum = match R {
+            0 => sum.wrapping_add(d ^ (b & (c ^ d))),
+            1 => sum.wrapping_add(c & !d).wrapping_add(b & d),
+            2 => sum.wrapping_add(b ^ c ^ d),
+            _ => sum.wrapping_add(c ^ (b | !d)),
         };
-        let sum = a[g].wrapping_add(word[g].wrapping_add(sine)).wrapping_add(mixed);
         a[g] = b.wrapping_add(sum.rotate_left(shift));
     }
 }
