@@ -81,11 +81,15 @@ impl Authenticator {
         now: Now,
         values: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Claim<'a>, Refusal> {
-        let mut best: Result<Claim<'a>, Refusal> = Err(Refusal::NoCredentials);
-        for value in values.into_iter().take(MAX_CREDENTIALS) {
-            let screened = Authorization::parse(value)
-                .map_err(Refusal::Malformed)
-                .and_then(|authorization| self.screen(now, &authorization));
+        let read = |value| {
+            let authorization = Authorization::parse(value).map_err(Refusal::Malformed)?;
+            self.screen(now, &authorization)
+        };
+        let mut values = values.into_iter().take(MAX_CREDENTIALS);
+        let Some(first) = values.next() else { return Err(Refusal::NoCredentials) };
+        let mut best = read(first);
+        for value in values {
+            let screened = read(value);
             let better = match (&best, &screened) {
                 (Ok(best), Ok(claim)) => claim.nonce.issued > best.nonce.issued,
                 (Ok(_), Err(_)) => false,
@@ -263,7 +267,7 @@ impl Authenticator {
 /// Credentials that answer a challenge of ours; whether rightly is not known yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
-    pub(super) credentials: Credentials<'a>,
+    credentials: Credentials<'a>,
     pub(super) algorithm: Algorithm,
     pub(super) response: Response,
     nonce: Nonce,
@@ -277,17 +281,22 @@ impl<'a> Claim<'a> {
         self.credentials.username
     }
 
+    /// The `uri` that was hashed.
+    pub(super) fn uri(&self) -> &'a [u8] {
+        self.credentials.uri
+    }
+
     /// Which of the account's hashes it takes to judge this.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    pub(super) fn is_right(&self, ha1: &[u8], method: &[u8]) -> bool {
+    fn is_right(&self, ha1: &[u8], method: &[u8]) -> bool {
         self.response.is_right(ha1, &self.input(method)) || self.is_right_at_second(ha1, method)
     }
 
     /// Whether the response is right for the `uri` without its parameters.
-    pub(super) fn is_right_at_second(&self, ha1: &[u8], method: &[u8]) -> bool {
+    fn is_right_at_second(&self, ha1: &[u8], method: &[u8]) -> bool {
         let uri = self.credentials.uri;
         match memchr::memchr(b';', uri).and_then(|semicolon| uri.get(..semicolon)) {
             Some(uri) => self.response.is_right(ha1, &Input { uri, ..self.input(method) }),

@@ -112,11 +112,9 @@ impl Response {
         }
     }
 
-    /// Whether the response is `right`, an MD5 digest; compared in constant time.
-    pub(super) fn is_md5(&self, right: &[u8; 16]) -> bool {
-        #[cfg(test)]
-        COMPUTED.with(|count| count.set(count.get() + 1));
-        self.octets.first_chunk::<16>().is_some_and(|claimed| right.ct_eq(claimed).into())
+    /// The octets of an MD5 digest.
+    pub(super) fn md5(&self) -> [u8; 16] {
+        self.octets.first_chunk().copied().unwrap_or_default()
     }
 
     fn compare<H: Digest>(&self, ha1: &[u8], input: &Input<'_>) -> bool {

@@ -25,7 +25,7 @@ impl Domains {
     /// The position of a domain among them, which tells one from another where there are several;
     /// zero for any other. The configuration has at most [`Domains::MAX`].
     pub fn position(&self, domain: &[u8]) -> u8 {
-        let found = self.names.iter().position(|n| domain.eq_ignore_ascii_case(n.as_bytes()));
+        let found = self.names.iter().position(|n| is_same(domain, n));
         found.and_then(|at| u8::try_from(at).ok()).unwrap_or(0)
     }
 
@@ -40,8 +40,13 @@ impl Domains {
     /// Whether `host` is one of them, in any case.
     pub fn serves(&self, host: &[u8]) -> bool {
         let host = without_root(host);
-        self.is_flat() || self.names.iter().any(|n| host.eq_ignore_ascii_case(n.as_bytes()))
+        self.is_flat() || self.names.iter().any(|n| is_same(host, n))
     }
+}
+
+/// Whether `host` is the lower-case `name`, in any case: mostly as it stands.
+fn is_same(host: &[u8], name: &str) -> bool {
+    host == name.as_bytes() || host.eq_ignore_ascii_case(name.as_bytes())
 }
 
 /// A host without the dot that a fully qualified name may end in.

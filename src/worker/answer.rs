@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::rules::Rules;
 use crate::{
     auth::Challenge,
-    registrar::{AorRecord, Refusal},
+    registrar::{AorRecord, Binding, Refusal},
     sip::{
         Envelope, Status,
         encode::{Buf, Response},
@@ -55,7 +55,8 @@ impl Answer<'_> {
     }
 
     /// 200 to a REGISTER: every binding in force, the one just registered first (RFC 3261 §10.3
-    /// step 8).
+    /// step 8). If one of them `is_behind_nat`, its phone is told to come every `nat_refresh`.
+    #[expect(clippy::too_many_arguments, reason = "all that the answer is made of")]
     pub(super) fn bindings(
         &self,
         out: &mut [u8],
@@ -63,10 +64,13 @@ impl Answer<'_> {
         date: &[u8],
         record: Option<&AorRecord<'_>>,
         path: &[u8],
-        nat_refresh: Option<DeltaSeconds>,
+        nat_refresh: DeltaSeconds,
+        is_behind_nat: impl Fn(&Binding<'_>) -> bool,
     ) -> Option<usize> {
         self.plain(out, Status::OK, |buf| {
+            let mut has_nat = false;
             for binding in record.into_iter().flat_map(|r| r.bindings(now)) {
+                has_nat = has_nat || is_behind_nat(&binding);
                 buf.put(b"Contact: <");
                 buf.put(binding.uri);
                 buf.put(b">");
@@ -82,9 +86,9 @@ impl Answer<'_> {
                 buf.put(b"\r\n");
                 buf.put(SUPPORTED_HEADER);
             }
-            if let Some(seconds) = nat_refresh {
+            if has_nat {
                 buf.put(b"P-NAT-Refresh: ");
-                buf.put_number(seconds.0);
+                buf.put_number(nat_refresh.0);
                 buf.put(b"\r\n");
             }
             buf.put(b"Date: ");

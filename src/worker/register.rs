@@ -9,14 +9,14 @@ use super::{
 use crate::{
     auth::{self, Authenticator, NonceCounts, NonceUse, Trial, Verdict},
     location::{AorKey, Cause},
-    registrar::{Aor, AorRecord, Changes, Outcome, Register, Wanted, nat},
+    registrar::{Aor, Binding, Changes, Outcome, Register, Wanted, nat},
     sip::{
         Fault, Request, Status,
         header::{Contact, Contacts, Elements, HeaderName, NameAddr, option_tags},
         uri::{SipUri, is_well_formed},
     },
     subscribers::Account,
-    time::{DeltaSeconds, Now},
+    time::DeltaSeconds,
 };
 
 /// The texts of a REGISTER that don't stand in one piece of its datagram.
@@ -29,7 +29,6 @@ pub(super) struct Texts {
 /// A REGISTER as far as it is known without its digest and without the record of its AoR.
 #[derive(Debug)]
 pub(super) struct Registration<'a> {
-    uri: &'a [u8],
     call_id: &'a [u8],
     cseq: u32,
     contacts: Asked<'a>,
@@ -41,7 +40,7 @@ pub(super) struct Registration<'a> {
     scope: u8,
     account: Option<Account<'a>>,
     /// What will prove the account; `None` where nobody has to.
-    trial: Option<Trial<'a>>,
+    trial: Option<Result<Trial<'a>, Verdict<'a>>>,
 }
 
 /// The contacts of a request.
@@ -81,7 +80,7 @@ impl<'a> Exchange<'_, 'a> {
 
         // Step 3. Who may not register learns nothing of who there is.
         let (account, trial) = if rules.registrar.auth_required {
-            match self.begin_trial(domain) {
+            match self.begin_trial(request.uri, domain) {
                 Ok((account, trial)) => (account, Some(trial)),
                 Err(refusal) => return Step::Answered(self.unauthorized(refusal, scope)),
             }
@@ -89,7 +88,6 @@ impl<'a> Exchange<'_, 'a> {
             (aor.and_then(|aor| rules.subscribers.account(aor.user(), domain)), None)
         };
         Step::Waits(Registration {
-            uri: request.uri,
             call_id: request.call_id,
             cseq: request.cseq.number,
             contacts,
@@ -107,7 +105,7 @@ impl<'a> Exchange<'_, 'a> {
         let Registration { aor, key, account, scope, .. } = *registration;
         let domain = aor.and_then(|aor| aor.domain()).unwrap_or_default();
         let used = match &registration.trial {
-            Some(trial) => match self.end_trial(trial, registration) {
+            Some(trial) => match self.end_trial(trial, scope) {
                 Ok(used) => Some(used),
                 Err(answered) => return answered,
             },
@@ -173,8 +171,9 @@ impl<'a> Exchange<'_, 'a> {
     /// Whose credentials a request has, and the trial of them.
     fn begin_trial(
         &mut self,
+        request_uri: &[u8],
         domain: &[u8],
-    ) -> Result<(Option<Account<'a>>, Trial<'a>), auth::Refusal> {
+    ) -> Result<(Option<Account<'a>>, Result<Trial<'a>, Verdict<'a>>), auth::Refusal> {
         let Rules { authenticator, subscribers, .. } = self.rules;
         let message = self.envelope.message;
         let claim = authenticator.screen_any(self.now, message.all(HeaderName::Authorization))?;
@@ -185,19 +184,22 @@ impl<'a> Exchange<'_, 'a> {
             Some(login.secret)
         });
         let method = self.envelope.method.as_bytes();
-        Ok((account, self.trials.begin(authenticator, claim, method, secret)))
+        let trial = self.trials.begin(authenticator, &claim, method, request_uri, secret);
+        Ok((account, trial))
     }
 
     /// The use of a nonce that proves a request to come from its account; else the challenge that
     /// was written.
     fn end_trial(
         &mut self,
-        trial: &Trial<'a>,
-        registration: &Registration<'a>,
+        trial: &Result<Trial<'a>, Verdict<'a>>,
+        scope: u8,
     ) -> Result<NonceUse, Option<Answered>> {
-        let method = self.envelope.method.as_bytes();
-        let scope = registration.scope;
-        match self.trials.verdict(trial, method, registration.uri) {
+        let verdict = match trial {
+            Ok(trial) => self.trials.verdict(trial),
+            Err(judged) => *judged,
+        };
+        match verdict {
             Verdict::Granted(grant) if grant.used.nonce.scope() == scope => {
                 self.counters.auth("granted");
                 Ok(grant.used)
@@ -274,17 +276,23 @@ impl<'a> Exchange<'_, 'a> {
             }
         }
         let nat_refresh = self.rules.registrar.nat_refresh;
+        // Of the contacts that this request bound.
+        let is_behind_nat = |binding: &Binding<'_>| {
+            nat_refresh > DeltaSeconds(0)
+                && binding.cseq == register.cseq
+                && binding.call_id == register.call_id
+                && SipUri::parse(binding.uri)
+                    .is_ok_and(|uri| nat::is_behind_nat(&uri, &binding.flow))
+        };
         let record = self.space.work.record();
-        let hint =
-            nat_refresh > DeltaSeconds(0) && is_behind_nat(self.now, register, record.as_ref());
-        let answer = self.answer();
-        let len = answer.bindings(
+        let len = self.answer().bindings(
             self.out,
             self.now,
             self.space.date.at(self.now),
             record.as_ref(),
             register.path,
-            hint.then_some(nat_refresh),
+            nat_refresh,
+            is_behind_nat,
         )?;
         Some(Answered { len, status: Status::OK })
     }
@@ -392,14 +400,4 @@ impl<'a> Exchange<'_, 'a> {
 fn granted_by(account: Account<'_>) -> Option<DeltaSeconds> {
     let (_, value) = account.params().find(|(key, _)| *key == b"expires")?;
     DeltaSeconds::granted(value)
-}
-
-/// Whether a contact that this request bound is behind NAT.
-fn is_behind_nat(now: Now, register: &Register<'_>, record: Option<&AorRecord<'_>>) -> bool {
-    let Some(record) = record else { return false };
-    record.bindings(now).any(|binding| {
-        binding.cseq == register.cseq
-            && binding.call_id == register.call_id
-            && SipUri::parse(binding.uri).is_ok_and(|uri| nat::is_behind_nat(&uri, &binding.flow))
-    })
 }
