@@ -260,10 +260,13 @@ fn digest(count: usize) {
     let requests = Site::registered(1).requests(MOST, CONTACT);
     let credentials: Vec<_> = requests.iter().map(|r| header(r, b"Authorization: ")).collect();
     for (n, credentials) in credentials[..count].iter().enumerate() {
-        let verdict =
-            authenticator.verify_any(at(n), b"REGISTER", b"sip:example.com", [credentials], |_| {
-                Some(Secret::Ha1(ha1s))
-            });
+        let verdict = authenticator.verify_any(
+            at(n),
+            b"REGISTER",
+            b"sip:example.com",
+            [*credentials],
+            |_| Some(Secret::Ha1(ha1s)),
+        );
         assert!(matches!(verdict, Verdict::Granted(_)), "{verdict:?}");
     }
 }
