@@ -24,6 +24,12 @@ const PROGRESS: u64 = 100 * MILLI;
 /// Sleeps end after this at the latest, so that a signal is seen, in nanoseconds.
 const NAP: u64 = 50 * MILLI;
 
+/// How long answers may come together in a closed loop, in nanoseconds: ten or so, each of 2 µs.
+const GATHER: u64 = 20_000;
+
+/// How long a closed loop waits for a whole batch to become free, in nanoseconds.
+const LULL: u64 = MILLI;
+
 /// Batches of operations that start between two looks at the answers.
 const STARTS: u32 = 4;
 
@@ -62,6 +68,8 @@ struct Course {
     until: u64,
     /// The next user, or place in the order.
     next: u64,
+    /// When the last one started.
+    active: u64,
 }
 
 impl Engine<'_> {
@@ -84,7 +92,7 @@ impl Engine<'_> {
                 until = u64::MAX;
             }
         }
-        let mut course = Course { begun, started: 0, of, until, next: 0 };
+        let mut course = Course { begun, started: 0, of, until, next: 0, active: begun };
         let mut inbox = PeerRecv::new(MAX_ANSWER);
         let (mut shown, mut alive) = (begun, begun);
         let mut ended_at = None;
@@ -130,9 +138,12 @@ impl Engine<'_> {
             if !is_idle {
                 idle_since = None;
             } else if self.plan.spins {
-                let spent = thread_cpu();
-                self.tally.idle += idle_since.map_or(0, |since| spent - since);
-                idle_since = Some(spent);
+                let before = thread_cpu();
+                self.spin(part.pace, now);
+                let after = thread_cpu();
+                self.tally.spun += after - before;
+                self.tally.idle += after - idle_since.unwrap_or(before);
+                idle_since = Some(after);
             } else {
                 self.sleep(part, &course, is_over, now)?;
             }
@@ -144,6 +155,15 @@ impl Engine<'_> {
     /// Starts the operations that are due.
     fn start(&mut self, part: Part, course: &mut Course, now: u64) -> io::Result<()> {
         let most = u32::from(self.plan.batch) * STARTS;
+        if let Pace::Window(window) = part.pace {
+            // Whole batches are cheaper than one request for each answer. Those that are lost must
+            // not keep the others back.
+            let batch = u32::from(self.plan.batch).min(window / 4);
+            let is_flowing = now < course.active + LULL;
+            if is_flowing && window.saturating_sub(self.waiting) < batch {
+                return Ok(());
+            }
+        }
         for _ in 0..most {
             if course.started >= course.of {
                 break;
@@ -167,6 +187,7 @@ impl Engine<'_> {
                 Work::Mix => self.plan.weights.pick(self.random.next()),
             };
             course.started += 1;
+            course.active = now;
             self.begin(user, operation, due, now)?;
         }
         Ok(())
@@ -194,6 +215,17 @@ impl Engine<'_> {
             }
         }
         None
+    }
+
+    /// Lets answers come together, so that each call brings many: while a closed loop has enough
+    /// under way, nobody waits for them.
+    fn spin(&self, pace: Pace, now: u64) {
+        let enough = 4 * u32::from(self.plan.batch);
+        if matches!(pace, Pace::Window(_)) && self.waiting >= enough {
+            while self.clock.nanos() < now + GATHER {
+                std::hint::spin_loop();
+            }
+        }
     }
 
     /// Waits for what comes next: an answer, a timer or a start.

@@ -151,8 +151,13 @@ impl Report {
         let sum = |count: fn(&Outcomes) -> u64| tally.operations.iter().map(count).sum();
         let kinds = Operation::ALL.into_iter().zip(&tally.operations);
         let happened = kinds.filter(|(_, o)| o.completed + o.failed + o.lost > 0);
-        let spent = outcome.generator.total();
-        let busy = scaled(outcome.generator, spent.saturating_sub(tally.idle), spent);
+        let CpuSpent { user, system } = outcome.generator;
+        let spent = user + system;
+        // To ask a socket in vain is the kernel's work but for some nanoseconds.
+        let busy = CpuSpent {
+            user: user.saturating_sub(tally.spun),
+            system: system.saturating_sub(tally.idle - tally.spun),
+        };
         let idle = if plan.spins { ratio(tally.idle, spent) } else { 1.0 - ratio(spent, elapsed) };
         let (window, offered_rate) = match plan.pace {
             _ if plan.scenario == Scenario::Storm => (None, None),
@@ -382,15 +387,6 @@ impl StormReport {
         }
         Self { within: WITHIN.map(within).into(), until: UNTIL.map(until).into(), by_second }
     }
-}
-
-/// `spent` cut down to `part` of `whole`, user and system alike.
-fn scaled(spent: CpuSpent, part: u64, whole: u64) -> CpuSpent {
-    let cut = |nanos: u64| {
-        let cut = u128::from(nanos) * u128::from(part) / u128::from(whole.max(1));
-        u64::try_from(cut).unwrap_or(nanos)
-    };
-    CpuSpent { user: cut(spent.user), system: cut(spent.system) }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio is never that exact")]

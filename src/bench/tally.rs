@@ -102,6 +102,8 @@ pub struct Tally {
     pub span: (u64, u64),
     /// CPU time spent looking for something to do, in nanoseconds, where it spins.
     pub idle: u64,
+    /// The part of it outside of the kernel.
+    pub spun: u64,
     /// 200 and 401, the common ones, counted without a look-up.
     common: [u64; 2],
 }
@@ -123,6 +125,7 @@ impl Tally {
             lateness: histogram(),
             span: (now, now),
             idle: 0,
+            spun: 0,
             common: [0; 2],
         }
     }
