@@ -8,12 +8,14 @@
 //! Lock order: a map shard, then a wheel or the slab's list of free chunks; never a map shard while
 //! holding another.
 
+mod entry;
 mod expiry;
 mod feed;
 mod slab;
 mod store;
 
 pub use self::{
+    entry::Entry,
     feed::{Cause, Change, Subscription},
-    store::{AorKey, Entry, Location, LocationFull},
+    store::{AorKey, Location, LocationFull},
 };
