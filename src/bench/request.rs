@@ -322,8 +322,11 @@ mod tests {
         for form in [Form::Bind, Form::Query, Form::Unbind, Form::Options] {
             for nonce in [&b""[..], b"abcd"] {
                 let text = written(form, &Values { nonce, ..VALUES });
-                let message = sip::Parser::new(sip::Limits::default());
-                let _ = message;
+                let mut parser = sip::Parser::new(sip::Limits::default());
+                assert!(
+                    matches!(parser.parse(text.as_bytes()), sip::Parsed::Request(..)),
+                    "{text}"
+                );
                 assert_eq!(text.contains("Authorization"), !nonce.is_empty());
                 assert_eq!(text.contains("Contact"), matches!(form, Form::Bind | Form::Unbind));
                 assert_eq!(text.contains("Expires: 0"), form == Form::Unbind);
