@@ -41,15 +41,16 @@ pub(super) fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
 #[inline]
 #[target_feature(enable = "ssse3")]
 fn count(bytes: &[u8], stops: impl Fn(__m128i) -> u32) -> usize {
-    let (steps, tail) = bytes.as_chunks::<STEP>();
-    for (i, step) in steps.iter().enumerate() {
+    let (mut at, mut rest) = (0, bytes);
+    while let Some((step, after)) = rest.split_first_chunk::<STEP>() {
         let stops = stops(load(step));
         if stops != 0 {
-            return i * STEP + stops.trailing_zeros() as usize;
+            return at + stops.trailing_zeros() as usize;
         }
+        (at, rest) = (at + STEP, after);
     }
-    let stops = stops(load_short(tail)) | 1 << tail.len();
-    bytes.len() - tail.len() + stops.trailing_zeros() as usize
+    let stops = stops(load_short(rest)) | 1 << rest.len();
+    at + stops.trailing_zeros() as usize
 }
 
 /// One bit for each octet's highest.

@@ -13,7 +13,7 @@ use crate::{
     sip::{
         Fault, Request, Status,
         header::{Contact, Contacts, Elements, HeaderName, NameAddr, option_tags},
-        uri::{SipUri, is_well_formed},
+        uri::{SipUri, UriError},
     },
     subscribers::Account,
     time::DeltaSeconds,
@@ -32,6 +32,8 @@ pub(super) struct Registration<'a> {
     call_id: &'a [u8],
     cseq: u32,
     contacts: Asked<'a>,
+    /// Whether its phone is behind NAT, where it is one contact.
+    behind_nat: bool,
     path: &'a [u8],
     aor: Option<Aor<'a>>,
     /// Where the AoR's record is.
@@ -64,7 +66,7 @@ impl<'a> Exchange<'_, 'a> {
     pub(super) fn open(&mut self, request: &Request<'a>, texts: &'a mut Texts) -> Step<'a> {
         let Texts { aor, path } = texts;
         let asked = self.survey().and_then(|contacts| Ok((contacts, self.read_path(path)?)));
-        let (contacts, path) = match asked {
+        let ((contacts, behind_nat), path) = match asked {
             Ok(asked) => asked,
             Err(fault) => return Step::Answered(self.reject(fault)),
         };
@@ -91,6 +93,7 @@ impl<'a> Exchange<'_, 'a> {
             call_id: request.call_id,
             cseq: request.cseq.number,
             contacts,
+            behind_nat,
             path,
             aor,
             key: aor.map(|aor| self.location.key(aor.as_bytes())),
@@ -165,7 +168,8 @@ impl<'a> Exchange<'_, 'a> {
         let decision = location.update_at(key, aor.as_bytes(), now, Cause::Registered, |entry| {
             decide(now, rules, &register, aor, used, entry, space)
         });
-        self.settle(&register, aor, scope, decision)
+        let one = matches!(registration.contacts, Asked::One(_)).then_some(registration.behind_nat);
+        self.settle(&register, aor, scope, one, decision)
     }
 
     /// Whose credentials a request has, and the trial of them.
@@ -244,12 +248,14 @@ impl<'a> Exchange<'_, 'a> {
         });
     }
 
-    /// Counts, logs and answers a decision (step 8).
+    /// Counts, logs and answers a decision (step 8). `behind_nat` is whether the contact is, if it is
+    /// one.
     fn settle(
         &mut self,
         register: &Register<'_>,
         aor: Aor<'_>,
         scope: u8,
+        behind_nat: Option<bool>,
         decision: Decision,
     ) -> Option<Answered> {
         match decision {
@@ -281,8 +287,10 @@ impl<'a> Exchange<'_, 'a> {
             nat_refresh > DeltaSeconds(0)
                 && binding.cseq == register.cseq
                 && binding.call_id == register.call_id
-                && SipUri::parse(binding.uri)
-                    .is_ok_and(|uri| nat::is_behind_nat(&uri, &binding.flow))
+                && behind_nat.unwrap_or_else(|| {
+                    SipUri::parse(binding.uri)
+                        .is_ok_and(|uri| nat::is_behind_nat(&uri, &binding.flow))
+                })
         };
         let record = self.space.work.record();
         let len = self.answer().bindings(
@@ -318,15 +326,18 @@ impl<'a> Exchange<'_, 'a> {
         );
     }
 
-    /// The contacts, each seen to be well-formed and within the limits.
-    fn survey(&self) -> Result<Asked<'a>, Fault> {
+    /// The contacts, each seen to be well-formed and within the limits; and whether the last names
+    /// an address that its phone can't be reached at.
+    fn survey(&self) -> Result<(Asked<'a>, bool), Fault> {
         let limits = &self.rules.limits;
         let values = self.envelope.message.all(HeaderName::Contact);
-        let mut first = None;
+        let (mut first, mut behind_nat) = (None, false);
         let contacts = Contacts::survey(values, |contact| {
-            if !is_well_formed(contact.uri) {
-                return Err(Fault::Bad(HeaderName::Contact));
-            }
+            behind_nat = match SipUri::parse(contact.uri) {
+                Ok(uri) => nat::is_behind_nat(&uri, &self.flow),
+                Err(UriError::OtherScheme) => false,
+                Err(UriError::Malformed) => return Err(Fault::Bad(HeaderName::Contact)),
+            };
             if contact.uri.len() > usize::from(limits.max_uri)
                 || contact.params.as_bytes().len() > usize::from(limits.max_contact_params)
             {
@@ -335,15 +346,16 @@ impl<'a> Exchange<'_, 'a> {
             first.get_or_insert(*contact);
             Ok(())
         })?;
-        match (contacts, first) {
-            (Contacts::None, _) => Ok(Asked::None),
-            (Contacts::List { count: 1 }, Some(contact)) => Ok(Asked::One(contact)),
+        let asked = match (contacts, first) {
+            (Contacts::None, _) => Asked::None,
+            (Contacts::List { count: 1 }, Some(contact)) => Asked::One(contact),
             (Contacts::List { count }, _) if count > usize::from(limits.max_contacts) => {
-                Err(Fault::TooMany(HeaderName::Contact))
+                return Err(Fault::TooMany(HeaderName::Contact));
             }
-            (Contacts::List { .. }, _) => Ok(Asked::Many),
-            (Contacts::All, _) => Ok(Asked::All),
-        }
+            (Contacts::List { .. }, _) => Asked::Many,
+            (Contacts::All, _) => Asked::All,
+        };
+        Ok((asked, behind_nat))
     }
 
     /// All Path values (RFC 3327), each seen to be well-formed; `space` is for those of several
