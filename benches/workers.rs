@@ -1,8 +1,10 @@
 //! What a refresh costs the whole pipeline in memory, and how two workers compare with one.
 //!
 //! ```text
-//! cargo bench --bench workers -- [--users N] [--rounds N] [--workers N]... [--batch N]
+//! cargo bench --bench workers -- [--users N] [--rounds N] [--workers N]... [--batch N] [--hot 1]
 //! ```
+//!
+//! With `--hot 1` all users have their record in one shard of the location service.
 //!
 //! Each worker is a thread with a pipeline of its own over one location service, as in the server,
 //! only without sockets: phones write their refreshes outside of the measured time, and a worker
@@ -21,6 +23,7 @@ use std::{
 
 use bindery::{
     flow::Flow,
+    location::Location,
     net::BATCH,
     registrar::Policy,
     worker::{Answers, Arrived, Handled, Pipeline},
@@ -42,6 +45,7 @@ fn main() {
     let mut users = 100_000;
     let mut rounds = 3;
     let mut batch = 32;
+    let mut hot = 0;
     let mut workers = Vec::new();
     let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
     while let Some(name) = arguments.next() {
@@ -50,6 +54,7 @@ fn main() {
             ("--users", Some(value)) => users = value,
             ("--rounds", Some(value)) => rounds = value,
             ("--batch", Some(value)) => batch = value,
+            ("--hot", Some(value)) => hot = value,
             ("--workers", Some(value)) => workers.push(value),
             _ => panic!("{name}: not an option with a number"),
         }
@@ -57,13 +62,14 @@ fn main() {
     if workers.is_empty() {
         workers = vec![1, 2];
     }
+    let names: Vec<String> = (0..).map(|u| format!("u{u:07}")).filter(is_wanted(hot > 0)).take(users).collect();
     for &workers in &workers {
         let mut best = f64::MAX;
         let mut costs = Vec::new();
         let measured = match workers {
-            1 => measure::<1>(users, rounds, batch),
-            2 => measure::<2>(users, rounds, batch),
-            4 => measure::<4>(users, rounds, batch),
+            1 => measure::<1>(&names, rounds, batch),
+            2 => measure::<2>(&names, rounds, batch),
+            4 => measure::<4>(&names, rounds, batch),
             _ => panic!("--workers is 1, 2 or 4"),
         };
         for (cost, wall) in measured {
@@ -72,8 +78,9 @@ fn main() {
         }
         costs.sort_by(f64::total_cmp);
         println!(
-            "{workers} workers, {users} users, batches of {batch}: {:.0} ns of CPU a refresh \
+            "{workers} workers, {users} users{}, batches of {batch}: {:.0} ns of CPU a refresh \
              (median; least {:.0}), {:.0} refreshes/s",
+            if hot > 0 { " of one shard" } else { "" },
             costs[costs.len() / 2],
             costs[0],
             1e9 / best
@@ -81,14 +88,19 @@ fn main() {
     }
 }
 
+/// Whether a user takes part: anybody, or those of the first shard.
+fn is_wanted(hot: bool) -> impl Fn(&String) -> bool {
+    let location = Location::new(registrar::HASH_KEY, START, 0);
+    move |name| !hot || location.key(format!("{name}@example.com").as_bytes()).shard() == 0
+}
+
 /// CPU nanoseconds a refresh by worker and round, and wall nanoseconds a refresh of all together.
-fn measure<const WORKERS: usize>(users: usize, rounds: usize, batch: usize) -> Vec<(f64, f64)> {
-    let names: Vec<String> = (0..users).map(|u| format!("u{u:07}")).collect();
+fn measure<const WORKERS: usize>(names: &[String], rounds: usize, batch: usize) -> Vec<(f64, f64)> {
     let accounts: Vec<(&str, &str)> = names.iter().map(|n| (&**n, "secret")).collect();
     let (pipelines, _): ([Pipeline; WORKERS], _) =
         registrar::registrar(&["example.com"], &accounts, Policy::default());
     let barrier = Arc::new(Barrier::new(WORKERS));
-    let each = users / WORKERS;
+    let each = names.len() / WORKERS;
     thread::scope(|scope| {
         let threads: Vec<_> = names
             .chunks(each)

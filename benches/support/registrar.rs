@@ -18,6 +18,9 @@ use bindery::{
 
 use crate::arrival::START;
 
+/// What the location service hashes with.
+pub(crate) const HASH_KEY: [u8; 16] = [1; 16];
+
 /// The realm.
 pub(crate) const REALM: &str = "example.com";
 
@@ -41,7 +44,7 @@ pub(crate) fn registrar<const WORKERS: usize>(
         qop_auth: true,
     };
     let keys = NonceKeys::from_bytes(&[7; 32]);
-    let location = Arc::new(Location::new([1; 16], START, policy.max_bindings));
+    let location = Arc::new(Location::new(HASH_KEY, START, policy.max_bindings));
     let rules = Rules {
         domains: Domains::new(domains.iter().copied()),
         autocreate: !policy.auth_required,

@@ -82,6 +82,11 @@ impl AorKey {
     fn tag(self) -> u32 {
         u32::try_from(self.0 >> 32).unwrap_or_default()
     }
+
+    /// Which part of the map it is in: records of one part wait for each other.
+    pub fn shard(self) -> usize {
+        shard_of(self.tag())
+    }
 }
 
 /// The shard of a tag: its high bits.

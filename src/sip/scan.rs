@@ -156,6 +156,8 @@ fn has_stray_control(value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Names and values, where the body starts, and the fault.
@@ -204,5 +206,35 @@ mod tests {
         assert_eq!(fault, Some(Fault::TooManyHeaders));
         let (read, _, fault) = lines(b"Via: x\r\nTo: \"\\\0\\\x07\"\r\n");
         assert_eq!((read.len(), fault), (2, None));
+    }
+
+    proptest! {
+        /// What the fast path takes, the strict parser of a well-kept library takes, and reads the
+        /// same lines. (The other way round, bare line feeds and folded lines go the other path.)
+        #[test]
+        fn the_fast_path_is_no_laxer_than_httparse(
+            lines in prop::collection::vec(
+                prop::sample::select(vec![
+                    "Via: x\r\n", "To:\t\"a\u{e9}\" <sip:a@b> \r\n", "X:\r\n", "x: \r\n", " a: b\r\n",
+                    "a b: c\r\n", ": c\r\n", "n\r\n", "a: b\n", "a: b\rc\r\n", "a: \0\r\n",
+                    "a: \u{7f}\r\n", "\r\n", "\n", "a(b: c\r\n", "i : d\r\n",
+                ]),
+                0..6,
+            ),
+        ) {
+            let block = lines.concat() + "\r\nbody";
+            let mut index = HeaderIndex::new();
+            let Some(body) = fast(block.as_bytes(), 0, &mut index) else { return Ok(()) };
+            let message = super::super::Message::new(block.as_bytes(), &index, body);
+            let ours: Vec<_> = message.headers().collect();
+            let mut headers = [httparse::EMPTY_HEADER; FAST_LINES];
+            let parsed = httparse::parse_headers(block.as_bytes(), &mut headers);
+            let Ok(httparse::Status::Complete((end, headers))) = parsed else {
+                panic!("{block:?}")
+            };
+            prop_assert_eq!(end, body);
+            let theirs: Vec<_> = headers.iter().map(|h| (h.name.as_bytes(), h.value)).collect();
+            prop_assert_eq!(ours, theirs);
+        }
     }
 }
