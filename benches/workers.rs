@@ -62,7 +62,8 @@ fn main() {
     if workers.is_empty() {
         workers = vec![1, 2];
     }
-    let names: Vec<String> = (0..).map(|u| format!("u{u:07}")).filter(is_wanted(hot > 0)).take(users).collect();
+    let names: Vec<String> =
+        (0..).map(|u| format!("u{u:07}")).filter(is_wanted(hot > 0)).take(users).collect();
     for &workers in &workers {
         let mut best = f64::MAX;
         let mut costs = Vec::new();
