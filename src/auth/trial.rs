@@ -240,6 +240,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_computed_is_wrong() {
+        let authenticator = authenticator();
+        let nonce = authenticator.challenge(ISSUED, RequestHash(1)).nonce().to_vec();
+        let nonce = String::from_utf8(nonce).unwrap();
+        let header = header(&nonce, "secret", "sip:example.com", "sip:example.com", "c");
+        let ha1s = Ha1Set::of_password(&ALGORITHMS, b"alice", REALM.as_bytes(), b"secret");
+        let secret = Some(Secret::Ha1(ha1s));
+        let claim = authenticator.screen_any(ISSUED, [header.as_bytes()]).unwrap();
+        let mut trials = Trials::with_capacity(1);
+        let begin = |trials: &mut Trials| {
+            trials.begin(&authenticator, &claim, b"REGISTER", URI, secret).unwrap()
+        };
+        let trial = begin(&mut trials);
+        trials.compute();
+        assert!(matches!(trials.verdict(&trial), Verdict::Granted(_)));
+        trials.clear();
+        let trial = begin(&mut trials);
+        assert_eq!(trials.verdict(&trial), Verdict::Challenge(Refusal::WrongPassword));
+    }
+
+    #[test]
     fn ha2_is_that_of_the_request() {
         let mut ha2 = Ha2::default();
         for (method, uri) in

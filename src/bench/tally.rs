@@ -185,6 +185,9 @@ impl Tally {
         self.requests += other.requests;
         self.retransmissions += other.retransmissions;
         self.late += other.late;
+        self.retries += other.retries;
+        self.renewed += other.renewed;
+        self.refused += other.refused;
         for (status, count) in &other.answers {
             *self.answers.entry(*status).or_default() += count;
         }

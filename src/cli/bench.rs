@@ -224,6 +224,15 @@ fn plan(args: &Load) -> anyhow::Result<Plan> {
         Some(count) => Extent::Count(count),
         None => Extent::Time(nanos(args.duration.unwrap_or(seconds))),
     };
+    let is_storm = args.scenario == Scenario::Storm;
+    anyhow::ensure!(
+        !is_storm || args.count.is_none() && args.rate.is_none(),
+        "a storm is all users within --ramp seconds: it takes no --count and no --rate"
+    );
+    anyhow::ensure!(
+        args.scenario != Scenario::Register || args.count.is_none() && args.duration.is_none(),
+        "register is each user once: it takes --users, not --count or --duration"
+    );
     // More under way than there are phones can't be.
     let window = args.window.unwrap_or(256).min(users.count());
     Ok(Plan {
@@ -284,7 +293,15 @@ fn show(bar: &ProgressBar, progress: &Progress) {
 
 /// The command line, for the record.
 fn command(args: impl Iterator<Item = OsString>) -> String {
-    let args: Vec<_> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let mut args: Vec<_> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+    // A report is kept and shown around; a password is neither.
+    for at in 1..args.len() {
+        if args[at - 1] == "--password-format" {
+            args[at] = "...".into();
+        } else if args[at].starts_with("--password-format=") {
+            args[at] = "--password-format=...".into();
+        }
+    }
     args.join(" ")
 }
 
@@ -296,7 +313,7 @@ fn positive(text: &str) -> Result<f64, String> {
 fn not_negative(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
     let fits = number.is_finite() && number >= 0.0;
-    if fits { Ok(number) } else { Err("it can't be negative".into()) }
+    if fits { Ok(number) } else { Err("it must be a number that is not negative".into()) }
 }
 
 fn algorithm(text: &str) -> Result<Algorithm, String> {

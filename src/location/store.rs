@@ -447,6 +447,8 @@ fn sweep_one(
     if written.is_some() && entry.commit(space).is_ok() {
         return expired as u64;
     }
+    // No room, even for less: what has ended is served to nobody, and is looked at again.
+    entry.reschedule();
     0
 }
 

@@ -187,10 +187,12 @@ impl Pipeline {
                 Err(Unanswered::Dropped(reason)) => drop(reason),
             }
         }
-        keys.clear();
-        keys.extend(waiting.iter().flatten().filter_map(|w| w.registration.key()));
-        location.touch(keys);
         trials.compute();
+        // Who proved nothing has no record fetched.
+        keys.clear();
+        let registrations = waiting.iter().flatten().map(|waiting| &waiting.registration);
+        keys.extend(registrations.filter_map(|registration| registration.key(trials)));
+        location.touch(keys);
         for waiting in waiting.iter().flatten() {
             let answered = answers.answer(&waiting.flow, |out| {
                 let Waiting { envelope, flow, hash, registration } = waiting;

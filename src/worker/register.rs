@@ -7,7 +7,7 @@ use super::{
     rules::Rules,
 };
 use crate::{
-    auth::{self, Authenticator, NonceCounts, NonceUse, Trial, Verdict},
+    auth::{self, Authenticator, NonceCounts, NonceUse, Trial, Trials, Verdict},
     location::{AorKey, Cause},
     registrar::{Aor, Binding, Changes, Outcome, Register, Wanted, nat},
     sip::{
@@ -55,9 +55,14 @@ enum Asked<'a> {
 }
 
 impl Registration<'_> {
-    /// Where the record is that it will take.
-    pub(super) fn key(&self) -> Option<AorKey> {
-        self.key
+    /// Where the record is that it will take, if it proved that it may.
+    pub(super) fn key(&self, trials: &Trials) -> Option<AorKey> {
+        let is_granted = match &self.trial {
+            Some(Ok(trial)) => matches!(trials.verdict(trial), Verdict::Granted(_)),
+            Some(Err(judged)) => matches!(judged, Verdict::Granted(_)),
+            None => true,
+        };
+        self.key.filter(|_| is_granted)
     }
 }
 

@@ -76,6 +76,8 @@ impl Batch {
     pub fn clear(&mut self) {
         self.messages.clear();
         self.blocks.clear();
+        // No place of this batch may be answered from the one before.
+        self.digests.clear();
     }
 
     /// How many messages there are.
