@@ -1,4 +1,4 @@
-//! All that is known of one AoR, in one compact allocation.
+//! All that is known of one AoR, packed into one run of octets.
 
 use std::ops::Range;
 

@@ -4,8 +4,8 @@ pub(crate) use crate::octets::{Class, find};
 
 /// `token`.
 pub(crate) const TOKEN: Class = Class::alphanumeric_and(b"-.!%*_+`'~");
-/// A header's name: `token`, and what HTTP's tokens, and so the fast path's, have beyond it. No header
-/// of such a name means anything here.
+/// A header's name: `token`, and what HTTP's tokens have beyond it, which proxies let through. No
+/// header of such a name means anything here.
 pub(crate) const HEADER_NAME: Class = Class::alphanumeric_and(b"-.!%*_+`'~#$&^|");
 /// `word`, the halves of a Call-ID.
 pub(crate) const WORD: Class = Class::alphanumeric_and(b"-.!%*_+`'~()<>:\\\"/[]?{}");

@@ -180,8 +180,8 @@ impl<'x, 'a> Exchange<'x, 'a> {
         Ok(())
     }
 
-    /// Challenges the client. `stale` is the Unix second that the new nonce must not be older than, where only the
-    /// nonce was not good enough.
+    /// Challenges the client. `stale` is the Unix second that the new nonce must not be older than,
+    /// where only the nonce was not good enough.
     pub(super) fn challenge(&mut self, scope: u8, stale: Option<u32>) -> Option<Answered> {
         let RequestHash(hash) = self.request_hash();
         let unique = RequestHash(hash << 8 | u32::from(scope));

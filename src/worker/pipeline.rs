@@ -190,8 +190,10 @@ impl Pipeline {
         trials.compute();
         // Who proved nothing has no record fetched.
         keys.clear();
-        let registrations = waiting.iter().flatten().map(|waiting| &waiting.registration);
-        keys.extend(registrations.filter_map(|registration| registration.key(trials)));
+        for Waiting { registration, .. } in waiting.iter_mut().flatten() {
+            registration.judge(trials);
+            keys.extend(registration.key());
+        }
         location.touch(keys);
         for waiting in waiting.iter().flatten() {
             let answered = answers.answer(&waiting.flow, |out| {

@@ -41,8 +41,18 @@ pub(super) struct Registration<'a> {
     /// The position of the AoR's domain.
     scope: u8,
     account: Option<Account<'a>>,
-    /// What will prove the account; `None` where nobody has to.
-    trial: Option<Result<Trial<'a>, Verdict<'a>>>,
+    proof: Proof<'a>,
+}
+
+/// Whether a request comes from its account.
+#[derive(Clone, Copy, Debug)]
+enum Proof<'a> {
+    /// Nobody asks.
+    Unasked,
+    /// That is being computed.
+    Computed(Trial<'a>),
+    /// That is known.
+    Known(Verdict<'a>),
 }
 
 /// The contacts of a request.
@@ -55,14 +65,19 @@ enum Asked<'a> {
 }
 
 impl Registration<'_> {
+    /// Takes the verdict, once its group's digests are computed.
+    pub(super) fn judge(&mut self, trials: &Trials) {
+        if let Proof::Computed(trial) = &self.proof {
+            self.proof = Proof::Known(trials.verdict(trial));
+        }
+    }
+
     /// Where the record is that it will take, if it proved that it may.
-    pub(super) fn key(&self, trials: &Trials) -> Option<AorKey> {
-        let is_granted = match &self.trial {
-            Some(Ok(trial)) => matches!(trials.verdict(trial), Verdict::Granted(_)),
-            Some(Err(judged)) => matches!(judged, Verdict::Granted(_)),
-            None => true,
-        };
-        self.key.filter(|_| is_granted)
+    pub(super) fn key(&self) -> Option<AorKey> {
+        match self.proof {
+            Proof::Unasked | Proof::Known(Verdict::Granted(_)) => self.key,
+            Proof::Computed(_) | Proof::Known(_) => None,
+        }
     }
 }
 
@@ -86,13 +101,13 @@ impl<'a> Exchange<'_, 'a> {
         let scope = rules.domains.position(domain);
 
         // Step 3. Who may not register learns nothing of who there is.
-        let (account, trial) = if rules.registrar.auth_required {
+        let (account, proof) = if rules.registrar.auth_required {
             match self.begin_trial(request.uri, domain) {
-                Ok((account, trial)) => (account, Some(trial)),
+                Ok((account, proof)) => (account, proof),
                 Err(refusal) => return Step::Answered(self.unauthorized(refusal, scope)),
             }
         } else {
-            (aor.and_then(|aor| rules.subscribers.account(aor.user(), domain)), None)
+            (aor.and_then(|aor| rules.subscribers.account(aor.user(), domain)), Proof::Unasked)
         };
         Step::Waits(Registration {
             call_id: request.call_id,
@@ -104,7 +119,7 @@ impl<'a> Exchange<'_, 'a> {
             key: aor.map(|aor| self.location.key(aor.as_bytes())),
             scope,
             account,
-            trial,
+            proof,
         })
     }
 
@@ -112,12 +127,9 @@ impl<'a> Exchange<'_, 'a> {
     pub(super) fn register(&mut self, registration: &Registration<'a>) -> Option<Answered> {
         let Registration { aor, key, account, scope, .. } = *registration;
         let domain = aor.and_then(|aor| aor.domain()).unwrap_or_default();
-        let used = match &registration.trial {
-            Some(trial) => match self.end_trial(trial, scope) {
-                Ok(used) => Some(used),
-                Err(answered) => return answered,
-            },
-            None => None,
+        let used = match self.end_trial(&registration.proof, scope) {
+            Ok(used) => used,
+            Err(answered) => return answered,
         };
         // Step 4.
         if let (Some(account), Some(aor)) = (account, aor)
@@ -182,7 +194,7 @@ impl<'a> Exchange<'_, 'a> {
         &mut self,
         request_uri: &[u8],
         domain: &[u8],
-    ) -> Result<(Option<Account<'a>>, Result<Trial<'a>, Verdict<'a>>), auth::Refusal> {
+    ) -> Result<(Option<Account<'a>>, Proof<'a>), auth::Refusal> {
         let Rules { authenticator, subscribers, .. } = self.rules;
         let message = self.envelope.message;
         let claim = authenticator.screen_any(self.now, message.all(HeaderName::Authorization))?;
@@ -194,24 +206,25 @@ impl<'a> Exchange<'_, 'a> {
         });
         let method = self.envelope.method.as_bytes();
         let trial = self.trials.begin(authenticator, &claim, method, request_uri, secret);
-        Ok((account, trial))
+        Ok((account, trial.map_or_else(Proof::Known, Proof::Computed)))
     }
 
-    /// The use of a nonce that proves a request to come from its account; else the challenge that
-    /// was written.
+    /// The use of a nonce that proves a request to come from its account, if anybody asks; else the
+    /// challenge that was written.
     fn end_trial(
         &mut self,
-        trial: &Result<Trial<'a>, Verdict<'a>>,
+        proof: &Proof<'a>,
         scope: u8,
-    ) -> Result<NonceUse, Option<Answered>> {
-        let verdict = match trial {
-            Ok(trial) => self.trials.verdict(trial),
-            Err(judged) => *judged,
+    ) -> Result<Option<NonceUse>, Option<Answered>> {
+        let verdict = match proof {
+            Proof::Unasked => return Ok(None),
+            Proof::Computed(trial) => self.trials.verdict(trial),
+            Proof::Known(verdict) => *verdict,
         };
         match verdict {
             Verdict::Granted(grant) if grant.used.nonce.scope() == scope => {
                 self.counters.auth("granted");
-                Ok(grant.used)
+                Ok(Some(grant.used))
             }
             Verdict::Granted(_) | Verdict::Stale => {
                 self.counters.auth("stale");

@@ -108,10 +108,13 @@ impl<C: Clock> Worker<C> {
         let Self { mut poll, listening, send, pipeline, clock, stop, waker: _waker } = self;
         let (listeners, inboxes): (Vec<_>, Vec<_>) =
             listening.into_iter().map(|l| (l.listener, l.inbox)).unzip();
-        let mut desk = Desk { listeners: &listeners, inboxes, send, pipeline, clock };
+        let queue = poll.registry().try_clone()?;
+        let mut asked: Vec<_> = listeners.iter().map(|l| PollFd::new(l, PollFlags::IN)).collect();
+        asked.push(PollFd::new(&queue, PollFlags::IN));
+        let mut desk = Desk { listeners: &listeners, asked, inboxes, send, pipeline, clock };
         let mut woken = Events::with_capacity(1);
         while !stop.load(Ordering::Relaxed) {
-            if desk.wait(&poll)? {
+            if desk.wait()? {
                 poll.poll(&mut woken, Some(Duration::ZERO)).or_else(unless_interrupted)?;
             }
             desk.pipeline.refresh();
@@ -129,6 +132,8 @@ fn unless_interrupted(error: io::Error) -> io::Result<()> {
 /// A worker at work.
 struct Desk<'l, C> {
     listeners: &'l [UdpListener],
+    /// What poll(2) is asked about: the listeners in their order, then the waker's queue.
+    asked: Vec<PollFd<'l>>,
     /// One for each listener, in the same order.
     inboxes: Vec<Inbox>,
     send: SendBatch,
@@ -139,27 +144,24 @@ struct Desk<'l, C> {
 impl<C: Clock> Desk<'_, C> {
     /// Waits until there is something to do, unless there is; finds out at which listeners. The
     /// result is whether the waker was woken.
-    fn wait(&mut self, queue: &Poll) -> io::Result<bool> {
+    fn wait(&mut self) -> io::Result<bool> {
         let is_busy = self.inboxes.iter().any(|inbox| inbox.ready);
         let timeout = is_busy.then_some(&NO_TIME);
-        let mut asked: Vec<PollFd<'_>> = Vec::with_capacity(self.listeners.len() + 1);
-        asked.extend(self.listeners.iter().map(|l| PollFd::new(l, PollFlags::IN)));
-        asked.push(PollFd::new(queue.registry(), PollFlags::IN));
-        match rustix::event::poll(&mut asked, timeout) {
+        match rustix::event::poll(&mut self.asked, timeout) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
-        for (inbox, asked) in self.inboxes.iter_mut().zip(&asked) {
+        for (inbox, asked) in self.inboxes.iter_mut().zip(&self.asked) {
             // An error of the socket, too, is taken by receiving.
             inbox.ready |= !asked.revents().is_empty();
         }
-        Ok(asked.last().is_some_and(|queue| !queue.revents().is_empty()))
+        Ok(self.asked.last().is_some_and(|queue| !queue.revents().is_empty()))
     }
 
     /// Takes up to `batches` batches from each listener that has any.
     fn turn(&mut self, batches: usize) -> io::Result<()> {
-        let Self { listeners, inboxes, send, pipeline, clock } = self;
+        let Self { listeners, inboxes, send, pipeline, clock, .. } = self;
         for (listener, inbox) in listeners.iter().zip(inboxes) {
             for _ in 0..batches {
                 if !inbox.ready {
