@@ -232,17 +232,22 @@ impl Location {
     ///
     /// Only a hint: nothing is held, and what changes meanwhile does no harm.
     pub fn touch(&self, keys: &[AorKey]) {
-        /// As many as are received at once.
-        const TOGETHER: usize = 32;
+        /// As many as go side by side.
+        const TOGETHER: usize = 16;
         for keys in keys.chunks(TOGETHER) {
+            // All locks first: one taken between two look-ups would have the second wait for the
+            // first. None is waited for, so none can be waited for in a circle.
+            let mut shards = [const { None }; TOGETHER];
+            for (shard, key) in shards.iter_mut().zip(keys) {
+                *shard = self.map.shards()[shard_of(key.tag())].try_read();
+            }
             let mut chunks = [None; TOGETHER];
-            for (chunk, key) in chunks.iter_mut().zip(keys) {
+            for ((chunk, shard), key) in chunks.iter_mut().zip(&shards).zip(keys) {
                 let tag = key.tag();
-                let shard = self.map.shards()[shard_of(tag)].read();
-                let slot = shard.get(table_hash(tag), |(other, _)| *other == tag);
+                let slot = shard.as_ref().and_then(|s| s.get(table_hash(tag), |(t, _)| *t == tag));
                 *chunk = slot.map(|(_, at)| Chunk(*at.get()));
             }
-            // No lock between one and the next, so they are waited for together.
+            drop(shards);
             let words = chunks.into_iter().flatten().map(|chunk| self.slab.touch(chunk));
             black_box(words.fold(0, |all, word| all ^ word));
         }

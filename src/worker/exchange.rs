@@ -15,7 +15,7 @@ use super::{
     rules::Rules,
 };
 use crate::{
-    auth::{RequestHash, Trials},
+    auth::RequestHash,
     flow::Flow,
     location::Location,
     registrar::Workspace,
@@ -116,7 +116,6 @@ pub(super) struct Exchange<'x, 'a> {
     pub(super) location: &'a Location,
     pub(super) counters: &'a Counters,
     pub(super) space: &'x mut Space,
-    pub(super) trials: &'x mut Trials,
     pub(super) out: &'x mut [u8],
 }
 

@@ -20,6 +20,7 @@ use crate::{
     location::{AorKey, Location},
     net::is_answerable,
     sip::{Envelope, Parsed, Parser, encode::destination},
+    subscribers::LoginKey,
     time::Now,
 };
 
@@ -75,6 +76,8 @@ pub struct Pipeline {
     worker: usize,
     places: Box<[Place]>,
     trials: Trials,
+    /// Where the accounts of a group are.
+    logins: Vec<LoginKey>,
     /// Where the records of a group are.
     keys: Vec<AorKey>,
     space: Space,
@@ -118,9 +121,9 @@ impl Pipeline {
         let place = || Place { parser: Parser::new(limits.clone()), texts: Texts::default() };
         let places = (0..GROUP).map(|_| place()).collect();
         let trials = Trials::with_capacity(GROUP);
-        let keys = Vec::with_capacity(GROUP);
+        let (logins, keys) = (Vec::with_capacity(GROUP), Vec::with_capacity(GROUP));
         let space = Space::new(hash_key);
-        Self { location, rules, counters, worker, places, trials, keys, space }
+        Self { location, rules, counters, worker, places, trials, logins, keys, space }
     }
 
     /// This worker's counters.
@@ -166,7 +169,7 @@ impl Pipeline {
         batch: &mut impl Iterator<Item = Arrived<'b>>,
         answers: &mut impl Answers,
     ) -> Option<DropReason> {
-        let Self { location, rules, counters, worker, places, trials, keys, space } = self;
+        let Self { location, rules, counters, worker, places, trials, logins, keys, space } = self;
         let counters = &counters[*worker];
         let rules = rules.load();
         let mut last = None;
@@ -179,13 +182,19 @@ impl Pipeline {
         for ((place, waits), arrived) in places.iter_mut().zip(&mut waiting).zip(batch) {
             let flow = arrived.flow;
             let answered = answers.answer(&flow, |out| {
-                let shared = Shared { now, rules, location, counters, space, trials };
+                let shared = Shared { now, rules, location, counters, space };
                 shared.open(place, arrived, waits, out)
             });
             match answered {
                 Ok(()) | Err(Unanswered::Waiting) => {}
                 Err(Unanswered::Dropped(reason)) => drop(reason),
             }
+        }
+        logins.clear();
+        logins.extend(waiting.iter().flatten().filter_map(|w| w.registration.login()));
+        rules.subscribers.touch(logins);
+        for Waiting { registration, .. } in waiting.iter_mut().flatten() {
+            registration.prove(rules, trials);
         }
         trials.compute();
         // Who proved nothing has no record fetched.
@@ -198,7 +207,7 @@ impl Pipeline {
         for waiting in waiting.iter().flatten() {
             let answered = answers.answer(&waiting.flow, |out| {
                 let Waiting { envelope, flow, hash, registration } = waiting;
-                let mut shared = Shared { now, rules, location, counters, space, trials };
+                let mut shared = Shared { now, rules, location, counters, space };
                 let mut exchange = shared.exchange(envelope, *flow, *hash, out);
                 let answered = exchange.register(registration);
                 finish(counters, envelope, flow, answered)
@@ -218,7 +227,6 @@ struct Shared<'s, 'a> {
     location: &'a Location,
     counters: &'a Counters,
     space: &'s mut Space,
-    trials: &'s mut Trials,
 }
 
 impl<'a> Shared<'_, 'a> {
@@ -274,8 +282,8 @@ impl<'a> Shared<'_, 'a> {
         hash: u64,
         out: &'x mut [u8],
     ) -> Exchange<'x, 'a> {
-        let Self { now, rules, location, counters, space, trials } = self;
-        Exchange { now: *now, flow, envelope, hash, rules, location, counters, space, trials, out }
+        let Self { now, rules, location, counters, space } = self;
+        Exchange { now: *now, flow, envelope, hash, rules, location, counters, space, out }
     }
 }
 

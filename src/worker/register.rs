@@ -7,15 +7,15 @@ use super::{
     rules::Rules,
 };
 use crate::{
-    auth::{self, Authenticator, NonceCounts, NonceUse, Trial, Trials, Verdict},
+    auth::{self, Authenticator, Claim, NonceCounts, NonceUse, Trial, Trials, Verdict},
     location::{AorKey, Cause},
     registrar::{Aor, Binding, Changes, Outcome, Register, Wanted, nat},
     sip::{
-        Fault, Request, Status,
+        Fault, Method, Request, Status,
         header::{Contact, Contacts, Elements, HeaderName, NameAddr, option_tags},
         uri::{SipUri, UriError},
     },
-    subscribers::Account,
+    subscribers::{Account, LoginKey},
     time::DeltaSeconds,
 };
 
@@ -46,13 +46,25 @@ pub(super) struct Registration<'a> {
 
 /// Whether a request comes from its account.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives on the stack, for one datagram")]
 enum Proof<'a> {
     /// Nobody asks.
     Unasked,
+    /// Somebody's, who is still to be looked up.
+    Claimed(Claimed<'a>),
     /// That is being computed.
     Computed(Trial<'a>),
     /// That is known.
     Known(Verdict<'a>),
+}
+
+/// Credentials that answer a challenge of ours.
+#[derive(Clone, Copy, Debug)]
+struct Claimed<'a> {
+    claim: Claim<'a>,
+    request_uri: &'a [u8],
+    domain: &'a [u8],
+    login: Option<LoginKey>,
 }
 
 /// The contacts of a request.
@@ -64,7 +76,32 @@ enum Asked<'a> {
     Many,
 }
 
-impl Registration<'_> {
+impl<'a> Registration<'a> {
+    /// Where the account is that it says it comes from.
+    pub(super) fn login(&self) -> Option<LoginKey> {
+        match &self.proof {
+            Proof::Claimed(claimed) => claimed.login,
+            Proof::Unasked | Proof::Computed(_) | Proof::Known(_) => None,
+        }
+    }
+
+    /// Looks its account up, and has its digest computed with its group's.
+    pub(super) fn prove(&mut self, rules: &'a Rules, trials: &mut Trials) {
+        let Proof::Claimed(Claimed { claim, request_uri, domain, login }) = &self.proof else {
+            return;
+        };
+        let mut account = None;
+        let secret = Authenticator::look_up(claim, |username| {
+            let login = rules.subscribers.login_at((*login)?, username, domain)?;
+            account = Some(login.account);
+            Some(login.secret)
+        });
+        let method = Method::Register.as_bytes();
+        let trial = trials.begin(&rules.authenticator, claim, method, request_uri, secret);
+        self.account = account;
+        self.proof = trial.map_or_else(Proof::Known, Proof::Computed);
+    }
+
     /// Takes the verdict, once its group's digests are computed.
     pub(super) fn judge(&mut self, trials: &Trials) {
         if let Proof::Computed(trial) = &self.proof {
@@ -76,7 +113,7 @@ impl Registration<'_> {
     pub(super) fn key(&self) -> Option<AorKey> {
         match self.proof {
             Proof::Unasked | Proof::Known(Verdict::Granted(_)) => self.key,
-            Proof::Computed(_) | Proof::Known(_) => None,
+            Proof::Claimed(_) | Proof::Computed(_) | Proof::Known(_) => None,
         }
     }
 }
@@ -102,8 +139,8 @@ impl<'a> Exchange<'_, 'a> {
 
         // Step 3. Who may not register learns nothing of who there is.
         let (account, proof) = if rules.registrar.auth_required {
-            match self.begin_trial(request.uri, domain) {
-                Ok((account, proof)) => (account, proof),
+            match self.claim(request.uri, domain) {
+                Ok(claimed) => (None, Proof::Claimed(claimed)),
                 Err(refusal) => return Step::Answered(self.unauthorized(refusal, scope)),
             }
         } else {
@@ -189,24 +226,17 @@ impl<'a> Exchange<'_, 'a> {
         self.settle(&register, aor, scope, one, decision)
     }
 
-    /// Whose credentials a request has, and the trial of them.
-    fn begin_trial(
-        &mut self,
-        request_uri: &[u8],
-        domain: &[u8],
-    ) -> Result<(Option<Account<'a>>, Proof<'a>), auth::Refusal> {
+    /// The credentials of a request.
+    fn claim(&self, request_uri: &'a [u8], domain: &'a [u8]) -> Result<Claimed<'a>, auth::Refusal> {
         let Rules { authenticator, subscribers, .. } = self.rules;
         let message = self.envelope.message;
         let claim = authenticator.screen_any(self.now, message.all(HeaderName::Authorization))?;
-        let mut account = None;
-        let secret = Authenticator::look_up(&claim, |username| {
-            let login = subscribers.login(username, domain)?;
-            account = Some(login.account);
-            Some(login.secret)
+        let mut login = None;
+        Authenticator::look_up(&claim, |username| {
+            login = Some(subscribers.login_key(username, domain));
+            None
         });
-        let method = self.envelope.method.as_bytes();
-        let trial = self.trials.begin(authenticator, &claim, method, request_uri, secret);
-        Ok((account, trial.map_or_else(Proof::Known, Proof::Computed)))
+        Ok(Claimed { claim, request_uri, domain, login })
     }
 
     /// The use of a nonce that proves a request to come from its account, if anybody asks; else the
@@ -218,8 +248,9 @@ impl<'a> Exchange<'_, 'a> {
     ) -> Result<Option<NonceUse>, Option<Answered>> {
         let verdict = match proof {
             Proof::Unasked => return Ok(None),
-            Proof::Computed(trial) => self.trials.verdict(trial),
             Proof::Known(verdict) => *verdict,
+            // What was not judged proves nothing.
+            Proof::Claimed(_) | Proof::Computed(_) => Verdict::Stale,
         };
         match verdict {
             Verdict::Granted(grant) if grant.used.nonce.scope() == scope => {
