@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{General, Verified, Writer, verify};
 use crate::error::{ReadError, StorageError};
-use crate::storage::Storage;
+use crate::storage::{self, FOLDER, Storage};
 
 /// A snapshot's generations in one folder.
 ///
@@ -58,7 +58,7 @@ impl Generations {
     /// can't be opened, or a file is of a newer format version, from which going back to an older
     /// generation would quietly lose what the newer program stored.
     pub fn newest(&mut self) -> Result<Newest, ReadError> {
-        let mut names = self.list()?;
+        let names = self.list()?;
         let mut numbers: Vec<usize> = names.iter().filter_map(|name| self.number(name)).collect();
         numbers.sort_unstable();
         let mut set_aside = Vec::new();
@@ -71,7 +71,7 @@ impl Generations {
                 Err(error @ ReadError::Damaged { .. }) => error,
                 Err(error) => return Err(error),
             };
-            let renamed = self.set_aside(&name, &mut names);
+            let renamed = storage::set_aside(self.storage.as_ref(), &name);
             set_aside.push(SetAside { name, renamed, error });
         }
         Ok(Newest { snapshot: None, set_aside })
@@ -104,17 +104,6 @@ impl Generations {
         Ok(())
     }
 
-    fn set_aside(&self, name: &str, names: &mut Vec<String>) -> Result<String, StorageError> {
-        let aside = (0..=names.len())
-            .map(|n| if n == 0 { format!("{name}.corrupt") } else { format!("{name}.corrupt.{n}") })
-            .find(|aside| !names.contains(aside))
-            .unwrap_or_else(|| format!("{name}.corrupt"));
-        self.rename(name, &aside)?;
-        self.sync_folder()?;
-        names.push(aside.clone());
-        Ok(aside)
-    }
-
     /// The name of a generation; 0 is the newest.
     fn at(&self, number: usize) -> String {
         if number == 0 { self.name.clone() } else { format!("{}.{number}", self.name) }
@@ -127,7 +116,7 @@ impl Generations {
     }
 
     fn list(&self) -> Result<Vec<String>, StorageError> {
-        self.storage.list().map_err(StorageError::of("list", "the folder"))
+        self.storage.list().map_err(StorageError::of("list", FOLDER))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
@@ -135,6 +124,6 @@ impl Generations {
     }
 
     fn sync_folder(&self) -> Result<(), StorageError> {
-        self.storage.sync_folder().map_err(StorageError::of("sync", "the folder"))
+        self.storage.sync_folder().map_err(StorageError::of("sync", FOLDER))
     }
 }
