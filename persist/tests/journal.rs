@@ -107,7 +107,7 @@ fn a_flipped_octet_costs_one_frame_and_invents_nothing() {
                 (segment.torn.is_some(), segment.hole_count),
                 (is_last, u64::from(!is_last))
             );
-            let gap = segment.torn.or(segment.holes.first().copied()).unwrap();
+            let gap = segment.torn.or_else(|| segment.holes.first().copied()).unwrap();
             let start = hit.map_or(0, |n| bounds[n]);
             let end = hit.map_or(HEAD_LEN, |n| bounds[n + 1]);
             assert_eq!((gap.offset, gap.bytes), (start as u64, (end - start) as u64), "{at}");

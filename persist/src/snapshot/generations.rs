@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{General, Verified, Writer, verify};
+use super::reader::journal_of;
+use super::{Checking, General, Verified, Writer};
 use crate::error::{ReadError, StorageError};
 use crate::storage::{self, FOLDER, Storage};
 
@@ -58,13 +59,26 @@ impl Generations {
     /// can't be opened, or a file is of a newer format version, from which going back to an older
     /// generation would quietly lose what the newer program stored.
     pub fn newest(&mut self) -> Result<Newest, ReadError> {
+        self.newest_checked_by(Checking::run)
+    }
+
+    /// Does the same; `check` may call [`Checking::run`] from several threads for each file, and
+    /// look at how far it is. What it leaves is done after it.
+    pub fn newest_checked_by(
+        &mut self,
+        mut check: impl FnMut(&Checking),
+    ) -> Result<Newest, ReadError> {
         let names = self.list()?;
         let mut numbers: Vec<usize> = names.iter().filter_map(|name| self.number(name)).collect();
         numbers.sort_unstable();
         let mut set_aside = Vec::new();
         for number in numbers {
             let name = self.at(number);
-            let error = match verify(self.storage.as_ref(), &name) {
+            let checked = Checking::open(self.storage.as_ref(), &name).and_then(|checking| {
+                check(&checking);
+                checking.finish()
+            });
+            let error = match checked {
                 Ok(snapshot) => return Ok(Newest { snapshot: Some(snapshot), set_aside }),
                 // A sector that can't be read is damage like any other.
                 Err(ReadError::Storage(error)) if error.action == "read" => error.into(),
@@ -75,6 +89,26 @@ impl Generations {
             set_aside.push(SetAside { name, renamed, error });
         }
         Ok(Newest { snapshot: None, set_aside })
+    }
+
+    /// The generation of the journal before which segments are needed no more: by none of the
+    /// snapshots that are kept, so that an older one with its segments can stand in for each newer
+    /// one. Zero while there are fewer snapshots than are to be kept: until then the oldest state
+    /// to go back to is that of nobody registered.
+    ///
+    /// Only heads are read. An error means that nothing can be pruned this time.
+    pub fn journal_needed(&self) -> Result<u32, ReadError> {
+        let names = self.list()?;
+        let mut needed = u32::MAX;
+        for number in 0..=self.keep {
+            let name = self.at(number);
+            if !names.contains(&name) {
+                return Ok(0);
+            }
+            let first = journal_of(self.storage.as_ref(), &name)?;
+            needed = needed.min(first.unwrap_or(0));
+        }
+        Ok(needed)
     }
 
     pub(super) fn storage(&self) -> &dyn Storage {

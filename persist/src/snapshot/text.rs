@@ -7,14 +7,20 @@ use memchr::memchr;
 
 use super::General;
 
-/// The format version that is written, and the newest that is read.
-pub const VERSION: u32 = 1;
+/// The newest format version: what is written if there is a journal, and the newest that is read.
+pub const VERSION: u32 = 2;
+
+/// The format version of a snapshot that needs no journal, so that an older build can read it.
+const VERSION_WITHOUT_JOURNAL: u32 = 1;
 
 /// The first section, which is no AoR's.
 pub(super) const GENERAL: &[u8] = b"general";
 
 /// How our files begin.
 pub(super) const HEAD_START: &[u8] = b"[general]";
+
+/// A head has fewer bytes than this, whatever keys are added to it.
+pub(super) const HEAD_MAX: usize = 4096;
 
 /// Digits of the largest `u64`: a count known at the end fits over its place at the start.
 const COUNT_WIDTH: usize = 20;
@@ -27,12 +33,48 @@ pub(super) const CHECKSUM_LEN: usize = CHECKSUM_START.len() + CHECKSUM_DIGITS + 
 
 /// Writes the head. Its length does not depend on the counts.
 pub(super) fn encode_head(general: General, sections: u64, bindings: u64) -> Vec<u8> {
-    let General { sequence, written } = general;
+    let General { sequence, written, journal } = general;
+    let version = version(general);
+    let journal = journal.map(|first| format!("journal={first}\n")).unwrap_or_default();
     format!(
-        "[general]\nversion={VERSION}\nsequence={sequence}\nwritten={written}\n\
+        "[general]\nversion={version}\nsequence={sequence}\nwritten={written}\n{journal}\
          sections={sections:<COUNT_WIDTH$}\nbindings={bindings:<COUNT_WIDTH$}\n"
     )
     .into_bytes()
+}
+
+/// The format version of a snapshot that says this of itself.
+pub(super) fn version(general: General) -> u32 {
+    if general.journal.is_some() { VERSION } else { VERSION_WITHOUT_JOURNAL }
+}
+
+/// The head as it is read.
+pub(super) struct Head {
+    pub(super) version: u32,
+    pub(super) general: General,
+    pub(super) sections: u64,
+    pub(super) bindings: u64,
+}
+
+impl Head {
+    /// Reads the numbers of the head; the error is the key of the one that is missing.
+    pub(super) fn parse(number: impl Fn(&str) -> Option<u64>) -> Result<Self, &'static str> {
+        let field = |key: &'static str| number(key).ok_or(key);
+        let version = u32::try_from(field("version")?).unwrap_or(u32::MAX);
+        let mut head = Self { version, general: General::default(), sections: 0, bindings: 0 };
+        if version > VERSION {
+            // What else it says is not ours to read.
+            return Ok(head);
+        }
+        let journal = match version {
+            VERSION_WITHOUT_JOURNAL => None,
+            _ => Some(u32::try_from(field("journal")?).map_err(|_| "journal")?),
+        };
+        head.general =
+            General { sequence: field("sequence")?, written: field("written")?, journal };
+        (head.sections, head.bindings) = (field("sections")?, field("bindings")?);
+        Ok(head)
+    }
 }
 
 pub(super) fn encode_checksum(crc: u32) -> Vec<u8> {
@@ -216,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_head_is_as_long_whatever_it_counts() {
-        let general = General { sequence: 7, written: 1_795_446_319 };
+        let general = General { sequence: 7, written: 1_795_446_319, journal: Some(3) };
         let empty = encode_head(general, 0, 0);
         assert_eq!(empty.len(), encode_head(general, u64::MAX, u64::MAX).len());
     }
