@@ -25,6 +25,10 @@ const SECTION_MAX: usize = 64 << 20;
 /// Bytes in which the start of a part is looked for at a time.
 const CUT_BUFFER: usize = 64 << 10;
 
+/// Where a section of ours starts, after the line end: nothing else that we write looks like it.
+/// Yate allows blanks between them.
+const SECTION: &[u8] = b"\n[";
+
 /// A byte-order mark, which an editor may have put before Yate's file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -55,7 +59,7 @@ impl File {
         let mut buffer = vec![0; CUT_BUFFER];
         while at - from <= SECTION_MAX as u64 {
             let bytes = self.fill(at, &mut buffer)?;
-            if let Some(found) = memmem::find(bytes, b"\n[") {
+            if let Some(found) = memmem::find(bytes, SECTION) {
                 return Ok(at + found as u64 + 1);
             }
             if at + bytes.len() as u64 >= self.end {
@@ -90,7 +94,11 @@ impl File {
             held += fresh.len();
             let bytes = buffer.get(..held).unwrap_or_default();
             let at_end = start + held as u64 >= to;
-            let cut = if at_end { held } else { last_section(bytes) };
+            let cut = match at_end {
+                true => held,
+                false if self.is_yates => last_section(bytes),
+                false => memmem::rfind(bytes, SECTION).map_or(0, |at| at + 1),
+            };
             let mut whole = bytes.get(..cut).unwrap_or_default();
             if at_end && self.is_yates && !whole.ends_with(b"\n") {
                 // Yate rewrites its file in place: what a crash left of the last section may
@@ -127,8 +135,13 @@ impl File {
         };
         // Lines before any section belong to nobody, in Yate as well.
         let mut rest = bytes.get(next_section(bytes, true)..).unwrap_or_default();
+        let ours = memmem::Finder::new(SECTION);
         while !rest.is_empty() {
-            let (section, after) = rest.split_at(next_section(rest, false));
+            let end = match self.is_yates {
+                true => next_section(rest, false),
+                false => ours.find(rest).map_or(rest.len(), |at| at + 1),
+            };
+            let (section, after) = rest.split_at(end);
             let at = start + (bytes.len() - rest.len()) as u64;
             visit(Section::parse(section, at, !self.is_yates));
             rest = after;

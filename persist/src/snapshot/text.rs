@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use memchr::memchr;
-
 use super::General;
 
 /// The newest format version: what is written if there is a journal, and the newest that is read.
@@ -96,6 +94,13 @@ pub(super) fn encode_name(out: &mut Vec<u8>, name: &[u8]) {
         out.push(b'%');
     }
     let last = name.len().wrapping_sub(1);
+    // Nearly every name is nothing but these: no need to look at each octet's place.
+    let simple = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'@' | b'.' | b'-' | b'_');
+    if name != GENERAL && name.iter().all(simple) {
+        out.extend_from_slice(name);
+        out.extend_from_slice(b"]\n");
+        return;
+    }
     for (at, &byte) in name.iter().enumerate() {
         // Yate ends a name at the first `]`, trims it, and replaces `${...}` in it.
         let plain = match byte {
@@ -124,7 +129,9 @@ pub(super) fn encode_pair(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.extend_from_slice(key);
     let last = value.len().wrapping_sub(1);
     let edge_blank = value.first() == Some(&b' ') || value.last() == Some(&b' ');
-    if edge_blank || value.iter().any(u8::is_ascii_control) {
+    // Without an early end: that is done many octets at a time.
+    let controls = value.iter().fold(false, |found, byte| found | byte.is_ascii_control());
+    if edge_blank || controls {
         out.extend_from_slice(b"%=");
         for (at, &byte) in value.iter().enumerate() {
             let edge = at == 0 || at == last;
@@ -147,7 +154,8 @@ pub(super) fn parse_pair(line: &[u8], escapes: bool) -> Option<(&[u8], Cow<'_, [
     if line.is_empty() || matches!(line.first(), Some(b';' | b'=')) {
         return None;
     }
-    let (key, value) = match memchr(b'=', line) {
+    // Keys are short: a search that is set up for long texts takes longer.
+    let (key, value) = match line.iter().position(|&b| b == b'=') {
         Some(at) => (trim(line.get(..at)?), trim(line.get(at + 1..)?)),
         None => (line, &b""[..]),
     };
