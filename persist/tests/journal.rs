@@ -1,10 +1,11 @@
 //! Segments from write to read: any records, any damage, any fault, real files.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use persist::error::{JournalError, ReadError};
 use persist::journal::{
-    FRAME_MAX, GAPS_MAX, HEAD_LEN, RECORD_MAX, Segment, SegmentId, Writer, read, set_aside,
+    FRAME_MAX, GAPS_MAX, Gap, HEAD_LEN, RECORD_MAX, Segment, SegmentId, Writer, read, set_aside,
 };
 use persist::storage::Storage;
 use persist::storage::faulty::{Fault, FaultyStorage};
@@ -85,6 +86,24 @@ fn what_is_written_is_read() {
     assert_eq!((segment.torn, segment.hole_count, segment.unreadable), (None, 0, 0));
     let octets = 32 + 4 * FRAME + 6 * RECORD + 18;
     assert_eq!((segment.bytes, writer.length(), writer.records()), (octets, octets, 6));
+}
+
+/// What `fixtures/journal-v1` holds, for ever: [`batches`], of which the second is damaged, and the
+/// beginning of a fifth.
+#[test]
+fn the_fixture_of_version_1_stays_readable() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal-v1");
+    let (segment, records) = load(&FileStorage::open(&folder).unwrap()).unwrap();
+    let [first, _, third, fourth] = &batches()[..] else { panic!("four") };
+    assert_eq!(records, [&first[..], third, fourth].concat());
+    assert_eq!((segment.frames, segment.records, segment.begun), (3, 5, Some(BEGUN)));
+    let (second, end) = (Gap { offset: 64, bytes: 31 }, Gap { offset: 154, bytes: 11 });
+    assert_eq!((segment.holes, segment.torn), (vec![second], Some(end)));
+
+    let mut written = bytes_of(&batches());
+    written[90] ^= 0x20;
+    written.extend_from_slice(&bytes_of(&batches())[32..43]);
+    assert_eq!(std::fs::read(folder.join(name())).unwrap(), written);
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(super) const BUFFER: usize = 1 << 20;
 
 /// A part begins at the first section after a multiple of this many bytes: small enough that
 /// threads end together, large enough that finding its start costs nothing.
-const PART: u64 = 16 << 20;
+pub(super) const PART: u64 = 16 << 20;
 
 /// A section may have this many bytes: a thousand times what an AoR full of contacts takes. More
 /// is not a snapshot.
@@ -38,6 +38,8 @@ pub(super) struct File {
     pub(super) input: Box<dyn Input>,
     /// Where the sections end.
     pub(super) end: u64,
+    /// How far the starts of its parts are apart: [`PART`], but for tests.
+    pub(super) part: u64,
     /// Whether Yate wrote it: it has no escapes, and its last section may be torn.
     pub(super) is_yates: bool,
 }
@@ -46,7 +48,7 @@ impl File {
     /// How many parts it has. Yate's has one: there is no telling what is a section but from the
     /// beginning.
     fn parts(&self) -> u64 {
-        if self.is_yates { 1 } else { self.end.div_ceil(PART).max(1) }
+        if self.is_yates { 1 } else { self.end.div_ceil(self.part).max(1) }
     }
 
     /// Where the part with this number starts; the end from the last on.
@@ -54,7 +56,7 @@ impl File {
         if number == 0 || number >= self.parts() {
             return Ok(if number == 0 { 0 } else { self.end });
         }
-        let from = number * PART - 1;
+        let from = number * self.part - 1;
         let mut at = from;
         let mut buffer = vec![0; CUT_BUFFER];
         while at - from <= SECTION_MAX as u64 {
@@ -202,7 +204,7 @@ impl Progress {
             }
             let cut = |number: u64| match is_cut_at_sections {
                 true => file.cut(number),
-                false => Ok(number.saturating_mul(PART).min(file.end)),
+                false => Ok(number.saturating_mul(file.part).min(file.end)),
             };
             let crc = cut(number).and_then(|start| part(start, cut(number + 1)?));
             let mut seen = self.seen();
@@ -248,5 +250,64 @@ impl text::Head {
             let expected = format!("a number as `{key}=` in [general]");
             file.damaged(0, &expected, "none".to_owned())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::storage::{Storage, memory::MemoryStorage};
+
+    fn file(bytes: &[u8], part: u64) -> File {
+        let storage = MemoryStorage::new();
+        storage.put("file", bytes);
+        let input = storage.open("file").unwrap();
+        File { name: "file".to_owned(), end: input.size(), input, part, is_yates: false }
+    }
+
+    /// Where sections start, with their names, and the checksum.
+    fn seen(file: &File) -> (Vec<(u64, Vec<u8>)>, u32) {
+        let (progress, sections) = (Progress::default(), RefCell::new(Vec::new()));
+        progress.run(file, true, |start, end| {
+            assert!(start <= end);
+            file.pass(start, end, &progress.done, &mut |section| {
+                let section = section.map(|s| (s.offset(), s.name().into_owned()));
+                sections.borrow_mut().extend(section);
+            })
+        });
+        assert_eq!(progress.done.load(Ordering::Relaxed), file.end);
+        (sections.into_inner(), progress.finish().unwrap())
+    }
+
+    #[test]
+    fn parts_begin_with_sections() {
+        let bytes = b"[general]\nversion=1\n\n[a]\nk=[\n\n[b]\n\n[c]\n";
+        for part in 1..60 {
+            let file = file(bytes, part);
+            for number in 0..file.parts() + 1 {
+                let cut = usize::try_from(file.cut(number).unwrap()).unwrap();
+                assert!(cut == 0 || cut == bytes.len() || bytes[cut - 1..].starts_with(b"\n["));
+                assert!(cut as u64 >= (number * part).min(file.end));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn in_any_parts_the_sections_are_the_same(
+            lines in prop::collection::vec(
+                prop::sample::select(vec!["[a]", "[]", "k=v", "", " [b]", "[", "k=[x]", "[cc]x"]),
+                0..40),
+            part in 1..80_u64,
+        ) {
+            let bytes = lines.join("\n").into_bytes();
+            let whole = seen(&file(&bytes, PART));
+            prop_assert_eq!(whole.1, crc32fast::hash(&bytes));
+            prop_assert_eq!(seen(&file(&bytes, part)), whole);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crc32fast::Hasher;
 
-use super::parts::{BUFFER, File, Progress};
+use super::parts::{BUFFER, File, PART, Progress};
 use super::section::Section;
 use super::text::{self, Head, VERSION};
 use super::{Origin, Summary};
@@ -51,7 +51,8 @@ impl Checking {
     pub fn open(storage: &dyn Storage, name: &str) -> Result<Self, ReadError> {
         let input = storage.open(name).map_err(StorageError::of("open", name))?;
         let bytes = input.size();
-        let mut file = File { name: name.to_owned(), input, end: bytes, is_yates: false };
+        let mut file =
+            File { name: name.to_owned(), input, end: bytes, part: PART, is_yates: false };
         let mut first = [0; text::HEAD_START.len()];
         let first = file.fill(0, &mut first)?;
         let last_at = bytes.saturating_sub(text::CHECKSUM_LEN as u64);
@@ -231,7 +232,8 @@ impl Parts {
 /// it says none, or is Yate's.
 pub(super) fn journal_of(storage: &dyn Storage, name: &str) -> Result<Option<u32>, ReadError> {
     let input = storage.open(name).map_err(StorageError::of("open", name))?;
-    let file = File { name: name.to_owned(), end: input.size(), input, is_yates: false };
+    let file =
+        File { name: name.to_owned(), end: input.size(), input, part: PART, is_yates: false };
     let mut first = [0; text::HEAD_START.len()];
     if file.fill(0, &mut first)? != text::HEAD_START {
         return Ok(None);
