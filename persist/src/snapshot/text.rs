@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::io::Write;
 
+use memchr::memchr;
+
 use super::General;
 
 /// The newest format version: what is written if there is a journal, and the newest that is read.
@@ -154,8 +156,7 @@ pub(super) fn parse_pair(line: &[u8], escapes: bool) -> Option<(&[u8], Cow<'_, [
     if line.is_empty() || matches!(line.first(), Some(b';' | b'=')) {
         return None;
     }
-    // Keys are short: a search that is set up for long texts takes longer.
-    let (key, value) = match line.iter().position(|&b| b == b'=') {
+    let (key, value) = match find_equals(line) {
         Some(at) => (trim(line.get(..at)?), trim(line.get(at + 1..)?)),
         None => (line, &b""[..]),
     };
@@ -163,6 +164,23 @@ pub(super) fn parse_pair(line: &[u8], escapes: bool) -> Option<(&[u8], Cow<'_, [
         Some(key) if escapes => Some((key, decode(value))),
         _ => Some((key, Cow::Borrowed(value))),
     }
+}
+
+/// Where the first `=` is. Nearly always within sixteen octets, which are looked at together: a loop
+/// that ends here and there, as keys are long, costs more than all the rest of the line.
+fn find_equals(line: &[u8]) -> Option<usize> {
+    const ONES: u128 = u128::MAX / 0xff;
+    const EQUALS: u128 = ONES * 0x3d;
+    if let Some(start) = line.first_chunk() {
+        // An octet becomes zero where it is `=`; the subtraction then borrows into its top bit. It
+        // may do so wrongly after the first of them, but not before.
+        let differing = u128::from_le_bytes(*start) ^ EQUALS;
+        let equal = differing.wrapping_sub(ONES) & !differing & (ONES << 7);
+        if equal != 0 {
+            return usize::try_from(equal.trailing_zeros() / 8).ok();
+        }
+    }
+    memchr(b'=', line)
 }
 
 /// Takes blanks, tabs, and a line end's CR off both ends.
@@ -282,6 +300,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_first_equals_sign_is_found(line in "[<=>a\u{bd}\u{3c}]{0,40}") {
+            let expected = line.bytes().position(|b| b == b'=');
+            prop_assert_eq!(find_equals(line.as_bytes()), expected);
+        }
+
         #[test]
         fn any_name_and_value_come_back(name: Vec<u8>, value: Vec<u8>) {
             let mut out = Vec::new();
