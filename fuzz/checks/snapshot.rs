@@ -1,9 +1,9 @@
 //! Any file as a snapshot: it is read or refused. And any table: what is written is read again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use persist::{
-    snapshot::{General, Generations, read},
+    snapshot::{General, Generations, read, verify},
     storage::memory::MemoryStorage,
 };
 
@@ -22,14 +22,30 @@ pub(crate) fn check(bytes: &[u8]) {
 fn read_file(bytes: &[u8]) {
     let storage = MemoryStorage::new();
     storage.put(NAME, bytes);
-    let mut sections = 0;
+    let mut sections = Vec::new();
     let summary = read(&storage, NAME, |section| {
-        sections += 1;
+        sections.push((section.offset(), section.name().into_owned()));
         assert!(section.pairs().count() <= bytes.len());
     });
     if let Ok(summary) = summary {
-        assert_eq!(summary.sections, sections, "what was counted is what was shown");
+        assert_eq!(summary.sections, sections.len() as u64, "what was counted is what was shown");
         assert_eq!(summary.bytes, bytes.len() as u64);
+        let parts = verify(&storage, NAME).expect("it was read").parts();
+        let seen = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    parts.run(|section| {
+                        let section = (section.offset(), section.name().into_owned());
+                        seen.lock().expect("no panic").push(section);
+                    })
+                });
+            }
+        });
+        assert_eq!(parts.finish().expect("it was read"), summary);
+        let mut seen = seen.into_inner().expect("no panic");
+        seen.sort();
+        assert_eq!(seen, sections, "by parts as in one");
     }
 }
 
@@ -42,7 +58,8 @@ fn write_and_read(bytes: &[u8]) {
     }
     let storage = MemoryStorage::new();
     let mut generations = Generations::new(Arc::new(storage.clone()), NAME, 0);
-    let mut writer = generations.begin(General { sequence: 1, written: 2 }).expect("memory");
+    let mut writer =
+        generations.begin(General { sequence: 1, written: 2, journal: None }).expect("memory");
     for (name, pairs) in &table {
         let pairs = pairs.iter().map(|(key, value)| (*key, value.unwrap_or_default()));
         writer.section(name, 1, pairs).expect("keys that are keys");

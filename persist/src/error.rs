@@ -4,6 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::journal::RECORD_MAX;
+
 /// A step on the storage that failed.
 ///
 /// After a failed write or sync the state of that file is unknown (a kernel may mark pages clean
@@ -41,11 +43,32 @@ pub enum WriteError {
     Storage(#[from] StorageError),
 }
 
-/// Why a snapshot was not read.
+/// Why a record is not in the journal, or not durable there.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// As many records wait as may: they have to be written first.
+    #[error("too many records wait to be written")]
+    Full,
+    /// An earlier write or sync of this segment failed: it is used no more.
+    #[error("an earlier write or sync of this segment failed")]
+    Poisoned,
+    /// The disk.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A record longer than any may be. Nothing of it was kept.
+    #[error("a record of {length} bytes is longer than {RECORD_MAX}")]
+    TooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
+}
+
+/// Why a snapshot or a segment of a journal was not read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The bytes are not those of a whole snapshot.
+    /// The bytes are not those of a whole snapshot, or of any part of a segment.
     #[error("{name}: at byte {byte}: expected {expected}, found {found}")]
     Damaged {
         /// The file.
@@ -57,7 +80,7 @@ pub enum ReadError {
         /// What was there.
         found: String,
     },
-    /// A whole snapshot, written by a later version of this program.
+    /// A whole file, written by a later version of this program.
     #[error("{name}: format version {found} is newer than the newest known here, {known}")]
     Newer {
         /// The file.

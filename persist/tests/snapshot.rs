@@ -2,28 +2,41 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use persist::error::{ReadError, WriteError};
-use persist::snapshot::{General, Generations, Origin, Summary, read};
+use persist::snapshot::{Checking, General, Generations, Origin, Summary, read};
 use persist::storage::Storage;
 use persist::storage::file::FileStorage;
 use persist::storage::memory::MemoryStorage;
 use proptest::prelude::*;
 
 const NAME: &str = "regfile.snapshot";
-const GENERAL: General = General { sequence: 42, written: 1_795_446_000 };
+const GENERAL: General = General { sequence: 42, written: 1_795_446_000, journal: None };
 
 type Pairs = Vec<(String, Vec<u8>)>;
 type Sections = Vec<(Vec<u8>, Pairs)>;
 
 fn write(storage: Arc<dyn Storage>, keep: usize, sections: &Sections) -> Summary {
+    write_with(storage, keep, GENERAL, sections)
+}
+
+fn write_with(
+    storage: Arc<dyn Storage>,
+    keep: usize,
+    general: General,
+    sections: &Sections,
+) -> Summary {
     let mut generations = Generations::new(storage, NAME, keep);
-    let mut writer = generations.begin(GENERAL).unwrap();
+    let mut writer = generations.begin(general).unwrap();
     for (name, pairs) in sections {
         writer.section(name, 2, pairs.iter().map(|(k, v)| (k, v))).unwrap();
     }
-    writer.finish().unwrap()
+    let bytes = writer.bytes();
+    let summary = writer.finish().unwrap();
+    // A blank line and the checksum's.
+    assert_eq!(summary.bytes, bytes + 18);
+    summary
 }
 
 fn load(storage: &dyn Storage, name: &str) -> Result<(Summary, Sections), ReadError> {
@@ -87,6 +100,90 @@ fn the_fixture_of_version_1_stays_loadable() {
     assert_eq!(summary.origin, Origin::Bindery { version: 1, general: GENERAL });
     assert_eq!((summary.sections, summary.bindings, summary.dropped), (3, 6, 0));
     assert_eq!(sections, fixture());
+}
+
+#[test]
+fn the_fixture_of_version_2_stays_loadable() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v2");
+    let (summary, sections) = load(&FileStorage::open(&folder).unwrap(), NAME).unwrap();
+    let general = General { journal: Some(17), ..GENERAL };
+    assert_eq!(summary.origin, Origin::Bindery { version: 2, general });
+    assert_eq!((summary.sections, summary.bindings, summary.dropped), (3, 6, 0));
+    assert_eq!(sections, fixture());
+
+    let memory = MemoryStorage::new();
+    assert_eq!(write_with(Arc::new(memory.clone()), 2, general, &fixture()), summary);
+    assert_eq!(memory.bytes(NAME).unwrap(), std::fs::read(folder.join(NAME)).unwrap());
+}
+
+#[test]
+fn a_journal_is_needed_by_the_oldest_that_is_kept() {
+    let memory = MemoryStorage::new();
+    let storage: Arc<dyn Storage> = Arc::new(memory.clone());
+    let generations = || Generations::new(Arc::clone(&storage), NAME, 2);
+    let take = |journal| {
+        write_with(Arc::clone(&storage), 2, General { journal, ..GENERAL }, &fixture());
+        generations().journal_needed().unwrap()
+    };
+    assert_eq!(generations().journal_needed().unwrap(), 0, "nothing to go back to");
+    assert_eq!([take(Some(4)), take(Some(5)), take(Some(9))], [0, 0, 4]);
+    assert_eq!([take(Some(10)), take(None), take(Some(12))], [5, 0, 0]);
+    assert_eq!([take(Some(14)), take(Some(15))], [0, 12]);
+    // One that can't be read may have needed anything.
+    memory.put("regfile.snapshot.1", b"[general]\nversion=2\n");
+    assert!(generations().journal_needed().is_err());
+    memory.put("regfile.snapshot.1", b"[100]\ndata=sip/sip:1@192.0.2.1\n");
+    assert_eq!(generations().journal_needed().unwrap(), 0, "Yate's");
+}
+
+#[test]
+fn threads_share_a_large_file() {
+    const THREADS: u64 = 3;
+    let memory = MemoryStorage::new();
+    // One section is larger than what a thread takes at a time.
+    let value = |n: usize| vec![b'x'; if n == 9 { 17 << 20 } else { 512 << 10 }];
+    let sections: Sections =
+        (0..30).map(|n| (n.to_string().into_bytes(), vec![("v".to_owned(), value(n))])).collect();
+    let written = write(Arc::new(memory.clone()), 2, &sections);
+    let checking = Checking::open(&memory, NAME).unwrap();
+    std::thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(|| checking.run()))));
+    assert_eq!(checking.bytes(), written.bytes);
+    assert_eq!(checking.done(), written.bytes - 17, "all but the last line");
+    let parts = checking.finish().unwrap().parts();
+    let seen = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                parts.run(|section| {
+                    let value = section.pairs().next().unwrap().1.len();
+                    seen.lock().unwrap().push((section.name().into_owned(), value));
+                });
+            });
+        }
+    });
+    assert_eq!(parts.done(), written.bytes - 17);
+    assert_eq!(parts.finish().unwrap(), written);
+    let mut seen = seen.into_inner().unwrap();
+    seen.sort();
+    let mut expected: Vec<_> =
+        sections.iter().map(|(name, pairs)| (name.clone(), pairs[0].1.len())).collect();
+    expected.sort();
+    assert_eq!(seen, expected);
+
+    let mut bytes = memory.bytes(NAME).unwrap();
+    bytes[20 << 20] ^= 1;
+    memory.put(NAME, &bytes);
+    let checking = Checking::open(&memory, NAME).unwrap();
+    std::thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(|| checking.run()))));
+    assert!(matches!(checking.finish(), Err(ReadError::Damaged { .. })));
+}
+
+#[test]
+fn a_part_that_nobody_has_read_is_missed() {
+    let memory = MemoryStorage::new();
+    write(Arc::new(memory.clone()), 2, &fixture());
+    let parts = Checking::open(&memory, NAME).unwrap().finish().unwrap().parts();
+    assert!(matches!(parts.finish(), Err(ReadError::Damaged { .. })));
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{General, Verified, Writer, verify};
+use super::reader::journal_of;
+use super::{Checking, General, Verified, Writer};
 use crate::error::{ReadError, StorageError};
-use crate::storage::Storage;
+use crate::storage::{self, FOLDER, Storage};
 
 /// A snapshot's generations in one folder.
 ///
@@ -58,23 +59,56 @@ impl Generations {
     /// can't be opened, or a file is of a newer format version, from which going back to an older
     /// generation would quietly lose what the newer program stored.
     pub fn newest(&mut self) -> Result<Newest, ReadError> {
-        let mut names = self.list()?;
+        self.newest_checked_by(Checking::run)
+    }
+
+    /// Does the same; `check` may call [`Checking::run`] from several threads for each file, and
+    /// look at how far it is. What it leaves is done after it.
+    pub fn newest_checked_by(
+        &mut self,
+        mut check: impl FnMut(&Checking),
+    ) -> Result<Newest, ReadError> {
+        let names = self.list()?;
         let mut numbers: Vec<usize> = names.iter().filter_map(|name| self.number(name)).collect();
         numbers.sort_unstable();
         let mut set_aside = Vec::new();
         for number in numbers {
             let name = self.at(number);
-            let error = match verify(self.storage.as_ref(), &name) {
+            let checked = Checking::open(self.storage.as_ref(), &name).and_then(|checking| {
+                check(&checking);
+                checking.finish()
+            });
+            let error = match checked {
                 Ok(snapshot) => return Ok(Newest { snapshot: Some(snapshot), set_aside }),
                 // A sector that can't be read is damage like any other.
                 Err(ReadError::Storage(error)) if error.action == "read" => error.into(),
                 Err(error @ ReadError::Damaged { .. }) => error,
                 Err(error) => return Err(error),
             };
-            let renamed = self.set_aside(&name, &mut names);
+            let renamed = storage::set_aside(self.storage.as_ref(), &name);
             set_aside.push(SetAside { name, renamed, error });
         }
         Ok(Newest { snapshot: None, set_aside })
+    }
+
+    /// The generation of the journal before which segments are needed no more: by none of the
+    /// snapshots that are kept, so that an older one with its segments can stand in for each newer
+    /// one. Zero while there are fewer snapshots than are to be kept: until then the oldest state
+    /// to go back to is that of nobody registered.
+    ///
+    /// Only heads are read. An error means that nothing can be pruned this time.
+    pub fn journal_needed(&self) -> Result<u32, ReadError> {
+        let names = self.list()?;
+        let mut needed = u32::MAX;
+        for number in 0..=self.keep {
+            let name = self.at(number);
+            if !names.contains(&name) {
+                return Ok(0);
+            }
+            let first = journal_of(self.storage.as_ref(), &name)?;
+            needed = needed.min(first.unwrap_or(0));
+        }
+        Ok(needed)
     }
 
     pub(super) fn storage(&self) -> &dyn Storage {
@@ -104,17 +138,6 @@ impl Generations {
         Ok(())
     }
 
-    fn set_aside(&self, name: &str, names: &mut Vec<String>) -> Result<String, StorageError> {
-        let aside = (0..=names.len())
-            .map(|n| if n == 0 { format!("{name}.corrupt") } else { format!("{name}.corrupt.{n}") })
-            .find(|aside| !names.contains(aside))
-            .unwrap_or_else(|| format!("{name}.corrupt"));
-        self.rename(name, &aside)?;
-        self.sync_folder()?;
-        names.push(aside.clone());
-        Ok(aside)
-    }
-
     /// The name of a generation; 0 is the newest.
     fn at(&self, number: usize) -> String {
         if number == 0 { self.name.clone() } else { format!("{}.{number}", self.name) }
@@ -127,7 +150,7 @@ impl Generations {
     }
 
     fn list(&self) -> Result<Vec<String>, StorageError> {
-        self.storage.list().map_err(StorageError::of("list", "the folder"))
+        self.storage.list().map_err(StorageError::of("list", FOLDER))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
@@ -135,6 +158,6 @@ impl Generations {
     }
 
     fn sync_folder(&self) -> Result<(), StorageError> {
-        self.storage.sync_folder().map_err(StorageError::of("sync", "the folder"))
+        self.storage.sync_folder().map_err(StorageError::of("sync", FOLDER))
     }
 }

@@ -2,15 +2,19 @@
 //!
 //! [`Generations::begin`] gives a [`Writer`] that streams sections to a temporary file and
 //! publishes it whole. At a start [`Generations::newest`] finds the newest usable file and sets
-//! damaged ones aside. [`read`] reads one file, ours or one that Yate saved.
+//! damaged ones aside. [`read`] reads one file, ours or one that Yate saved; [`Checking`] and
+//! [`Parts`] do so by several threads.
 
 mod generations;
+mod parts;
 mod reader;
+mod section;
 mod text;
 mod writer;
 
 pub use generations::{Generations, Newest, SetAside};
-pub use reader::{Pairs, Section, Verified, read, verify};
+pub use reader::{Checking, Parts, Verified, read, verify};
+pub use section::{Pairs, Section};
 pub use text::VERSION;
 pub use writer::Writer;
 
@@ -21,6 +25,9 @@ pub struct General {
     pub sequence: u64,
     /// When the snapshot was begun, in Unix seconds.
     pub written: u64,
+    /// The first generation of the journal that may hold changes that are not covered; `None` if
+    /// there was no segment of a journal, so that all there are came later.
+    pub journal: Option<u32>,
 }
 
 /// Who wrote a file.

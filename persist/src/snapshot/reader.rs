@@ -1,26 +1,18 @@
 //! Reads one snapshot: first the checksum over all of it, then the sections.
 //!
-//! Memory is bounded by one buffer and the largest section; the file is read twice.
+//! Memory is bounded by one buffer and the largest section, for each thread; the file is read
+//! twice. Both times as many threads as like to may take part.
 
-use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crc32fast::Hasher;
-use memchr::{memchr, memchr_iter, memrchr_iter};
 
-use super::text::{self, VERSION};
-use super::{General, Origin, Summary};
+use super::parts::{BUFFER, File, PART, Progress};
+use super::section::Section;
+use super::text::{self, Head, VERSION};
+use super::{Origin, Summary};
 use crate::error::{ReadError, StorageError};
-use crate::storage::{Input, Storage};
-
-/// Bytes read at a time; a larger section enlarges the buffer.
-const BUFFER: usize = 1 << 20;
-
-/// A section may have this many bytes: a thousand times what an AoR full of contacts takes. More
-/// is not a snapshot.
-const SECTION_MAX: usize = 64 << 20;
-
-/// A byte-order mark, which an editor may have put before Yate's file.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+use crate::storage::Storage;
 
 /// Reads a file: checked as a whole first, then `visitor` gets every section in its order.
 ///
@@ -34,58 +26,141 @@ pub fn read(
     verify(storage, name)?.read(visitor)
 }
 
-/// Checks a file without believing any of it: version and checksum of ours, structure of Yate's.
+/// Checks a file without believing any of it: [`Checking`], by one thread.
+pub fn verify(storage: &dyn Storage, name: &str) -> Result<Verified, ReadError> {
+    Checking::open(storage, name)?.finish()
+}
+
+/// A file that is being checked, by as many threads as call [`Checking::run`]: version and
+/// checksum of ours, structure of Yate's.
 ///
 /// A file of ours is one that begins with `[general]` or ends in a checksum line; all others are
 /// taken for Yate's, which have neither. One without any whole section is damaged in any case
 /// (Yate's own file is empty while nobody is registered: there is nothing to read then).
-pub fn verify(storage: &dyn Storage, name: &str) -> Result<Verified, ReadError> {
-    let input = storage.open(name).map_err(StorageError::of("open", name))?;
-    let mut file = Verified {
-        summary: Summary {
+pub struct Checking {
+    file: File,
+    /// Length of the file.
+    bytes: u64,
+    /// What the last line says; `None` in Yate's.
+    stated: Option<u32>,
+    progress: Progress,
+}
+
+impl Checking {
+    /// Opens the file and looks at both of its ends.
+    pub fn open(storage: &dyn Storage, name: &str) -> Result<Self, ReadError> {
+        let input = storage.open(name).map_err(StorageError::of("open", name))?;
+        let bytes = input.size();
+        let mut file =
+            File { name: name.to_owned(), input, end: bytes, part: PART, is_yates: false };
+        let mut first = [0; text::HEAD_START.len()];
+        let first = file.fill(0, &mut first)?;
+        let last_at = bytes.saturating_sub(text::CHECKSUM_LEN as u64);
+        let mut last = [0; text::CHECKSUM_LEN];
+        let last = file.fill(last_at, &mut last)?;
+        let stated = text::parse_checksum(last);
+        match stated {
+            Some(_) => file.end = last_at,
+            None if first == text::HEAD_START => {
+                let expected = "`; crc32=` and 8 hex digits as the last line";
+                return Err(file.damaged(last_at, expected, quoted(last)));
+            }
+            None => file.is_yates = true,
+        }
+        Ok(Self { file, bytes, stated, progress: Progress::default() })
+    }
+
+    /// Checks part after part, until none is left. Threads that call this share the work.
+    pub fn run(&self) {
+        if self.stated.is_none() {
+            return;
+        }
+        let mut buffer = vec![0; BUFFER];
+        self.progress.run(&self.file, false, |start, end| {
+            let mut crc = Hasher::new();
+            let mut at = start;
+            while at < end {
+                let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+                let (room, _) = buffer.split_at_mut(left.min(BUFFER));
+                let bytes = self.file.fill(at, room)?;
+                crc.update(bytes);
+                at += bytes.len() as u64;
+                self.progress.done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+            Ok(crc)
+        });
+    }
+
+    /// Does what is left to do, and says whether the file can be read.
+    pub fn finish(self) -> Result<Verified, ReadError> {
+        self.run();
+        let summary = Summary {
             origin: Origin::Yate,
             sections: 0,
             bindings: 0,
             dropped: 0,
-            bytes: input.size(),
-        },
-        name: name.to_owned(),
-        input,
-        end: 0,
-        crc: 0,
-    };
-    file.end = file.summary.bytes;
-    let mut first = [0; text::HEAD_START.len()];
-    let first = file.fill(0, &mut first)?;
-    let last_at = file.end.saturating_sub(text::CHECKSUM_LEN as u64);
-    let mut last = [0; text::CHECKSUM_LEN];
-    let last = file.fill(last_at, &mut last)?;
-    match text::parse_checksum(last) {
-        Some(stated) => file.verify_ours(stated, last_at)?,
-        None if first == text::HEAD_START => {
-            let expected = "`; crc32=` and 8 hex digits as the last line";
-            return Err(file.damaged(last_at, expected, quoted(last)));
+            bytes: self.bytes,
+        };
+        match self.stated {
+            Some(stated) => self.finish_ours(stated, summary),
+            None => self.finish_yates(summary),
         }
-        None => file.verify_yate()?,
     }
-    Ok(file)
+
+    /// How many bytes are checked, of [`Checking::bytes`].
+    pub fn done(&self) -> u64 {
+        self.progress.done.load(Ordering::Relaxed)
+    }
+
+    /// Length of the file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn finish_ours(self, stated: u32, summary: Summary) -> Result<Verified, ReadError> {
+        let Self { file, progress, .. } = self;
+        let crc = progress.finish()?;
+        if crc != stated {
+            let expected = format!("checksum {crc:08x} of the bytes before");
+            return Err(file.damaged(file.end, &expected, format!("{stated:08x}")));
+        }
+        // Whoever wrote this meant it: only a whole file can be of a newer version.
+        let Head { version, general, sections, bindings } = Head::of(&file)?;
+        if version > VERSION {
+            return Err(ReadError::Newer { name: file.name, found: version, known: VERSION });
+        }
+        let origin = Origin::Bindery { version, general };
+        let summary = Summary { origin, sections, bindings, ..summary };
+        Ok(Verified { file, summary, crc })
+    }
+
+    fn finish_yates(self, summary: Summary) -> Result<Verified, ReadError> {
+        let Self { file, progress, .. } = self;
+        let (mut sections, mut dropped) = (0, 0);
+        let crc = file.pass(0, file.end, &progress.done, &mut |section| match section {
+            Some(_) => sections += 1,
+            None => dropped += 1,
+        })?;
+        if sections == 0 {
+            return Err(file.damaged(0, "a section", "none that is whole".to_owned()));
+        }
+        let summary = Summary { sections, bindings: sections, dropped, ..summary };
+        Ok(Verified { file, summary, crc: crc.finalize() })
+    }
 }
 
 /// A file that was checked and can be read.
 pub struct Verified {
-    name: String,
-    input: Box<dyn Input>,
+    file: File,
     summary: Summary,
-    /// Where the sections end.
-    end: u64,
-    /// Checksum of everything before `end`.
+    /// Checksum of everything before the last line.
     crc: u32,
 }
 
 impl Verified {
     /// The file's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.file.name
     }
 
     /// What the file says of itself.
@@ -94,250 +169,76 @@ impl Verified {
     }
 
     /// Gives every section to `visitor`, in the file's order. About errors see [`read`].
-    pub fn read(self, mut visitor: impl FnMut(Section<'_>)) -> Result<Summary, ReadError> {
+    pub fn read(self, visitor: impl FnMut(Section<'_>)) -> Result<Summary, ReadError> {
+        let parts = self.parts();
+        parts.run(visitor);
+        parts.finish()
+    }
+
+    /// For reading it by several threads.
+    pub fn parts(self) -> Parts {
+        Parts { file: self, progress: Progress::default(), sections: AtomicU64::new(0) }
+    }
+}
+
+/// A file that is being read, by as many threads as call [`Parts::run`].
+pub struct Parts {
+    file: Verified,
+    progress: Progress,
+    sections: AtomicU64,
+}
+
+impl Parts {
+    /// Takes part after part and gives its sections to `visitor`, until none is left. Threads that
+    /// call this share the work; each section goes to one of them.
+    pub fn run(&self, mut visitor: impl FnMut(Section<'_>)) {
+        let file = &self.file.file;
         let mut sections = 0;
-        let seen = self.pass(|section| {
-            if let Some(section) = section.filter(|section| !section.is_general()) {
-                sections += 1;
-                visitor(section);
-            }
-        })?;
-        if seen != self.crc {
-            let expected = format!("checksum {:08x} again", self.crc);
-            return Err(self.damaged(self.end, &expected, format!("{seen:08x}")));
-        }
-        if sections != self.summary.sections {
-            let expected = format!("{} sections", self.summary.sections);
-            return Err(self.damaged(self.end, &expected, sections.to_string()));
-        }
-        Ok(self.summary)
-    }
-
-    fn verify_ours(&mut self, stated: u32, last_at: u64) -> Result<(), ReadError> {
-        self.end = last_at;
-        let mut crc = Hasher::new();
-        let mut buffer = vec![0; BUFFER];
-        let mut head = Vec::new();
-        let mut at = 0;
-        while at < self.end {
-            let bytes = self.fill(at, &mut buffer)?;
-            if at == 0 {
-                head = bytes.split_at(next_section(bytes, false)).0.to_vec();
-            }
-            crc.update(bytes);
-            at += bytes.len() as u64;
-        }
-        self.crc = crc.finalize();
-        if self.crc != stated {
-            let expected = format!("checksum {:08x} of the bytes before", self.crc);
-            return Err(self.damaged(last_at, &expected, format!("{stated:08x}")));
-        }
-        // Whoever wrote this meant it: only a whole file can be of a newer version.
-        let general = Section::parse(&head, 0, true).filter(Section::is_general);
-        let number = |key: &str| {
-            let (_, value) = general?.pairs().find(|(found, _)| *found == key.as_bytes())?;
-            std::str::from_utf8(&value).ok()?.parse::<u64>().ok()
-        };
-        let field = |key: &str| {
-            number(key).ok_or_else(|| {
-                let expected = format!("a number as `{key}=` in [general]");
-                self.damaged(0, &expected, "none".to_owned())
+        self.progress.run(file, true, |start, end| {
+            file.pass(start, end, &self.progress.done, &mut |section| {
+                if let Some(section) = section.filter(|section| !section.is_general()) {
+                    sections += 1;
+                    visitor(section);
+                }
             })
-        };
-        let version = u32::try_from(field("version")?).unwrap_or(u32::MAX);
-        if version > VERSION {
-            return Err(ReadError::Newer {
-                name: self.name.clone(),
-                found: version,
-                known: VERSION,
-            });
+        });
+        self.sections.fetch_add(sections, Ordering::Relaxed);
+    }
+
+    /// Says whether the visitors were given what was checked before, after every [`Parts::run`]
+    /// has returned. About errors see [`read`].
+    pub fn finish(self) -> Result<Summary, ReadError> {
+        let Verified { file, summary, crc } = self.file;
+        let seen = self.progress.finish()?;
+        if seen != crc {
+            let expected = format!("checksum {crc:08x} again");
+            return Err(file.damaged(file.end, &expected, format!("{seen:08x}")));
         }
-        let general = General { sequence: field("sequence")?, written: field("written")? };
-        let (sections, bindings) = (field("sections")?, field("bindings")?);
-        self.summary.origin = Origin::Bindery { version, general };
-        self.summary.sections = sections;
-        self.summary.bindings = bindings;
-        Ok(())
-    }
-
-    fn verify_yate(&mut self) -> Result<(), ReadError> {
-        let (mut sections, mut dropped) = (0, 0);
-        self.crc = self.pass(|section| match section {
-            Some(_) => sections += 1,
-            None => dropped += 1,
-        })?;
-        if sections == 0 {
-            return Err(self.damaged(0, "a section", "none that is whole".to_owned()));
+        let sections = self.sections.into_inner();
+        if sections != summary.sections {
+            let expected = format!("{} sections", summary.sections);
+            return Err(file.damaged(file.end, &expected, sections.to_string()));
         }
-        self.summary = Summary { sections, bindings: sections, dropped, ..self.summary };
-        Ok(())
+        Ok(summary)
     }
 
-    /// Gives every section to `visit`, `None` for one that can't be used; returns the checksum of
-    /// the bytes it saw.
-    fn pass(&self, mut visit: impl FnMut(Option<Section<'_>>)) -> Result<u32, ReadError> {
-        let mut crc = Hasher::new();
-        let mut buffer = vec![0; BUFFER];
-        // `buffer[..held]` are the file's bytes from `start`.
-        let (mut start, mut held) = (0, 0);
-        loop {
-            let (_, room) = buffer.split_at_mut(held);
-            let fresh = self.fill(start + held as u64, room)?;
-            crc.update(fresh);
-            held += fresh.len();
-            let bytes = buffer.get(..held).unwrap_or_default();
-            let at_end = start + held as u64 >= self.end;
-            let cut = if at_end { held } else { last_section(bytes) };
-            let mut whole = bytes.get(..cut).unwrap_or_default();
-            if at_end && self.summary.origin == Origin::Yate && !whole.ends_with(b"\n") {
-                // Yate rewrites its file in place: what a crash left of the last section may
-                // lack its end, an expiry cut short among it.
-                let (before, torn) = whole.split_at(last_section(whole));
-                whole = before;
-                if starts_section(torn) {
-                    visit(None);
-                }
-            }
-            self.sections(start, whole, &mut visit);
-            if at_end {
-                return Ok(crc.finalize());
-            }
-            if cut == 0 {
-                if held >= SECTION_MAX {
-                    let expected = format!("a section of at most {SECTION_MAX} bytes");
-                    return Err(self.damaged(start, &expected, "a longer one".to_owned()));
-                }
-                if held == buffer.len() {
-                    buffer.resize(held * 2, 0);
-                }
-            }
-            buffer.copy_within(cut..held, 0);
-            held -= cut;
-            start += cut as u64;
-        }
-    }
-
-    /// Cuts `bytes`, which lie at `start` in the file and end with a section's end.
-    fn sections(&self, start: u64, bytes: &[u8], visit: &mut impl FnMut(Option<Section<'_>>)) {
-        let bytes = match bytes.strip_prefix(BYTE_ORDER_MARK) {
-            Some(rest) if start == 0 => rest,
-            _ => bytes,
-        };
-        let escapes = self.summary.origin != Origin::Yate;
-        // Lines before any section belong to nobody, in Yate as well.
-        let mut rest = bytes.get(next_section(bytes, true)..).unwrap_or_default();
-        while !rest.is_empty() {
-            let (section, after) = rest.split_at(next_section(rest, false));
-            let at = start + (bytes.len() - rest.len()) as u64;
-            visit(Section::parse(section, at, escapes));
-            rest = after;
-        }
-    }
-
-    /// Reads at `at` up to `end` as much as fits; a file that ends before is damaged.
-    fn fill<'b>(&self, at: u64, into: &'b mut [u8]) -> Result<&'b [u8], ReadError> {
-        let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
-        let wanted = left.min(into.len());
-        let (into, _) = into.split_at_mut(wanted);
-        let count = self.input.read_at(at, into).map_err(StorageError::of("read", &self.name))?;
-        if count < wanted {
-            let expected = format!("{} bytes", self.end);
-            return Err(self.damaged(at + count as u64, &expected, "the end".to_owned()));
-        }
-        Ok(into)
-    }
-
-    fn damaged(&self, byte: u64, expected: &str, found: String) -> ReadError {
-        ReadError::Damaged { name: self.name.clone(), byte, expected: expected.to_owned(), found }
+    /// How many bytes are read, of those of the [`Summary`].
+    pub fn done(&self) -> u64 {
+        self.progress.done.load(Ordering::Relaxed)
     }
 }
 
-/// One section: a name and its `key=value` lines.
-#[derive(Clone, Copy, Debug)]
-pub struct Section<'a> {
-    raw_name: &'a [u8],
-    body: &'a [u8],
-    at: u64,
-    /// Whether names and values may hold our escapes. Yate has none.
-    escapes: bool,
-}
-
-impl<'a> Section<'a> {
-    /// `None` for one that has no `]` or no name, and for what Yate would take as a directive.
-    fn parse(section: &'a [u8], at: u64, escapes: bool) -> Option<Self> {
-        let (head, body) = match memchr(b'\n', section) {
-            Some(end) => section.split_at(end),
-            None => (section, &b""[..]),
-        };
-        let head = text::trim(head).strip_prefix(b"[")?;
-        let raw_name = text::trim(head.get(..memchr(b']', head)?)?);
-        let section = Self { raw_name, body, at, escapes };
-        let unusable = raw_name.is_empty()
-            || (!escapes && (raw_name.starts_with(b"$") || section.is_general()));
-        (!unusable).then_some(section)
+/// Which generation of the journal a file says comes after it, from its head alone: `None` where
+/// it says none, or is Yate's.
+pub(super) fn journal_of(storage: &dyn Storage, name: &str) -> Result<Option<u32>, ReadError> {
+    let input = storage.open(name).map_err(StorageError::of("open", name))?;
+    let file =
+        File { name: name.to_owned(), end: input.size(), input, part: PART, is_yates: false };
+    let mut first = [0; text::HEAD_START.len()];
+    if file.fill(0, &mut first)? != text::HEAD_START {
+        return Ok(None);
     }
-
-    fn is_general(&self) -> bool {
-        self.raw_name == text::GENERAL
-    }
-
-    /// The name, as it was given to the writer.
-    pub fn name(&self) -> Cow<'a, [u8]> {
-        if self.escapes { text::decode_name(self.raw_name) } else { Cow::Borrowed(self.raw_name) }
-    }
-
-    /// The keys and values in their order. Of a key that comes twice, Yate takes the first.
-    pub fn pairs(&self) -> Pairs<'a> {
-        Pairs { lines: self.body, escapes: self.escapes }
-    }
-
-    /// Where the section starts in the file, in bytes from 0; for messages.
-    pub fn offset(&self) -> u64 {
-        self.at
-    }
-}
-
-/// The pairs of a [`Section`].
-#[derive(Clone, Debug)]
-pub struct Pairs<'a> {
-    lines: &'a [u8],
-    escapes: bool,
-}
-
-impl<'a> Iterator for Pairs<'a> {
-    type Item = (&'a [u8], Cow<'a, [u8]>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.lines.is_empty() {
-            let end = memchr(b'\n', self.lines);
-            let (line, rest) = self.lines.split_at(end.unwrap_or(self.lines.len()));
-            self.lines = rest.get(1..).unwrap_or_default();
-            if let Some(pair) = text::parse_pair(line, self.escapes) {
-                return Some(pair);
-            }
-        }
-        None
-    }
-}
-
-/// Whether a line starts a section.
-fn starts_section(line: &[u8]) -> bool {
-    line.iter().find(|b| !matches!(b, b' ' | b'\t')) == Some(&b'[')
-}
-
-/// Where the next section starts: at 0 only if `here` allows it; the length if there is none.
-fn next_section(bytes: &[u8], here: bool) -> usize {
-    if here && starts_section(bytes) {
-        return 0;
-    }
-    let mut starts = memchr_iter(b'\n', bytes).map(|end| end + 1);
-    starts.find(|&at| starts_section(bytes.get(at..).unwrap_or_default())).unwrap_or(bytes.len())
-}
-
-/// Where the last section starts; 0 if none starts after that.
-fn last_section(bytes: &[u8]) -> usize {
-    let mut starts = memrchr_iter(b'\n', bytes).map(|end| end + 1);
-    starts.find(|&at| starts_section(bytes.get(at..).unwrap_or_default())).unwrap_or(0)
+    Ok(Head::of(&file)?.general.journal)
 }
 
 /// A few bytes for a message.
@@ -434,14 +335,14 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_refused_and_named() {
-        let mut file = b"[general]\nversion=2\nother=x\n\n[a]\n\n".to_vec();
+        let mut file = b"[general]\nversion=3\nother=x\n\n[a]\n\n".to_vec();
         let crc = crc32fast::hash(&file);
         file.extend_from_slice(format!("; crc32={crc:08x}\n").as_bytes());
         let error = sections(&file).unwrap_err();
-        assert!(matches!(error, ReadError::Newer { found: 2, known: 1, .. }));
+        assert!(matches!(error, ReadError::Newer { found: 3, known: 2, .. }));
         assert_eq!(
             error.to_string(),
-            "file: format version 2 is newer than the newest known here, 1"
+            "file: format version 3 is newer than the newest known here, 2"
         );
         file[18] = b'1';
         assert!(matches!(sections(&file), Err(ReadError::Damaged { .. })));

@@ -7,14 +7,20 @@ use memchr::memchr;
 
 use super::General;
 
-/// The format version that is written, and the newest that is read.
-pub const VERSION: u32 = 1;
+/// The newest format version: what is written if there is a journal, and the newest that is read.
+pub const VERSION: u32 = 2;
+
+/// The format version of a snapshot that needs no journal, so that an older build can read it.
+const VERSION_WITHOUT_JOURNAL: u32 = 1;
 
 /// The first section, which is no AoR's.
 pub(super) const GENERAL: &[u8] = b"general";
 
 /// How our files begin.
 pub(super) const HEAD_START: &[u8] = b"[general]";
+
+/// A head has fewer bytes than this, whatever keys are added to it.
+pub(super) const HEAD_MAX: usize = 4096;
 
 /// Digits of the largest `u64`: a count known at the end fits over its place at the start.
 const COUNT_WIDTH: usize = 20;
@@ -27,12 +33,48 @@ pub(super) const CHECKSUM_LEN: usize = CHECKSUM_START.len() + CHECKSUM_DIGITS + 
 
 /// Writes the head. Its length does not depend on the counts.
 pub(super) fn encode_head(general: General, sections: u64, bindings: u64) -> Vec<u8> {
-    let General { sequence, written } = general;
+    let General { sequence, written, journal } = general;
+    let version = version(general);
+    let journal = journal.map(|first| format!("journal={first}\n")).unwrap_or_default();
     format!(
-        "[general]\nversion={VERSION}\nsequence={sequence}\nwritten={written}\n\
+        "[general]\nversion={version}\nsequence={sequence}\nwritten={written}\n{journal}\
          sections={sections:<COUNT_WIDTH$}\nbindings={bindings:<COUNT_WIDTH$}\n"
     )
     .into_bytes()
+}
+
+/// The format version of a snapshot that says this of itself.
+pub(super) fn version(general: General) -> u32 {
+    if general.journal.is_some() { VERSION } else { VERSION_WITHOUT_JOURNAL }
+}
+
+/// The head as it is read.
+pub(super) struct Head {
+    pub(super) version: u32,
+    pub(super) general: General,
+    pub(super) sections: u64,
+    pub(super) bindings: u64,
+}
+
+impl Head {
+    /// Reads the numbers of the head; the error is the key of the one that is missing.
+    pub(super) fn parse(number: impl Fn(&str) -> Option<u64>) -> Result<Self, &'static str> {
+        let field = |key: &'static str| number(key).ok_or(key);
+        let version = u32::try_from(field("version")?).unwrap_or(u32::MAX);
+        let mut head = Self { version, general: General::default(), sections: 0, bindings: 0 };
+        if version > VERSION {
+            // What else it says is not ours to read.
+            return Ok(head);
+        }
+        let journal = match version {
+            VERSION_WITHOUT_JOURNAL => None,
+            _ => Some(u32::try_from(field("journal")?).map_err(|_| "journal")?),
+        };
+        head.general =
+            General { sequence: field("sequence")?, written: field("written")?, journal };
+        (head.sections, head.bindings) = (field("sections")?, field("bindings")?);
+        Ok(head)
+    }
 }
 
 pub(super) fn encode_checksum(crc: u32) -> Vec<u8> {
@@ -54,6 +96,13 @@ pub(super) fn encode_name(out: &mut Vec<u8>, name: &[u8]) {
         out.push(b'%');
     }
     let last = name.len().wrapping_sub(1);
+    // Nearly every name is nothing but these: no need to look at each octet's place.
+    let simple = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'@' | b'.' | b'-' | b'_');
+    if name != GENERAL && name.iter().all(simple) {
+        out.extend_from_slice(name);
+        out.extend_from_slice(b"]\n");
+        return;
+    }
     for (at, &byte) in name.iter().enumerate() {
         // Yate ends a name at the first `]`, trims it, and replaces `${...}` in it.
         let plain = match byte {
@@ -82,7 +131,9 @@ pub(super) fn encode_pair(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.extend_from_slice(key);
     let last = value.len().wrapping_sub(1);
     let edge_blank = value.first() == Some(&b' ') || value.last() == Some(&b' ');
-    if edge_blank || value.iter().any(u8::is_ascii_control) {
+    // Without an early end: that is done many octets at a time.
+    let controls = value.iter().fold(false, |found, byte| found | byte.is_ascii_control());
+    if edge_blank || controls {
         out.extend_from_slice(b"%=");
         for (at, &byte) in value.iter().enumerate() {
             let edge = at == 0 || at == last;
@@ -105,7 +156,7 @@ pub(super) fn parse_pair(line: &[u8], escapes: bool) -> Option<(&[u8], Cow<'_, [
     if line.is_empty() || matches!(line.first(), Some(b';' | b'=')) {
         return None;
     }
-    let (key, value) = match memchr(b'=', line) {
+    let (key, value) = match find_equals(line) {
         Some(at) => (trim(line.get(..at)?), trim(line.get(at + 1..)?)),
         None => (line, &b""[..]),
     };
@@ -113,6 +164,23 @@ pub(super) fn parse_pair(line: &[u8], escapes: bool) -> Option<(&[u8], Cow<'_, [
         Some(key) if escapes => Some((key, decode(value))),
         _ => Some((key, Cow::Borrowed(value))),
     }
+}
+
+/// Where the first `=` is. Nearly always within sixteen octets, which are looked at together: a loop
+/// that ends here and there, as keys are long, costs more than all the rest of the line.
+fn find_equals(line: &[u8]) -> Option<usize> {
+    const ONES: u128 = u128::MAX / 0xff;
+    const EQUALS: u128 = ONES * 0x3d;
+    if let Some(start) = line.first_chunk() {
+        // An octet becomes zero where it is `=`; the subtraction then borrows into its top bit. It
+        // may do so wrongly after the first of them, but not before.
+        let differing = u128::from_le_bytes(*start) ^ EQUALS;
+        let equal = differing.wrapping_sub(ONES) & !differing & (ONES << 7);
+        if equal != 0 {
+            return usize::try_from(equal.trailing_zeros() / 8).ok();
+        }
+    }
+    memchr(b'=', line)
 }
 
 /// Takes blanks, tabs, and a line end's CR off both ends.
@@ -216,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_head_is_as_long_whatever_it_counts() {
-        let general = General { sequence: 7, written: 1_795_446_319 };
+        let general = General { sequence: 7, written: 1_795_446_319, journal: Some(3) };
         let empty = encode_head(general, 0, 0);
         assert_eq!(empty.len(), encode_head(general, u64::MAX, u64::MAX).len());
     }
@@ -232,6 +300,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_first_equals_sign_is_found(line in "[<=>a\u{bd}\u{3c}]{0,40}") {
+            let expected = line.bytes().position(|b| b == b'=');
+            prop_assert_eq!(find_equals(line.as_bytes()), expected);
+        }
+
         #[test]
         fn any_name_and_value_come_back(name: Vec<u8>, value: Vec<u8>) {
             let mut out = Vec::new();

@@ -2,7 +2,7 @@
 
 use crc32fast::Hasher;
 
-use super::text::{self, VERSION};
+use super::text;
 use super::{General, Generations, Origin, Summary};
 use crate::error::{StorageError, WriteError};
 use crate::storage::Output;
@@ -83,6 +83,12 @@ impl<'a> Writer<'a> {
         if self.buffer.len() >= BUFFER { Ok(self.flush()?) } else { Ok(()) }
     }
 
+    /// Bytes so far, those among them that the storage has not got yet: for whoever wants to write
+    /// no more than so many in a second.
+    pub fn bytes(&self) -> u64 {
+        self.bytes + self.buffer.len() as u64
+    }
+
     /// Publishes the snapshot: when this returns, it is on the medium under its name.
     ///
     /// After an error either this snapshot or the one before it is what a start finds; never
@@ -108,7 +114,7 @@ impl<'a> Writer<'a> {
         self.file = None;
         self.generations.settle()?;
         Ok(Summary {
-            origin: Origin::Bindery { version: VERSION, general: self.general },
+            origin: Origin::Bindery { version: text::version(self.general), general: self.general },
             sections: self.sections,
             bindings: self.bindings,
             dropped: 0,

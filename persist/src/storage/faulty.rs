@@ -1,10 +1,10 @@
 //! A storage that fails at a chosen step, for tests.
 
 use std::io::{self, ErrorKind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Input, Output, Storage};
+use super::{Input, Output, Storage, Syncer};
 
 /// What happens at the chosen step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,8 @@ pub enum Fault {
     BitFlip,
     /// The process ends: half of a write is done, and no later step is.
     Crash,
-    /// The device fails this step (EIO); the next ones work.
+    /// The device fails this step (EIO); the next ones work. If it was a sync, later syncs of the
+    /// file succeed and do nothing, as Linux has it: what it could not write, it marks clean.
     Error,
     /// No room (ENOSPC), and half of a write is done; the next steps work.
     Full,
@@ -51,7 +52,8 @@ impl Storage for FaultyStorage {
     fn create(&self, name: &str) -> io::Result<Box<dyn Output>> {
         self.0.refuse()?;
         let inner = self.0.inner.create(name)?;
-        Ok(Box::new(FaultyOutput { shared: Arc::clone(&self.0), inner }))
+        let lies = Arc::new(AtomicBool::new(false));
+        Ok(Box::new(FaultyOutput { shared: Arc::clone(&self.0), lies, inner }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn Input>> {
@@ -99,6 +101,12 @@ impl Shared {
         }
     }
 
+    /// A step that syncs a file.
+    fn sync(&self, lies: &AtomicBool, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.refuse().inspect_err(|_| lies.store(true, Ordering::Relaxed))?;
+        if lies.load(Ordering::Relaxed) { Ok(()) } else { sync() }
+    }
+
     /// A step that writes: how many of the bytes arrive, and what is answered.
     fn write(&self, bytes: &[u8], write: impl FnOnce(&[u8]) -> io::Result<()>) -> io::Result<()> {
         match self.step() {
@@ -131,6 +139,8 @@ fn flipped(bytes: &[u8]) -> Vec<u8> {
 
 struct FaultyOutput {
     shared: Arc<Shared>,
+    /// Whether a sync has failed, so that later ones succeed and do nothing.
+    lies: Arc<AtomicBool>,
     inner: Box<dyn Output>,
 }
 
@@ -144,8 +154,24 @@ impl Output for FaultyOutput {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.shared.refuse()?;
-        self.inner.sync()
+        self.shared.sync(&self.lies, || self.inner.sync())
+    }
+
+    fn syncer(&self) -> Box<dyn Syncer> {
+        let (shared, lies) = (Arc::clone(&self.shared), Arc::clone(&self.lies));
+        Box::new(FaultySyncer { shared, lies, inner: self.inner.syncer() })
+    }
+}
+
+struct FaultySyncer {
+    shared: Arc<Shared>,
+    lies: Arc<AtomicBool>,
+    inner: Box<dyn Syncer>,
+}
+
+impl Syncer for FaultySyncer {
+    fn sync_data(&self) -> io::Result<()> {
+        self.shared.sync(&self.lies, || self.inner.sync_data())
     }
 }
 
@@ -174,7 +200,7 @@ impl Input for FaultyInput {
 
 #[cfg(test)]
 mod tests {
-    use super::super::memory::MemoryStorage;
+    use super::super::memory::{MemoryStorage, Survival};
     use super::*;
 
     #[test]
@@ -194,5 +220,19 @@ mod tests {
         assert!(file.append(b"z").is_err());
         assert!(storage.list().is_err());
         assert_eq!(memory.bytes("a").unwrap(), b"abeffx");
+    }
+
+    #[test]
+    fn a_sync_after_one_that_failed_is_a_lie() {
+        let memory = MemoryStorage::new();
+        let storage = FaultyStorage::new(memory.clone());
+        let mut file = storage.create("a").unwrap();
+        storage.sync_folder().unwrap();
+        file.append(b"one").unwrap();
+        storage.fail_at(0, Fault::Error);
+        assert!(file.syncer().sync_data().is_err());
+        file.sync().unwrap();
+        file.syncer().sync_data().unwrap();
+        assert_eq!(memory.crash(Survival::Nothing).bytes("a").unwrap(), b"");
     }
 }

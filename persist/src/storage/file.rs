@@ -4,8 +4,9 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Input, Output, Storage};
+use super::{Input, Output, Storage, Syncer};
 
 /// Bindings tell who is where: for the owner's eyes only.
 const FOLDER_MODE: u32 = 0o700;
@@ -80,7 +81,7 @@ impl Storage for FileStorage {
         // `append`: with it, Linux would put a patch at the end as well.
         let file =
             OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(self.at(name)?)?;
-        Ok(Box::new(FileOutput(file)))
+        Ok(Box::new(FileOutput(Arc::new(file))))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn Input>> {
@@ -102,11 +103,11 @@ impl Storage for FileStorage {
     }
 }
 
-struct FileOutput(File);
+struct FileOutput(Arc<File>);
 
 impl Output for FileOutput {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+        (&*self.0).write_all(bytes)
     }
 
     fn patch(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -115,6 +116,18 @@ impl Output for FileOutput {
 
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync_all()
+    }
+
+    fn syncer(&self) -> Box<dyn Syncer> {
+        Box::new(FileSyncer(Arc::clone(&self.0)))
+    }
+}
+
+struct FileSyncer(Arc<File>);
+
+impl Syncer for FileSyncer {
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
     }
 }
 

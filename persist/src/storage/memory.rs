@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Input, Output, Storage};
+use super::{Input, Output, Storage, Syncer};
 
 /// A folder in memory. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -17,10 +17,15 @@ pub enum Survival {
     All,
     /// Nothing: the power went before the disk wrote anything by itself.
     Nothing,
-    /// Some name changes in any combination, and a part of the bytes with zeros after them; which,
-    /// is drawn from the number.
+    /// Some name changes in any combination. Of each file's unsynced bytes either the first ones,
+    /// and zeros after them, or any of its blocks, the others being zero or as they were synced;
+    /// and any length from the synced to the written. Which, is drawn from the number.
     Some(u64),
 }
+
+/// Bytes that survive together or not at all. Real ones are 512 or 4096; these are smaller than a
+/// journal's frames, so that a frame is torn as well as missing.
+const BLOCK: usize = 16;
 
 impl MemoryStorage {
     /// An empty folder.
@@ -65,12 +70,7 @@ impl MemoryStorage {
                 Survival::All => content.live.clone(),
                 Survival::Nothing => content.synced.clone(),
                 Survival::Some(_) if content.live == content.synced => content.live.clone(),
-                Survival::Some(_) => {
-                    let mut bytes = content.live.clone();
-                    let whole = draw.below(bytes.len() + 1).max(content.synced.len());
-                    bytes.iter_mut().skip(whole).for_each(|byte| *byte = 0);
-                    bytes
-                }
+                Survival::Some(_) => content.survivor(&mut draw),
             };
             after.put(&name, &bytes);
         }
@@ -147,6 +147,29 @@ struct Content {
     synced: Vec<u8>,
 }
 
+impl Content {
+    /// What a power cut may leave of it.
+    fn survivor(&self, draw: &mut Draw) -> Vec<u8> {
+        let mut bytes = self.live.clone();
+        if draw.below(2) == 0 {
+            let whole = draw.below(bytes.len() + 1).max(self.synced.len());
+            bytes.iter_mut().skip(whole).for_each(|byte| *byte = 0);
+            return bytes;
+        }
+        for (number, block) in bytes.chunks_mut(BLOCK).enumerate() {
+            if draw.below(2) == 0 {
+                let old = self.synced.iter().skip(number * BLOCK).chain(std::iter::repeat(&0));
+                block.iter_mut().zip(old).for_each(|(byte, old)| *byte = *old);
+            }
+        }
+        let grown = self.live.len().saturating_sub(self.synced.len());
+        if draw.below(2) == 0 {
+            bytes.truncate(self.live.len() - draw.below(grown + 1));
+        }
+        bytes
+    }
+}
+
 #[derive(Debug)]
 enum Change {
     Link { name: String, number: usize },
@@ -207,6 +230,21 @@ impl Output for MemoryOutput {
 
     fn sync(&mut self) -> io::Result<()> {
         self.with(|content| {
+            content.synced.clone_from(&content.live);
+            Ok(())
+        })
+    }
+
+    fn syncer(&self) -> Box<dyn Syncer> {
+        Box::new(MemorySyncer(Self { storage: self.storage.clone(), number: self.number }))
+    }
+}
+
+struct MemorySyncer(MemoryOutput);
+
+impl Syncer for MemorySyncer {
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.with(|content| {
             content.synced.clone_from(&content.live);
             Ok(())
         })
@@ -275,5 +313,23 @@ mod tests {
             (0..50).filter_map(|seed| storage.crash(Survival::Some(seed)).bytes("a")).collect();
         assert!(drawn.len() > 2);
         assert!(drawn.iter().all(|bytes| bytes.starts_with(b"one")));
+    }
+
+    #[test]
+    fn any_block_may_be_missing_but_no_synced_one() {
+        let storage = MemoryStorage::new();
+        let mut file = storage.create("a").unwrap();
+        file.append(&[b'x'; BLOCK]).unwrap();
+        file.syncer().sync_data().unwrap();
+        storage.sync_folder().unwrap();
+        file.append(&[b'y'; 3 * BLOCK]).unwrap();
+        let mut shapes = std::collections::BTreeSet::new();
+        for seed in 0..500 {
+            let bytes = storage.crash(Survival::Some(seed)).bytes("a").unwrap();
+            assert_eq!(bytes[..BLOCK], [b'x'; BLOCK]);
+            shapes.insert(bytes.chunks_exact(BLOCK).map(|block| block[0]).collect::<Vec<_>>());
+        }
+        assert!(shapes.contains(&b"x\0yy"[..]) && shapes.contains(&b"xy\0y"[..]), "{shapes:?}");
+        assert!(shapes.contains(&b"x"[..]), "only the synced length");
     }
 }
