@@ -9,6 +9,8 @@ mod answer;
 mod arrival;
 #[path = "../fuzz/checks/authorization.rs"]
 mod authorization;
+#[path = "../fuzz/checks/journal.rs"]
+mod journal;
 #[path = "../fuzz/checks/message.rs"]
 mod message;
 #[path = "../benches/support/phone.rs"]
@@ -61,5 +63,6 @@ fn torture_messages_pass_all_checks() {
         replay(rfc, |datagram| datagram.split(|b| b" \r\n<>".contains(b)).for_each(uri::check));
         replay(rfc, authorization::check);
         replay(rfc, snapshot::check);
+        replay(rfc, journal::check);
     }
 }

@@ -44,15 +44,20 @@ fn read_file(bytes: &[u8]) {
         assert!(length <= FRAME_MAX && record.len() + 4 <= length);
         assert_eq!(number(frame, 12), head_crc(offset, &frame[4..12]) as usize);
         let records = &frame[FRAME_HEAD_LEN..FRAME_HEAD_LEN + length];
-        assert_eq!(number(frame, 16), records_crc(number(frame, 12) as u32, records) as usize);
+        assert_eq!(number(frame, 16), records_crc(word(number(frame, 12)), records) as usize);
         assert!(record.is_empty() || records.windows(record.len()).any(|part| part == record));
     }
 }
 
+/// A number that was read from four octets, or that counts what fuzzers make.
+fn word(number: usize) -> u32 {
+    u32::try_from(number).expect("at most 32 bits")
+}
+
 /// Puts a frame around `records`, whatever they are; their number is a guess.
 fn seal(out: &mut Vec<u8>, records: &[u8]) {
-    let count = 1 + records.len() as u32 / 64;
-    let numbers = [(records.len() as u32).to_le_bytes(), count.to_le_bytes()].concat();
+    let count = 1 + word(records.len()) / 64;
+    let numbers = [word(records.len()).to_le_bytes(), count.to_le_bytes()].concat();
     let head_crc = head_crc(out.len() as u64, &numbers);
     out.extend_from_slice(&[0xf5, 0xc0, 0xf6, 0xc1]);
     out.extend_from_slice(&numbers);

@@ -157,7 +157,8 @@ impl Snapshotter {
         let started = self.clock.now();
         // Read first: what changes from here on may or may not be in it.
         let (changes, sequence) = (self.location.changes(), self.location.sequence());
-        let mut writer = self.generations.begin(General { sequence, written: started.unix })?;
+        let general = General { sequence, written: started.unix, journal: None };
+        let mut writer = self.generations.begin(general)?;
         let mut part = Vec::new();
         let mut ends = Vec::new();
         let (mut pairs, mut aors) = (Pairs::default(), 0);
