@@ -9,6 +9,8 @@ mod answer;
 mod arrival;
 #[path = "../fuzz/checks/authorization.rs"]
 mod authorization;
+#[path = "../fuzz/checks/crc32.rs"]
+mod crc32;
 #[path = "../fuzz/checks/journal.rs"]
 mod journal;
 #[path = "../fuzz/checks/message.rs"]

@@ -6,6 +6,8 @@ use persist::{
     storage::memory::MemoryStorage,
 };
 
+use crate::crc32::crc32;
+
 /// Octets of a frame before its records.
 const FRAME_HEAD_LEN: usize = 20;
 
@@ -107,16 +109,4 @@ fn head_crc(offset: u64, numbers: &[u8]) -> u32 {
 
 fn records_crc(head_crc: u32, records: &[u8]) -> u32 {
     crc32(&[&head_crc.to_le_bytes()[..], records].concat())
-}
-
-/// CRC-32 as ISO 3309 has it, bit by bit: not the implementation under test.
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for &byte in bytes {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-        }
-    }
-    !crc
 }

@@ -7,6 +7,8 @@ use persist::{
     storage::memory::MemoryStorage,
 };
 
+use crate::crc32::crc32;
+
 const NAME: &str = "regfile.snapshot";
 
 /// Checks `bytes` as a file, as a file whose checksum is right, and as a table.
@@ -77,16 +79,4 @@ fn write_and_read(bytes: &[u8]) {
         }
     });
     assert_eq!(summary.expect("a whole file").sections, table.len() as u64);
-}
-
-/// CRC-32 as ISO 3309 has it, bit by bit: not the implementation under test.
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for &byte in bytes {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-        }
-    }
-    !crc
 }

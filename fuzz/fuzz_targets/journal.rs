@@ -1,5 +1,7 @@
 #![no_main]
 
+#[path = "../checks/crc32.rs"]
+mod crc32;
 #[path = "../checks/journal.rs"]
 mod journal;
 

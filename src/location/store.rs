@@ -230,7 +230,8 @@ impl Location {
     /// Has the records of a batch come nearer to the processor, all at once, before each is
     /// updated: in a large table the wait for memory is most of what an update takes.
     ///
-    /// Only a hint: nothing is held, and what changes meanwhile does no harm.
+    /// Only a hint: no lock is waited for, none is held after it, and what changes meanwhile does no
+    /// harm.
     pub fn touch(&self, keys: &[AorKey]) {
         /// As many as go side by side.
         const TOGETHER: usize = 16;

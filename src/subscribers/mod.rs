@@ -125,7 +125,8 @@ impl Subscribers {
     /// Has the accounts of a batch come nearer to the processor, all at once, before each is looked
     /// up: where there are many, the wait for memory is most of what a look-up takes.
     ///
-    /// Only a hint. Each step needs what the one before brought, so each is taken for all of them.
+    /// Only a hint. What one account takes to be found needs what the step before brought; that of
+    /// another does not, so theirs are waited for together.
     pub fn touch(&self, keys: &[LoginKey]) {
         /// As many as go side by side.
         const TOGETHER: usize = 16;
