@@ -22,6 +22,8 @@ pub enum DropReason {
     BadVia,
     /// Line ends only.
     Keepalive,
+    /// An answer to what could not be saved, with `on_disk_error=refuse`.
+    NotSaved,
     /// Not SIP.
     NotSip,
     /// A response.
@@ -34,12 +36,13 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ack,
         Self::AnswerTooLong,
         Self::BadSource,
         Self::BadVia,
         Self::Keepalive,
+        Self::NotSaved,
         Self::NotSip,
         Self::Response,
         Self::SendFailed,
@@ -54,6 +57,7 @@ impl DropReason {
             Self::BadSource => "bad_source",
             Self::BadVia => "bad_via",
             Self::Keepalive => "keepalive",
+            Self::NotSaved => "not_saved",
             Self::NotSip => "not_sip",
             Self::Response => "response",
             Self::SendFailed => "send_failed",

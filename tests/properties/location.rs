@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bindery::{
     flow::Transport,
-    location::{Cause, Location},
+    location::{Cause, Location, Unrecorded},
     registrar::{AorRecord, Binding, RecordWriter},
     time::{Deadline, DeltaSeconds, Now},
 };
@@ -125,7 +125,7 @@ proptest! {
                         bindings.into_iter().map(|(s, t)| (end(s), Transport::ALL[t])).collect();
                     let octets = record(name(aor).as_bytes(), &bindings);
                     let committed = location
-                        .update(name(aor).as_bytes(), now, Cause::Registered, |entry| {
+                        .update(name(aor).as_bytes(), (now, Cause::Registered), &mut Unrecorded, |entry| {
                             entry.commit(&octets)
                         });
                     let before = model.get(&aor).map_or(0, Vec::len);
@@ -137,7 +137,8 @@ proptest! {
                     }
                 }
                 Step::Remove(aor) => {
-                    location.update(name(aor).as_bytes(), now, Cause::Removed, |e| e.remove());
+                    let when = (now, Cause::Removed);
+                    location.update(name(aor).as_bytes(), when, &mut Unrecorded, |e| e.remove());
                     model.remove(&aor);
                 }
                 Step::Pass(seconds, sweep) => {
@@ -149,7 +150,7 @@ proptest! {
                             bindings.retain(|(end, _)| !has_ended(*end, now));
                         }
                         let ended = before - total(&model);
-                        prop_assert_eq!(location.sweep(now, |_| false), ended);
+                        prop_assert_eq!(location.sweep(now, &mut Unrecorded, |_| false), ended);
                     }
                 }
             }
@@ -158,7 +159,7 @@ proptest! {
         // Records without bindings were kept for their nonces: they go once those are spent.
         now.millis += 300_000;
         now.unix += 300;
-        location.sweep(now, |_| true);
+        location.sweep(now, &mut Unrecorded, |_| true);
         is_same(&location, &Model::new(), now);
 
         let mut last = HashMap::new();
