@@ -15,7 +15,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use crossbeam::{
-    channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded},
+    channel::{Receiver, RecvTimeoutError, SendError, Sender, bounded, unbounded},
     utils::CachePadded,
 };
 use persist::{
@@ -370,16 +370,9 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     })?;
     let ticker = start_ticker(Arc::clone(&node), events)?;
     let syncers = start_syncers(&node, events)?;
-    let workers = run_workers(made, config.general.pin, events)?;
     let restorer = Restorer { node: Arc::clone(&node), saved, journals, generation, names };
-    let failed = events.clone();
-    let restorer = spawn("restorer", move || match restorer.run() {
-        Ok(()) => true,
-        Err(error) => {
-            let _ = failed.send(Event::NotRestored(error));
-            false
-        }
-    })?;
+    let restorer = start_restorer(restorer, events)?;
+    let workers = run_workers(made, config.general.pin, events)?;
     let _folders = folders;
     Ok(Running { node, stop, workers, restorer, syncers, snapshotter, ticker, admin, _folders })
 }
@@ -547,6 +540,31 @@ fn start_ticker(
         }
     })?;
     Ok((alive, thread))
+}
+
+/// Has what was saved read, and waits for it as long as nobody minds; whether it was is the
+/// thread's result.
+fn start_restorer(
+    restorer: Restorer,
+    events: &Sender<Event>,
+) -> Result<JoinHandle<bool>, ServeError> {
+    /// Phones had better wait for so long than be served without what was saved.
+    const PATIENCE: Duration = Duration::from_millis(500);
+    let (done, in_time) = bounded(0);
+    let events = events.clone();
+    let thread = spawn("restorer", move || {
+        let result = restorer.run();
+        let is_restored = result.is_ok();
+        // Nobody waits any more: the supervisor is told.
+        if let Err(SendError(Err(error))) = done.send(result) {
+            let _ = events.send(Event::NotRestored(error));
+        }
+        is_restored
+    })?;
+    match in_time.recv_timeout(PATIENCE) {
+        Ok(Err(error)) => Err(error.into()),
+        Ok(Ok(())) | Err(_) => Ok(thread),
+    }
 }
 
 /// Syncs the journal, each lane by a thread of its own, for as long as the sender lives.
