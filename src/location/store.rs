@@ -183,6 +183,11 @@ impl Location {
         moved
     }
 
+    /// Waits until whoever is changing a record is done.
+    pub(super) fn pass_every_lock(&self) {
+        self.map.shards().iter().for_each(|shard| drop(shard.write()));
+    }
+
     /// Whether what was saved is still being read.
     pub fn is_loading(&self) -> bool {
         self.is_loading.load(Ordering::Acquire)

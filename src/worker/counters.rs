@@ -97,7 +97,7 @@ pub const AUTH_RESULTS: [&str; 14] = [
 ];
 
 /// What became of an authorised REGISTER: the labels of `register_total`.
-pub const REGISTER_RESULTS: [&str; 16] = [
+pub const REGISTER_RESULTS: [&str; 18] = [
     "added",
     "refreshed",
     "removed",
@@ -108,8 +108,10 @@ pub const REGISTER_RESULTS: [&str; 16] = [
     "expired",
     "forbidden",
     "interval_too_brief",
+    "loading",
     "location_full",
     "not_found",
+    "not_saved",
     "out_of_order",
     "path_unsupported",
     "too_many_contacts",
