@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use bindery::cli::{bench, check, list, reload, remove, serve, show, snapshot, stats, users};
+use bindery::cli::{
+    bench, check, list, reload, remove, serve, show, snapshot, state, stats, users,
+};
 use clap::{Parser, Subcommand};
 
 /// Workers allocate only when a binding is added or changes its length, but then from all of
@@ -29,6 +31,7 @@ enum Command {
     Stats(stats::Stats),
     Reload(reload::Reload),
     Snapshot(snapshot::Snapshot),
+    State(state::State),
     Bench(bench::Bench),
 }
 
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Stats(args) => stats::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
+        Command::State(args) => state::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -55,9 +55,14 @@ pub struct BindingView {
 
 impl BindingView {
     pub(super) fn new(binding: &Binding<'_>, listeners: &[ListenerStatus], now: Now) -> Self {
+        let listener = listeners.get(usize::from(binding.flow.listener.0));
+        Self::with_listener(binding, listener.map(|listener| &*listener.name), now)
+    }
+
+    /// A binding of the listener with this name.
+    pub fn with_listener(binding: &Binding<'_>, listener: Option<&str>, now: Now) -> Self {
         let flow = binding.flow;
         let some = |octets: &[u8]| (!octets.is_empty()).then(|| text(octets).into_owned());
-        let listener = listeners.get(usize::from(flow.listener.0));
         let unquoted = |value: &[u8]| {
             let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
             text(inner.unwrap_or(value)).into_owned()
@@ -74,7 +79,7 @@ impl BindingView {
             cseq: binding.cseq,
             source: flow.remote.to_string(),
             local: flow.local.map(|local| local.to_string()),
-            listener: listener.map(|listener| listener.name.clone().into()),
+            listener: listener.map(str::to_owned),
             transport: flow.transport.name().to_owned(),
             path: some(binding.path),
             user_agent: some(binding.agent),

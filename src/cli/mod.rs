@@ -10,6 +10,7 @@ pub mod remove;
 pub mod serve;
 pub mod show;
 pub mod snapshot;
+pub mod state;
 pub mod stats;
 pub mod table;
 pub mod terminal;

@@ -4,7 +4,11 @@
 //! it does: deadlines in Unix seconds, listeners and user agents by name. `persist/FORMAT.md` has
 //! the octets.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    ops::Deref,
+    sync::{Mutex, PoisonError},
+};
 
 use crate::{
     flow::{Flow, ListenerId, Transport},
@@ -117,6 +121,41 @@ pub(super) fn ends_at(now: Now, expires: u64, granted_at: Option<u32>) -> Deadli
     Deadline::from_unix(now, expires.min(latest)).unwrap_or(Deadline(0))
 }
 
+/// Numbers of listeners whose names are on disk.
+pub trait Listeners: Sync {
+    /// The number of the listener with this name.
+    fn id_of(&self, name: &[u8]) -> ListenerId;
+}
+
+/// Those of a process, in order: one that is there no more was the first.
+impl<L: Deref<Target = [Box<str>]> + Sync> Listeners for L {
+    fn id_of(&self, name: &[u8]) -> ListenerId {
+        let at = self.iter().position(|known| known.as_bytes() == name);
+        ListenerId(at.and_then(|at| u8::try_from(at).ok()).unwrap_or(0))
+    }
+}
+
+/// Those that are found.
+#[derive(Debug, Default)]
+pub(super) struct Found(Mutex<Vec<Box<str>>>);
+
+impl Found {
+    pub(super) fn names(&self) -> Vec<Box<str>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Listeners for Found {
+    fn id_of(&self, name: &[u8]) -> ListenerId {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = names.iter().position(|known| known.as_bytes() == name).unwrap_or_else(|| {
+            names.push(String::from_utf8_lossy(name).into());
+            names.len() - 1
+        });
+        ListenerId(u8::try_from(at).unwrap_or(u8::MAX))
+    }
+}
+
 /// Appends a change to `out`.
 pub(super) fn encode(what: Recorded<'_>, now: Now, listeners: &[Box<str>], out: &mut Vec<u8>) {
     let (kind, record) = match what {
@@ -182,6 +221,11 @@ impl<'a> Change<'a> {
         Some(Self { aor, sequence, nonces, what })
     }
 
+    /// Whether it says no more than new numbers.
+    pub(super) fn is_refresh(&self) -> bool {
+        matches!(self.what, What::Refresh { .. })
+    }
+
     /// Packs the bindings of a state as this process's memory has them. Those that have ended are
     /// there, with a deadline that is past.
     ///
@@ -190,7 +234,7 @@ impl<'a> Change<'a> {
         &self,
         aor: &[u8],
         now: Now,
-        listeners: &[Box<str>],
+        listeners: &dyn Listeners,
         out: &mut Vec<u8>,
     ) -> Option<()> {
         let mut rest = match self.what {
@@ -209,7 +253,7 @@ impl<'a> Change<'a> {
 fn decode_binding<'a>(
     rest: &mut &'a [u8],
     now: Now,
-    listeners: &[Box<str>],
+    listeners: &dyn Listeners,
 ) -> Option<Binding<'a>> {
     let numbers = Numbers::decode(rest)?;
     let [flags] = take(rest)?;
@@ -230,8 +274,7 @@ fn decode_binding<'a>(
     }
     Params::new(params).check().ok()?;
     let transport = Transport::from_code(flags & TRANSPORT)?;
-    let listener = listeners.iter().position(|name| name.as_bytes() == listener);
-    let listener = ListenerId(listener.and_then(|at| u8::try_from(at).ok()).unwrap_or(0));
+    let listener = listeners.id_of(listener);
     Some(Binding {
         uri,
         params,

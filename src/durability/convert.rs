@@ -8,9 +8,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use super::change::ends_at;
+use super::change::{Listeners, ends_at};
 use crate::{
-    flow::{Flow, ListenerId, Transport},
+    flow::{Flow, Transport},
     hex::to_hex,
     registrar::{AorRecord, Binding, RecordWriter, nat},
     sip::{
@@ -139,7 +139,7 @@ pub(super) fn record_into<'s>(
     aor: &[u8],
     pairs: impl Iterator<Item = (&'s [u8], &'s [u8])>,
     now: Now,
-    listeners: &[Box<str>],
+    listeners: &dyn Listeners,
     out: &mut Vec<u8>,
 ) -> Result<Unpacked, &'static str> {
     let (mut nonces, mut sequence) = (Vec::new(), None);
@@ -264,10 +264,9 @@ impl<'s> Numbered<'s> {
         uri: &'b [u8],
         deadline: Deadline,
         now: Now,
-        listeners: &[Box<str>],
+        listeners: &dyn Listeners,
     ) -> Binding<'b> {
         let q = Params::new(self.params).find("q").and_then(|q| Quality::parse(q.value?));
-        let listener = listeners.iter().position(|name| name.as_bytes() == self.listener);
         Binding {
             uri,
             params: self.params,
@@ -278,7 +277,7 @@ impl<'s> Numbered<'s> {
             cseq: self.cseq,
             branch: self.branch,
             flow: Flow {
-                listener: ListenerId(listener.and_then(|at| u8::try_from(at).ok()).unwrap_or(0)),
+                listener: listeners.id_of(self.listener),
                 transport: self.transport.unwrap_or(Transport::Udp),
                 local: self.local,
                 remote: self.remote.or_else(|| address_of(uri)).unwrap_or(NOWHERE),

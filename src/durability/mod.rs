@@ -4,11 +4,14 @@
 mod change;
 mod convert;
 mod journal;
+mod offline;
 mod recovery;
 mod snapshotter;
 
 pub use self::{
+    change::Listeners,
     journal::{Journal, JournalCounts, WorkerLane},
+    offline::{CompactError, Contents, File, Folder},
     recovery::{Basis, Outlook, Progress, RestoreError, Restored, Saved},
     snapshotter::{Pace, Request, SnapshotStatus, Snapshotter, Taken},
 };

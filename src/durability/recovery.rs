@@ -23,7 +23,7 @@ use persist::{
 };
 
 use super::{
-    change::{Change, Numbers, What},
+    change::{Change, Listeners, Numbers, What},
     convert::record_into,
 };
 use crate::{
@@ -124,8 +124,8 @@ pub struct Outlook {
 pub struct Basis<'b> {
     /// Who may be registered; anybody without.
     pub rules: Option<&'b Rules>,
-    /// The names of the listeners, in order.
-    pub listeners: &'b [Box<str>],
+    /// The listeners.
+    pub listeners: &'b dyn Listeners,
     /// The present.
     pub now: Now,
     /// How many threads read.

@@ -187,7 +187,7 @@ impl Snapshotter {
                 tracing::debug!(aors, bindings, bytes, millis, "took a snapshot");
             }
             Err(error) => {
-                tracing::error!(error, "can't save registrations; going on from memory");
+                tracing::error!(error, "can't write a snapshot");
             }
         }
         result
@@ -205,64 +205,84 @@ impl Snapshotter {
         let sequence = self.location.sequence();
         self.location.raise_sequences(sequence);
         let general = General { sequence, written: started.unix, journal };
-        let mut writer = self.generations.begin(general)?;
-        let mut brake = Brake::new(self.pace.rate, started);
-        let mut part = Vec::new();
-        let mut ends = Vec::new();
-        let (mut pairs, mut aors) = (Pairs::default(), 0);
-        for number in 0..Location::PARTS {
-            // Records are copied while their shard is locked, and written after that.
-            part.clear();
-            ends.clear();
-            self.location.scan(number, None, |_, record| {
-                part.extend_from_slice(record.as_bytes());
-                ends.push(part.len());
-                true
-            });
-            let mut now = self.clock.now();
-            let mut start = 0;
-            for &end in &ends {
-                let record = part.get(start..end).and_then(AorRecord::new);
-                start = end;
-                if let Some(record) = record
-                    && let Some(bindings) = section(&record, now, &self.listeners, &mut pairs)
-                {
-                    writer.section(record.aor(), bindings, pairs.iter())?;
-                    aors += u64::from(bindings > 0);
-                    if brake.hold(writer.bytes(), &*self.clock) {
-                        now = self.clock.now();
-                    }
-                }
-            }
-        }
-        let summary = writer.finish()?;
+        let Self { generations, location, listeners, clock, pace, .. } = self;
+        let taken = write_all(generations, general, location, listeners, &**clock, pace.rate)?;
         self.covered = Some(changes);
         if let (Some(journal), Some(generation)) = (&self.journal, journal) {
             journal.covered(generation);
         }
-        self.prune();
-        Ok(Taken {
-            unix: started.unix,
-            millis: self.clock.now().millis - started.millis,
-            aors,
-            bindings: summary.bindings,
-            bytes: summary.bytes,
-        })
+        prune(&self.generations, &*self.journals);
+        Ok(taken)
     }
-    /// Removes the segments that no snapshot needs any more. What stays is tried again next time.
-    fn prune(&self) {
-        let needed = match self.generations.journal_needed() {
-            Ok(needed) => needed,
-            Err(error) => return tracing::warn!(%error, "can't tell which segments are needed"),
-        };
-        match journal::prune(&*self.journals, needed) {
-            Ok(pruned) => {
-                for error in pruned.failed {
-                    tracing::warn!(%error, "a segment of the journal stays");
+}
+
+/// Writes all of a location service as a snapshot that says `general` of itself, shard by shard,
+/// at `rate` octets a second at most.
+///
+/// # Errors
+/// Why it was not written; then the one before is what there is.
+pub(super) fn write_all(
+    generations: &mut Generations,
+    general: General,
+    location: &Location,
+    listeners: &[Box<str>],
+    clock: &impl Clock,
+    rate: Option<u64>,
+) -> Result<Taken, WriteError> {
+    let started = clock.now();
+    let mut writer = generations.begin(general)?;
+    let mut brake = Brake::new(rate, started);
+    let mut part = Vec::new();
+    let mut ends = Vec::new();
+    let (mut pairs, mut aors) = (Pairs::default(), 0);
+    for number in 0..Location::PARTS {
+        // Records are copied while their shard is locked, and written after that.
+        part.clear();
+        ends.clear();
+        location.scan(number, None, |_, record| {
+            part.extend_from_slice(record.as_bytes());
+            ends.push(part.len());
+            true
+        });
+        let mut now = clock.now();
+        let mut start = 0;
+        for &end in &ends {
+            let record = part.get(start..end).and_then(AorRecord::new);
+            start = end;
+            if let Some(record) = record
+                && let Some(bindings) = section(&record, now, listeners, &mut pairs)
+            {
+                writer.section(record.aor(), bindings, pairs.iter())?;
+                aors += u64::from(bindings > 0);
+                if brake.hold(writer.bytes(), clock) {
+                    now = clock.now();
                 }
             }
-            Err(error) => tracing::warn!(%error, "old segments of the journal stay"),
         }
+    }
+    let summary = writer.finish()?;
+    Ok(Taken {
+        unix: started.unix,
+        millis: clock.now().millis - started.millis,
+        aors,
+        bindings: summary.bindings,
+        bytes: summary.bytes,
+    })
+}
+
+/// Removes the segments that no snapshot needs any more. What stays is tried again next time.
+pub(super) fn prune(generations: &Generations, journals: &dyn Storage) {
+    let needed = match generations.journal_needed() {
+        Ok(needed) => needed,
+        Err(error) => return tracing::warn!(%error, "can't tell which segments are needed"),
+    };
+    match journal::prune(journals, needed) {
+        Ok(pruned) => {
+            for error in pruned.failed {
+                tracing::warn!(%error, "a segment of the journal stays");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "old segments of the journal stay"),
     }
 }
 

@@ -22,6 +22,20 @@ const SUPPORTED_HEADER: &[u8] = b"Supported: path\r\n";
 /// Seconds after which a client that was turned away for lack of room may come again: some
 /// bindings will have ended by then.
 const RETRY_AFTER: u32 = 60;
+/// Seconds after which one may come again that asks for what is being restored: ten million
+/// bindings take no longer.
+const RETRY_AFTER_LOADING: u32 = 10;
+
+/// Why a request is turned away that may succeed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unavailable {
+    /// There are as many bindings as there may be.
+    Full,
+    /// What was saved is still being read.
+    Loading,
+    /// What it changes could not be saved.
+    NotSaved,
+}
 
 /// What is the same for all answers to one request.
 pub(super) struct Answer<'a> {
@@ -106,14 +120,20 @@ impl Answer<'_> {
                 buf.put(b"\r\n");
             }
             Refusal::PathUnsupported => buf.put(b"Unsupported: path\r\n"),
-            Refusal::TooManyContacts => put_retry_after(buf),
+            Refusal::TooManyContacts => put_retry_after(buf, RETRY_AFTER),
             Refusal::ContactTooLong | Refusal::OutOfOrder | Refusal::WildcardExpires => {}
         })
     }
 
     /// 503 to a client that may come again.
-    pub(super) fn unavailable(&self, out: &mut [u8], phrase: &'static str) -> Option<usize> {
-        self.plain(out, Status::SERVICE_UNAVAILABLE.because(phrase), put_retry_after)
+    pub(super) fn unavailable(&self, out: &mut [u8], why: Unavailable) -> Option<usize> {
+        let (phrase, seconds) = match why {
+            Unavailable::Full => ("Too Many Bindings", RETRY_AFTER),
+            Unavailable::Loading => ("Registrations Are Being Restored", RETRY_AFTER_LOADING),
+            Unavailable::NotSaved => ("Registrations Cannot Be Saved", RETRY_AFTER),
+        };
+        let status = Status::SERVICE_UNAVAILABLE.because(phrase);
+        self.plain(out, status, |buf| put_retry_after(buf, seconds))
     }
 
     /// 200 to OPTIONS (RFC 3261 §11.2).
@@ -156,9 +176,9 @@ impl Answer<'_> {
     }
 }
 
-fn put_retry_after(buf: &mut Buf<'_>) {
+fn put_retry_after(buf: &mut Buf<'_>, seconds: u32) {
     buf.put(b"Retry-After: ");
-    buf.put_number(RETRY_AFTER);
+    buf.put_number(seconds);
     buf.put(b"\r\n");
 }
 

@@ -1,7 +1,7 @@
 //! REGISTER, from step 3 of RFC 3261 §10.3 on.
 
 use super::{
-    answer::SUPPORTED,
+    answer::{SUPPORTED, Unavailable},
     decide::{Decision, decide, keep_bindings},
     exchange::{Answered, Exchange, Step},
     rules::Rules,
@@ -221,7 +221,7 @@ impl<'a> Exchange<'_, 'a> {
         if !matches!(register.wanted, Wanted::Bindings) && self.journal.refuses() {
             self.counters.register("not_saved", 1);
             self.log_refusal("not_saved", Status::SERVICE_UNAVAILABLE);
-            return self.unavailable("Registrations Cannot Be Saved");
+            return self.unavailable(Unavailable::NotSaved);
         }
         let (now, location, space) = (self.now, self.location, &mut *self.space);
         let (when, journal) = ((now, Cause::Registered), &mut *self.journal);
@@ -331,11 +331,11 @@ impl<'a> Exchange<'_, 'a> {
             Decision::Full => {
                 self.counters.register("location_full", 1);
                 self.log_refusal("location_full", Status::SERVICE_UNAVAILABLE);
-                return self.unavailable("Too Many Bindings");
+                return self.unavailable(Unavailable::Full);
             }
             Decision::Loading => {
                 self.counters.register("loading", 1);
-                return self.unavailable("Registrations Are Being Restored");
+                return self.unavailable(Unavailable::Loading);
             }
         }
         let nat_refresh = self.rules.registrar.nat_refresh;
@@ -362,8 +362,8 @@ impl<'a> Exchange<'_, 'a> {
         Some(Answered { len, status: Status::OK })
     }
 
-    fn unavailable(&mut self, reason: &'static str) -> Option<Answered> {
-        let len = self.answer().unavailable(self.out, reason)?;
+    fn unavailable(&mut self, why: Unavailable) -> Option<Answered> {
+        let len = self.answer().unavailable(self.out, why)?;
         Some(Answered { len, status: Status::SERVICE_UNAVAILABLE })
     }
 

@@ -1,0 +1,272 @@
+//! State folders that no process serves from: looked at, printed, tidied up.
+
+use std::{io, sync::Arc};
+
+use persist::{
+    error::{ReadError, StorageError, WriteError},
+    journal::{self, SegmentId},
+    snapshot::{self, General, Generations, Origin},
+    storage::{Input, Output, Storage},
+};
+
+use super::{
+    change::{Change, Found},
+    convert::record_into,
+    recovery::{Basis, Outlook, Progress, RestoreError, Restored, Saved},
+    snapshotter::{Taken, prune, write_all},
+};
+use crate::{
+    flow::ListenerId,
+    location::Location,
+    time::{Clock, Now},
+};
+
+/// A state folder.
+pub struct Folder {
+    storage: Arc<dyn Storage>,
+    /// The folder with the snapshots, where it is another one, and their name.
+    snapshots: Arc<dyn Storage>,
+    name: String,
+    /// Older snapshots that stay beside the newest.
+    keep: usize,
+}
+
+/// One file, and what is wrong with it.
+#[derive(Debug, Default)]
+pub struct File {
+    /// Its name.
+    pub name: String,
+    /// Its length in octets; zero if it can't be read.
+    pub bytes: u64,
+    /// When it was begun, in Unix seconds.
+    pub begun: Option<u64>,
+    /// Sections or changes.
+    pub records: u64,
+    /// Bindings, in a snapshot.
+    pub bindings: Option<u64>,
+    /// What is wrong with it, a sentence each.
+    pub damage: Vec<String>,
+    /// What is as a crash leaves it, and costs nothing that was acknowledged.
+    pub notes: Vec<String>,
+}
+
+/// Why a folder can't be compacted.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactError {
+    /// It can't be read.
+    #[error("{0}")]
+    Restore(#[from] RestoreError),
+    /// The new snapshot can't be written.
+    #[error("the new snapshot can't be written: {0}")]
+    Write(#[from] WriteError),
+    /// It can't be listed.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+}
+
+/// What is in a folder, in memory.
+pub struct Contents {
+    /// The bindings.
+    pub location: Location,
+    /// The names of listeners, by number.
+    pub listeners: Vec<Box<str>>,
+    /// What was restored, and what was not.
+    pub restored: Restored,
+    outlook: Outlook,
+}
+
+impl Contents {
+    /// The name of a listener.
+    pub fn listener(&self, id: ListenerId) -> Option<&str> {
+        self.listeners.get(usize::from(id.0)).map(|name| &**name).filter(|name| !name.is_empty())
+    }
+}
+
+impl Folder {
+    /// The folder `storage`, with the snapshots called `name` in `snapshots`.
+    pub fn new(storage: Arc<dyn Storage>, snapshots: Arc<dyn Storage>, name: &str) -> Self {
+        /// As many as anybody may have set.
+        const KEEP: usize = 100;
+        Self { storage, snapshots, name: name.to_owned(), keep: KEEP }
+    }
+
+    /// Reads every file that a start would, and those that it would only if newer ones were
+    /// damaged; nothing is renamed.
+    ///
+    /// # Errors
+    /// When the folder can't be listed.
+    pub fn verify(&self, now: Now) -> Result<Vec<File>, StorageError> {
+        let mut files = Vec::new();
+        let listed = self.snapshots.list().map_err(|source| StorageError {
+            action: "list",
+            name: "the folder".to_owned(),
+            source,
+        })?;
+        let number = |name: &str| match name.strip_prefix(&*self.name)? {
+            "" => Some(0),
+            rest => rest.strip_prefix('.')?.parse::<usize>().ok(),
+        };
+        let mut names: Vec<_> =
+            listed.iter().filter_map(|name| Some((number(name)?, name))).collect();
+        names.sort_unstable();
+        files.extend(names.into_iter().map(|(_, name)| self.verify_snapshot(name, now)));
+        let segments = journal::segments(&*self.storage)?;
+        files.extend(segments.into_iter().map(|id| self.verify_segment(id, now)));
+        Ok(files)
+    }
+
+    fn verify_snapshot(&self, name: &str, now: Now) -> File {
+        let mut file = File { name: name.to_owned(), ..File::default() };
+        let (mut packed, found, mut unreadable) = (Vec::new(), Found::default(), 0_u64);
+        let read = snapshot::verify(&*self.snapshots, name).and_then(|verified| {
+            verified.read(|section| {
+                let owned: Vec<_> = section.pairs().collect();
+                let pairs = owned.iter().map(|(key, value)| (*key, value.as_ref()));
+                let name = section.name();
+                unreadable +=
+                    u64::from(record_into(&name, pairs, now, &found, &mut packed).is_err());
+            })
+        });
+        match read {
+            Ok(summary) => {
+                file.bytes = summary.bytes;
+                (file.records, file.bindings) = (summary.sections, Some(summary.bindings));
+                match summary.origin {
+                    Origin::Bindery { general, .. } => file.begun = Some(general.written),
+                    Origin::Yate => file.notes.push("saved by Yate".to_owned()),
+                }
+                if summary.dropped > 0 {
+                    file.damage.push(format!("{} sections are cut short", summary.dropped));
+                }
+            }
+            Err(error) => file.damage.push(error.to_string()),
+        }
+        if unreadable > 0 {
+            file.damage.push(format!("{unreadable} sections can't be used"));
+        }
+        file
+    }
+
+    fn verify_segment(&self, id: SegmentId, now: Now) -> File {
+        let mut file = File { name: id.to_string(), ..File::default() };
+        let (mut packed, found, mut unreadable) = (Vec::new(), Found::default(), 0_u64);
+        let read = journal::read(&*self.storage, id, |record| {
+            let change = Change::decode(record.octets);
+            let is_read = change.is_some_and(|change| {
+                change.is_refresh() || change.pack(change.aor, now, &found, &mut packed).is_some()
+            });
+            unreadable += u64::from(!is_read);
+        });
+        match read {
+            Ok(segment) => {
+                (file.bytes, file.records) = (segment.bytes, segment.records);
+                file.begun = segment.begun;
+                if let Some(torn) = segment.torn {
+                    let journal::Gap { offset, bytes } = torn;
+                    file.notes
+                        .push(format!("its end was not written: {bytes} octets from {offset}"));
+                }
+                for journal::Gap { offset, bytes } in &segment.holes {
+                    file.damage.push(format!("a hole of {bytes} octets at {offset}"));
+                }
+            }
+            Err(error) => file.damage.push(error.to_string()),
+        }
+        if unreadable > 0 {
+            file.damage.push(format!("{unreadable} changes can't be used"));
+        }
+        file
+    }
+
+    /// Reads all that a start would, without a look at accounts; nothing is renamed.
+    ///
+    /// # Errors
+    /// As at a start.
+    pub fn contents(&self, now: Now, threads: usize) -> Result<Contents, RestoreError> {
+        let untouched = |storage: &Arc<dyn Storage>| {
+            Arc::new(ReadOnly(Arc::clone(storage))) as Arc<dyn Storage>
+        };
+        self.read(&untouched(&self.storage), untouched(&self.snapshots), now, threads)
+    }
+
+    fn read(
+        &self,
+        journals: &Arc<dyn Storage>,
+        snapshots: Arc<dyn Storage>,
+        now: Now,
+        threads: usize,
+    ) -> Result<Contents, RestoreError> {
+        let mut saved = Saved {
+            snapshots: Generations::new(snapshots, &self.name, self.keep),
+            journals: &**journals,
+        };
+        let outlook = saved.outlook()?;
+        // Nobody aims at this one's shards.
+        let location = Location::new([0; 16], now, 0);
+        let found = Found::default();
+        let basis = Basis { rules: None, listeners: &found, now, threads };
+        let restored = saved.restore(&location, outlook.generation, basis, &Progress::default())?;
+        Ok(Contents { location, listeners: found.names(), restored, outlook })
+    }
+
+    /// Writes what a start would restore as a new snapshot, and removes the segments of the journal
+    /// that are in it. Of older snapshots `keep` stay.
+    ///
+    /// # Errors
+    /// Then everything is as it was, but for damaged files, which are renamed.
+    pub fn compact(
+        &self,
+        clock: &impl Clock,
+        threads: usize,
+        keep: usize,
+    ) -> Result<(Restored, Taken), CompactError> {
+        let now = clock.now();
+        let contents = self.read(&self.storage, Arc::clone(&self.snapshots), now, threads)?;
+        let Contents { location, listeners, restored, outlook } = contents;
+        let sequence = outlook.sequence.max(location.sequence());
+        let general = General { sequence, written: now.unix, journal: Some(outlook.generation) };
+        let mut generations = Generations::new(Arc::clone(&self.snapshots), &self.name, keep);
+        let taken = write_all(&mut generations, general, &location, &listeners, clock, None)?;
+        prune(&generations, &*self.storage);
+        Ok((restored, taken))
+    }
+}
+
+/// A folder in which nothing is changed.
+struct ReadOnly(Arc<dyn Storage>);
+
+fn refused<T>() -> io::Result<T> {
+    Err(io::ErrorKind::ReadOnlyFilesystem.into())
+}
+
+impl Storage for ReadOnly {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn create(&self, _: &str) -> io::Result<Box<dyn Output>> {
+        refused()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn Input>> {
+        self.0.open(name)
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        refused()
+    }
+}
+
+impl From<ReadError> for CompactError {
+    fn from(error: ReadError) -> Self {
+        Self::Restore(error.into())
+    }
+}
