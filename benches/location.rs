@@ -33,7 +33,7 @@ fn benches(c: &mut Criterion) {
         ("1M", 1_000_000, Form::Short),
         ("10M", 10_000_000, Form::Short),
     ] {
-        let location = Location::new([1; 16], START, 0);
+        let location = Location::new([1; 16], 0);
         let mut space = Space::default();
         for number in 0..size {
             let phone = Typical::new(number, form);

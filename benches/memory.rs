@@ -48,7 +48,7 @@ fn main() {
 
 #[expect(clippy::print_stdout, reason = "a table is what this is for")]
 fn grow(size: u32, form: Form) {
-    let location = Location::new([1; 16], START, 0);
+    let location = Location::new([1; 16], 0);
     let mut space = Space::default();
     let before = resident();
     println!("{size} bindings, {form:?} Contact: bindings, octets each, and the most since before");

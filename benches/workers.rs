@@ -91,7 +91,7 @@ fn main() {
 
 /// Whether a user takes part: anybody, or those of the first shard.
 fn is_wanted(hot: bool) -> impl Fn(&String) -> bool {
-    let location = Location::new(registrar::HASH_KEY, START, 0);
+    let location = Location::new(registrar::HASH_KEY, 0);
     move |name| !hot || location.key(format!("{name}@example.com").as_bytes()).shard() == 0
 }
 

@@ -288,7 +288,7 @@ fn digest_in_lanes(count: usize) {
 }
 
 fn location_refresh(count: usize) {
-    let location = Location::new([1; 16], START, 0);
+    let location = Location::new([1; 16], 0);
     let mut space = typical::Space::default();
     let phones: Vec<_> = (0..1000).map(|number| Typical::new(number, Form::Long)).collect();
     let key = |phone: &Typical| location.key(phone.aor.as_bytes());

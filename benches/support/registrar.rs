@@ -16,8 +16,6 @@ use bindery::{
     worker::{AllCounters, Pipeline, Rules},
 };
 
-use crate::arrival::START;
-
 /// What the location service hashes with.
 pub(crate) const HASH_KEY: [u8; 16] = [1; 16];
 
@@ -44,7 +42,7 @@ pub(crate) fn registrar<const WORKERS: usize>(
         qop_auth: true,
     };
     let keys = NonceKeys::from_bytes(&[7; 32]);
-    let location = Arc::new(Location::new(HASH_KEY, START, policy.max_bindings));
+    let location = Arc::new(Location::new(HASH_KEY, policy.max_bindings));
     let rules = Rules {
         domains: Domains::new(domains.iter().copied()),
         autocreate: !policy.auth_required,

@@ -225,7 +225,7 @@ mod tests {
     const NOW: Now = Now { millis: 1_000, unix: 1_700_000_000 };
 
     fn filled(aors: usize) -> Location {
-        let location = Location::new([7; 16], NOW, 0);
+        let location = Location::new([7; 16], 0);
         let mut packed = Vec::new();
         for number in 0..aors {
             let aor = format!("{number:04}@example.com");

@@ -278,7 +278,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let bound = bind(&config)?;
     let rules = node::rules(&config, regfile, &keys)?;
     let now = clock.now();
-    let location = Arc::new(Location::new(hash_key, now, config.registrar.max_bindings));
+    let location = Arc::new(Location::new(hash_key, config.registrar.max_bindings));
     let names: Arc<[Box<str>]> = config.listeners.iter().map(|l| l.name.clone()).collect();
     let generations =
         || Generations::new(Arc::clone(&storage), &snapshot_name, config.persist.keep.into());

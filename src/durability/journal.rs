@@ -251,7 +251,8 @@ impl Journal {
         self.lanes.len()
     }
 
-    fn sync(&self, lane: usize) {
+    /// Syncs what a lane has written by now.
+    pub fn sync(&self, lane: usize) {
         if let Err(error) = self.progress[lane].sync() {
             self.give_up(lane, &error);
         }

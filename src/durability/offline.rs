@@ -202,7 +202,7 @@ impl Folder {
         };
         let outlook = saved.outlook()?;
         // Nobody aims at this one's shards.
-        let location = Location::new([0; 16], now, 0);
+        let location = Location::new([0; 16], 0);
         let found = Found::default();
         let basis = Basis { rules: None, listeners: &found, now, threads };
         let restored = saved.restore(&location, outlook.generation, basis, &Progress::default())?;

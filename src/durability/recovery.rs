@@ -142,8 +142,8 @@ impl Saved<'_> {
         let at_least = heads.iter().filter_map(|head| head.journal).max().unwrap_or(0);
         let generation = journal::first_free(self.journals, at_least)?
             .unwrap_or(SegmentId::GENERATION_MAX.saturating_add(1));
-        // Whatever the wall clock says now: since a snapshot began, each generation has given out
-        // so many at most.
+        // Whatever the wall clock says: since a snapshot began, each generation has given out so
+        // many at most.
         let after = |head: &persist::snapshot::General| {
             let generations = u64::from(generation - head.journal.unwrap_or(0).min(generation)) + 1;
             head.sequence.saturating_add(generations.saturating_mul(SEQUENCES))

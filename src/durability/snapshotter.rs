@@ -23,7 +23,7 @@ use super::{
 use crate::{
     location::Location,
     registrar::AorRecord,
-    time::{Clock, Now, SystemClock},
+    time::{Clock, Now},
 };
 
 /// A snapshot that was taken.
@@ -89,11 +89,11 @@ impl SnapshotStatus {
 pub type Request = Sender<Result<Taken, String>>;
 
 /// The thread that writes snapshots: every so often, when asked, and a last one at the end.
-pub struct Snapshotter {
+pub struct Snapshotter<C> {
     generations: Generations,
     location: Arc<Location>,
     listeners: Arc<[Box<str>]>,
-    clock: Arc<SystemClock>,
+    clock: C,
     status: Arc<SnapshotStatus>,
     journal: Option<Arc<Journal>>,
     pace: Pace,
@@ -118,7 +118,7 @@ pub struct Pace {
 /// How soon a snapshot is tried again that has to make up for a journal that failed.
 const RETRY: Duration = Duration::from_secs(5);
 
-impl Snapshotter {
+impl<C: Clock> Snapshotter<C> {
     /// A snapshotter, and where to ask it for a snapshot. It ends, after a last snapshot, when
     /// every sender is gone.
     pub fn new(
@@ -126,7 +126,7 @@ impl Snapshotter {
         journals: (Arc<dyn Storage>, Option<Arc<Journal>>, Option<u32>),
         location: Arc<Location>,
         listeners: Arc<[Box<str>]>,
-        clock: Arc<SystemClock>,
+        clock: C,
         status: Arc<SnapshotStatus>,
         pace: Pace,
     ) -> (Self, Sender<Request>) {
@@ -179,7 +179,10 @@ impl Snapshotter {
     }
 
     /// Takes one snapshot.
-    fn take(&mut self) -> Result<Taken, String> {
+    ///
+    /// # Errors
+    /// Why it was not written; the one before is what there is.
+    pub fn take(&mut self) -> Result<Taken, String> {
         let result = self.write().map_err(|error| error.to_string());
         self.status.note(&result);
         match &result {
@@ -206,7 +209,7 @@ impl Snapshotter {
         self.location.raise_sequences(sequence);
         let general = General { sequence, written: started.unix, journal };
         let Self { generations, location, listeners, clock, pace, .. } = self;
-        let taken = write_all(generations, general, location, listeners, &**clock, pace.rate)?;
+        let taken = write_all(generations, general, location, listeners, clock, pace.rate)?;
         self.covered = Some(changes);
         if let (Some(journal), Some(generation)) = (&self.journal, journal) {
             journal.covered(generation);

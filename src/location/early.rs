@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn location() -> Location {
-        let location = Location::new([7; 16], NOW, 0);
+        let location = Location::new([7; 16], 0);
         location.begin_loading(NOW);
         location
     }

@@ -34,9 +34,6 @@ use crate::{
 /// for 160.
 const SHARDS: usize = 1024;
 
-/// Low bits of a sequence that count changes within a millisecond of the start's wall clock.
-const SEQUENCE_BITS: u32 = 20;
-
 /// All bindings of all AoRs.
 ///
 /// The map's key is half of a keyed 64-bit hash of the AoR: strangers can't aim at one shard. A
@@ -136,10 +133,9 @@ fn with_space<R>(run: impl FnOnce(&mut Vec<u8>) -> R) -> R {
 }
 
 impl Location {
-    /// An empty location service. `hash_key` is random and its own; `now` seeds the sequences, so
-    /// that they go on upwards after a restart; `max_bindings` of zero sets no bound.
-    pub fn new(hash_key: [u8; 16], now: Now, max_bindings: u64) -> Self {
-        let first = now.unix.saturating_mul(1000) << SEQUENCE_BITS;
+    /// An empty location service. `hash_key` is random and its own; `max_bindings` of zero sets no
+    /// bound. Sequences begin at 1, or above what [`Location::raise_sequences`] is told.
+    pub fn new(hash_key: [u8; 16], max_bindings: u64) -> Self {
         let map = DashMap::with_capacity_and_hasher_and_shard_amount(
             0,
             BuildHasherDefault::default(),
@@ -152,8 +148,8 @@ impl Location {
             wheels: Wheels::new(),
             feed: Feed::default(),
             sequences: CachePadded::new(Sequences {
-                floor: AtomicU64::new(first),
-                highest: AtomicU64::new(first),
+                floor: AtomicU64::new(0),
+                highest: AtomicU64::new(0),
                 is_changed: AtomicBool::new(false),
                 changes: AtomicU64::new(0),
             }),
@@ -167,7 +163,7 @@ impl Location {
     /// Has registrations kept apart until [`Location::end_loading`]: what was saved is going to be
     /// read into this location service by [`Location::restore`].
     pub fn begin_loading(&self, now: Now) {
-        let early = Self::new(self.hash_key, now, self.max_bindings.load(Ordering::Relaxed));
+        let early = Self::new(self.hash_key, self.max_bindings.load(Ordering::Relaxed));
         early.raise_sequences(self.sequence());
         self.early.store(Some(Arc::new(Early::new(early, now))));
         self.is_loading.store(true, Ordering::Release);
@@ -481,8 +477,7 @@ impl Location {
         }
     }
 
-    /// Has all later sequences be above `sequence`: what an earlier process gave out, whatever the
-    /// wall clock said then.
+    /// Has all later sequences be above `sequence`: what an earlier process gave out.
     pub fn raise_sequences(&self, sequence: u64) {
         self.sequences.floor.fetch_max(sequence, Ordering::Relaxed);
         self.sequences.highest.fetch_max(sequence, Ordering::Relaxed);
@@ -559,7 +554,7 @@ mod tests {
     }
 
     fn store() -> Location {
-        Location::new([7; 16], START, 0)
+        Location::new([7; 16], 0)
     }
 
     /// A record of `aor` with a binding for each of `seconds`.

@@ -229,7 +229,7 @@ mod tests {
         fn the_short_way_is_the_long_way(history in prop::collection::vec(asked(), 1..40)) {
             let (rules, mut space) = (rules(), Space::new([1; 16]));
             let mut now = Now { millis: 1000, unix: 1_800_000_000 };
-            let [short, long] = [0, 1].map(|_| Location::new([2; 16], now, 0));
+            let [short, long] = [0, 1].map(|_| Location::new([2; 16], 0));
             let uri = SipUri::parse(b"sip:alice@example.com").unwrap();
             let mut aor = Vec::new();
             let aor = Aor::canonical(&uri, &rules.domains, &mut aor).unwrap();

@@ -113,7 +113,7 @@ fn name(aor: usize) -> String {
 proptest! {
     #[test]
     fn any_history_leaves_what_a_map_would_hold(steps in steps()) {
-        let location = Location::new([3; 16], START, MAX_BINDINGS);
+        let location = Location::new([3; 16], MAX_BINDINGS);
         let feed = location.subscribe(10_000);
         let mut model = Model::new();
         let mut now = START;

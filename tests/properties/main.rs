@@ -5,6 +5,7 @@ mod answer;
 mod answers;
 #[path = "../../benches/support/arrival.rs"]
 mod arrival;
+mod durability;
 mod location;
 mod records;
 #[path = "../../benches/support/registrar.rs"]

@@ -72,7 +72,7 @@ impl Bench {
         let now = Now { millis: 1_000_000, unix: UNIX };
         let nonce_lifetime = config.auth.nonce_lifetime;
         let domains = config.general.domains.iter().map(ToString::to_string).collect();
-        let location = Arc::new(Location::new([1; 16], now, config.registrar.max_bindings));
+        let location = Arc::new(Location::new([1; 16], config.registrar.max_bindings));
         let rules = Rules {
             domains: Domains::new(config.general.domains.iter().map(AsRef::as_ref)),
             registrar: config.registrar,
