@@ -111,7 +111,10 @@ impl Engine<'_> {
             self.start_over(now)?;
             self.flush()?;
             if is_over {
-                let ended = *ended_at.get_or_insert(now);
+                let ended = *ended_at.get_or_insert_with(|| {
+                    self.tally.not_started = course.not_started(part.pace, now);
+                    now
+                });
                 let is_storm = self.plan.scenario == Scenario::Storm;
                 let patience = if is_storm { course.until } else { ended + DRAIN };
                 let done = self.waiting == 0 && self.returns.is_empty();
@@ -251,6 +254,20 @@ impl Course {
     )]
     fn due(&self, rate: f64) -> u64 {
         self.begun + (self.started as f64 * SECOND as f64 / rate) as u64
+    }
+
+    /// Operations that were due by the end, at `now`, and had not been started.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "2^53 operations take years"
+    )]
+    fn not_started(&self, pace: Pace, now: u64) -> u64 {
+        let Pace::Rate(rate) = pace else { return 0 };
+        // What came last was started before it was seen that no more was to come.
+        let end = if self.started >= self.of { self.active } else { now.min(self.until) };
+        let due = (seconds(end.saturating_sub(self.begun)) * rate) as u64;
+        due.saturating_sub(self.started)
     }
 }
 

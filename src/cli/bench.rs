@@ -75,7 +75,8 @@ pub struct Load {
     /// Closed loop: operations always under way [default: 256]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub window: Option<u32>,
-    /// Open loop: operations started in a second
+    /// Open loop: operations started in a second; the exit code is 1 if more than 1 % of those that
+    /// were due could not be started
     #[arg(long, value_name = "N", value_parser = positive)]
     pub rate: Option<f64>,
     /// Seconds to measure; a storm ends then at the latest [default: 10, of a storm 300]
@@ -146,7 +147,8 @@ pub struct Echo {
     pub poll: bool,
 }
 
-/// Runs `bindery bench`. The exit code is 1 if an operation failed or was lost.
+/// Runs `bindery bench`. The exit code is 1 if an operation failed or was lost, or if a rate
+/// was not kept.
 ///
 /// # Errors
 /// There was nothing to measure: no such server, users or file.
@@ -195,6 +197,9 @@ fn put_load(args: &Load) -> anyhow::Result<ExitCode> {
         }
     }
     out.flush()?;
+    if let Some(shortfall) = report.shortfall() {
+        eprintln!("bindery: {shortfall}");
+    }
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

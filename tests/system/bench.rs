@@ -118,7 +118,43 @@ fn an_open_loop_keeps_its_rate() {
     // The last one starts after 0.498 s, and no sooner.
     assert!(report["seconds"].as_f64().unwrap() >= 0.498, "{report}");
     assert!(report["lateness"][0].is_f64() && report["window"].is_null());
+    assert_eq!(report["not_started"], 0);
     agree(&server, &report);
+}
+
+#[test]
+fn a_rate_that_is_not_kept_is_told() {
+    // Nobody answers after the first request, so each phone waits for its answer.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = socket.local_addr().unwrap().to_string();
+    let echo = std::thread::spawn(move || {
+        let mut octets = [0; 4096];
+        let (_, from) = socket.recv_from(&mut octets).unwrap();
+        socket.send_to(b"x", from).unwrap();
+        socket
+    });
+    let output = run(&[
+        "echo",
+        "--target",
+        &target,
+        "--users",
+        "3",
+        "--rate",
+        "1000",
+        "--duration",
+        "0.3",
+        "--warmup",
+        "0",
+        "--json",
+        "-",
+    ]);
+    drop(echo.join().unwrap());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    let missing = report["not_started"].as_u64().unwrap();
+    assert_eq!(missing + 3, 300, "{report}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("297 of 300 that were due (99 %) were not started"), "{said}");
 }
 
 #[test]
