@@ -28,6 +28,8 @@ pub struct Report {
     pub target: String,
     /// Users that took part.
     pub users: u32,
+    /// Those of them who could not be registered before the measurement.
+    pub users_missing: u64,
     /// Operations always under way, in a closed loop.
     pub window: Option<u32>,
     /// Operations started in a second, in an open loop.
@@ -186,6 +188,7 @@ impl Report {
             scenario: format!("{:?}", plan.scenario).to_lowercase(),
             target: plan.target.to_string(),
             users: plan.users.count(),
+            users_missing: outcome.missing,
             window,
             offered_rate,
             interrupted: outcome.interrupted,
@@ -292,6 +295,9 @@ impl Report {
         let mut table = Table::new([""; 2]);
         let mut row = |name: &str, value: String| table.push([name.to_owned(), value]);
         row("time", format!("{:.2} s", self.seconds));
+        if self.users_missing > 0 {
+            row("not there", format!("{} users were not registered before", self.users_missing));
+        }
         let Messages { requests, retransmissions, answers, late, renewed_nonces, .. } =
             &self.messages;
         row("requests", format!("{requests}, and {retransmissions} sent again"));

@@ -184,6 +184,11 @@ impl Tally {
         self.operations.iter().map(|outcomes| outcomes.failed + outcomes.lost).sum()
     }
 
+    /// Operations of all kinds that were not answered.
+    pub fn lost(&self) -> u64 {
+        self.operations.iter().map(|outcomes| outcomes.lost).sum()
+    }
+
     /// Adds the messages of another part, for the sum of a run.
     pub fn add_messages(&mut self, other: &Self) {
         self.requests += other.requests;
