@@ -45,8 +45,11 @@ fn main() -> ExitCode {
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("bindery: {error:#}");
-        ExitCode::FAILURE
+    result.unwrap_or_else(|error| match error.downcast_ref::<clap::Error>() {
+        Some(usage) => usage.exit(),
+        None => {
+            eprintln!("bindery: {error:#}");
+            ExitCode::FAILURE
+        }
     })
 }

@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::client::write_json;
+use super::usage;
 use crate::auth::policy::Algorithm;
 use crate::bench::clock::nanos;
 use crate::bench::plan::{Extent, Pace, Plan, Scenario, Weights};
@@ -135,6 +136,10 @@ pub struct Echo {
     /// Where to listen
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5060")]
     pub listen: SocketAddr,
+    /// Listen on an address that is not loopback: whoever reaches it can have datagrams sent to
+    /// anybody else, whose address they forge
+    #[arg(long)]
+    pub anyone: bool,
     /// Octets of each answer
     #[arg(long, value_name = "N", default_value_t = 500,
         value_parser = clap::value_parser!(u16).range(1..=1472))]
@@ -161,6 +166,13 @@ pub fn run(args: &Bench) -> anyhow::Result<ExitCode> {
 }
 
 fn serve(args: &Echo) -> anyhow::Result<ExitCode> {
+    if !args.anyone && !args.listen.ip().to_canonical().is_loopback() {
+        return Err(usage(format!(
+            "{} is not loopback, and an echo answers whomever a datagram says it is from: give \
+             --anyone if only your own machines reach it",
+            args.listen
+        )));
+    }
     pin(args.core)?;
     let answer = vec![b'x'; usize::from(args.answer_octets)].into_boxed_slice();
     let mut server = EchoServer::bind(args.listen, answer, !args.poll)

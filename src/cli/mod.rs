@@ -14,3 +14,10 @@ pub mod stats;
 pub mod table;
 pub mod terminal;
 pub mod users;
+
+use clap::error::ErrorKind;
+
+/// Arguments that don't go together, as clap's own errors are told: exit code 2.
+fn usage(said: String) -> anyhow::Error {
+    clap::Error::raw(ErrorKind::ArgumentConflict, said + "\n").into()
+}

@@ -331,6 +331,21 @@ fn what_cannot_be_measured_is_one_sentence() {
     }
 }
 
+/// What a command says that is refused for its arguments.
+fn misused(args: &[&str]) -> String {
+    let Output { status, stderr, .. } =
+        command(Path::new(".")).arg("bench").args(args).output().unwrap();
+    assert_eq!(status.code(), Some(2));
+    String::from_utf8(stderr).unwrap()
+}
+
+#[test]
+fn an_echo_for_anyone_is_asked_for() {
+    let said = misused(&["echo-server", "--listen", "0.0.0.0:0"]);
+    assert!(said.starts_with("error: 0.0.0.0:0 is not loopback"), "{said}");
+    assert!(said.contains("--anyone") && said.lines().count() == 1, "{said}");
+}
+
 #[test]
 fn sigint_ends_a_run_with_what_it_has() {
     let server = server("");
