@@ -236,6 +236,15 @@ fn plan(args: &Load) -> anyhow::Result<Plan> {
     let fits =
         domain.bytes().all(|octet| octet.is_ascii_alphanumeric() || b".-[]:".contains(&octet));
     anyhow::ensure!(fits && !domain.is_empty(), "{domain:?} is no domain");
+    // The ports are in a row, so that two runs can be told to stay clear of each other.
+    if let Some(port) = args.port.filter(|port| *port > 0)
+        && port.checked_add(args.sources - 1).is_none()
+    {
+        return Err(usage(format!(
+            "--port {port} with --sources {} goes beyond port 65535",
+            args.sources
+        )));
+    }
     let seconds = if args.scenario == Scenario::Storm { 300.0 } else { 10.0 };
     let extent = match args.count {
         Some(count) => Extent::Count(count),

@@ -347,6 +347,12 @@ fn an_echo_for_anyone_is_asked_for() {
 }
 
 #[test]
+fn ports_in_a_row_end_at_the_last_one() {
+    let said = misused(&["refresh", "--port", "65530", "--sources", "7"]);
+    assert_eq!(said, "error: --port 65530 with --sources 7 goes beyond port 65535\n");
+}
+
+#[test]
 fn sigint_ends_a_run_with_what_it_has() {
     let server = server("");
     let target = server.sip[0].to_string();
