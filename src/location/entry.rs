@@ -52,11 +52,12 @@ impl<'e> Entry<'e> {
 
     /// Makes `record`, packed by [`RecordWriter`], the AoR's record.
     ///
-    /// One that fits where the old one is takes its place: a refresh allocates nothing.
+    /// One that fits where the old one is takes its place: a refresh allocates nothing, and a
+    /// shorter one finds room in a slab that is full.
     ///
     /// # Errors
-    /// When it has more bindings than there were and `max_bindings` is reached, or there is no
-    /// memory for it in the slab.
+    /// When it has more bindings than there were and `max_bindings` is reached, or it is longer and
+    /// there is no memory for it in the slab.
     pub fn commit(&mut self, record: &[u8]) -> Result<(), LocationFull> {
         let Some(new) = AorRecord::new(record) else { return Ok(()) };
         let old = self.record();
@@ -69,8 +70,11 @@ impl<'e> Entry<'e> {
             }
             return Err(full);
         }
-        if let Some(old) = self.chunk.replace(chunk).filter(|old| *old != chunk) {
-            self.location.slab.give_back(old, words_for(self.record.len()));
+        let (from, to) = (words_for(self.record.len()), words_for(record.len()));
+        match self.chunk.replace(chunk) {
+            Some(old) if old != chunk => self.location.slab.give_back(old, from),
+            Some(_) if to < from => self.location.slab.cut(chunk, from, to),
+            Some(_) | None => {}
         }
         let visit = visit_at(&new, self.now);
         // A record that was emptied keeps its place, however late.
@@ -140,7 +144,7 @@ impl<'e> Entry<'e> {
         let mut packed = Vec::new();
         let Some(writer) = RecordWriter::new(&mut packed, old.aor(), b"") else { return };
         writer.finish();
-        // Fewer bindings never exceed a bound.
+        // Neither fewer bindings nor a shorter record exceed a bound.
         let _ = self.commit(&packed);
     }
 
@@ -213,9 +217,11 @@ impl Location {
         from: usize,
         to: usize,
     ) -> Result<Chunk, LocationFull> {
+        let (from, to) = (words_for(from), words_for(to));
         match chunk {
-            Some(chunk) if words_for(from) == words_for(to) => Ok(chunk),
-            _ => self.slab.take(words_for(to)).ok_or(LocationFull),
+            Some(chunk) if from == to => Ok(chunk),
+            // A smaller one is in the old one, where there is no other.
+            _ => self.slab.take(to).or(chunk.filter(|_| to < from)).ok_or(LocationFull),
         }
     }
 

@@ -585,6 +585,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shorter_finds_room_in_a_full_slab() {
+        let mut location = store();
+        location.slab = Slab::with_room_for(1);
+        let mut count = 0;
+        let full = loop {
+            let aor = format!("user{count}");
+            let bytes = record(aor.as_bytes(), at(0), &[60, 90]);
+            let put =
+                location.update(aor.as_bytes(), at(0), Cause::Registered, |e| e.commit(&bytes));
+            if put.is_err() {
+                break aor;
+            }
+            count += 1;
+        };
+        assert_eq!((location.aors(), served(&location, at(0), full.as_bytes())), (count, 0));
+        put(&location, at(1), b"user0", &[90]);
+        assert_eq!(served(&location, at(1), b"user0"), 1);
+        for user in 1..count {
+            let aor = format!("user{user}");
+            location.update(aor.as_bytes(), at(1), Cause::Removed, |e| e.remove());
+            assert_eq!(served(&location, at(1), aor.as_bytes()), 0);
+        }
+        assert_eq!((location.aors(), location.bindings()), (1, 1));
+    }
+
+    #[test]
     fn changes_come_in_order_and_a_gap_is_told() {
         let location = store();
         put(&location, at(0), b"early", &[60]);
