@@ -238,11 +238,14 @@ impl Location {
             }
             counts
         };
+        let is_emptied = |r: Option<AorRecord<'_>>| i64::from(r.is_some_and(|r| r.is_empty()));
+        let emptied = is_emptied(new) - is_emptied(old);
         let (before, after) = (by_transport(old), by_transport(new));
         if before != after {
             let growth: i64 = after.iter().sum::<i64>() - before.iter().sum::<i64>();
             let max = self.max_bindings.load(Ordering::Relaxed);
-            if growth > 0 && max > 0 && self.bindings().saturating_add_signed(growth) > max {
+            let held = self.bindings() + self.emptied();
+            if growth > 0 && max > 0 && held.saturating_add_signed(growth + emptied) > max {
                 return Err(LocationFull);
             }
             for (cell, (after, before)) in self.counts.bindings.iter().zip(after.iter().zip(before))
@@ -252,6 +255,7 @@ impl Location {
         }
         let is_bound = |r: Option<AorRecord<'_>>| i64::from(r.is_some_and(|r| !r.is_empty()));
         add(&self.counts.aors, is_bound(new) - is_bound(old));
+        add(&self.counts.emptied, emptied);
         Ok(())
     }
 }
