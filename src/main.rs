@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bindery::cli::{bench, check, list, reload, remove, serve, show, snapshot, stats, users};
+use bindery::cli::{bench, check, list, processor, reload, remove, serve, show, snapshot, stats, users};
 use clap::{Parser, Subcommand};
 
 /// Workers allocate only when a binding is added or changes its length, but then from all of
@@ -33,6 +33,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Err(lack) = processor::check() {
+        eprintln!("bindery: {lack}");
+        return ExitCode::FAILURE;
+    }
     let result = match Bindery::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(&args),

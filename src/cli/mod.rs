@@ -5,6 +5,7 @@ pub mod check;
 pub mod client;
 pub mod list;
 pub mod log;
+pub mod processor;
 pub mod reload;
 pub mod remove;
 pub mod serve;
