@@ -221,7 +221,7 @@ impl Location {
         match chunk {
             Some(chunk) if from == to => Ok(chunk),
             // A smaller one is in the old one, where there is no other.
-            _ => self.slab.take(to).or(chunk.filter(|_| to < from)).ok_or(LocationFull),
+            _ => self.slab.take(to).or_else(|| chunk.filter(|_| to < from)).ok_or(LocationFull),
         }
     }
 
