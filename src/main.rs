@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use bindery::cli::{bench, check, list, processor, reload, remove, serve, show, snapshot, stats, users};
+use bindery::cli::{
+    bench, check, list, processor, reload, remove, serve, show, snapshot, stats, users,
+};
 use clap::{Parser, Subcommand};
 
 /// Workers allocate only when a binding is added or changes its length, but then from all of
