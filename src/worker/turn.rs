@@ -167,7 +167,7 @@ impl<C: Clock> Desk<'_, C> {
                 if !inbox.ready {
                     break;
                 }
-                let received = inbox.recv.recv(listener)?.count;
+                let received = inbox.recv.recv(listener)?;
                 inbox.ready = received > FEW;
                 if received > 0 {
                     answer(listener, inbox, pipeline, send, clock);
