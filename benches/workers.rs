@@ -23,7 +23,7 @@ use std::{
 
 use bindery::{
     flow::Flow,
-    location::Location,
+    location::{Location, Unrecorded},
     net::BATCH,
     registrar::Policy,
     worker::{Answers, Arrived, Handled, Pipeline},
@@ -174,7 +174,7 @@ fn answer(pipeline: &mut Pipeline, flow: Flow, bytes: &[u8], out: &mut [u8]) -> 
 #[inline(never)]
 fn answer_all(pipeline: &mut Pipeline, flow: Flow, batch: &[Vec<u8>], answers: &mut Granted) {
     let arrived = batch.iter().map(|bytes| Arrived { bytes, flow, truncated: false });
-    pipeline.handle_all(START, arrived, answers);
+    pipeline.handle_all(START, arrived, &mut Unrecorded, answers);
 }
 
 /// Where answers go that are 200s: into as many slots as a worker has.

@@ -14,6 +14,7 @@ pub mod location;
 pub mod metrics;
 pub mod net;
 mod octets;
+mod packed;
 pub mod registrar;
 pub mod sip;
 pub mod subscribers;

@@ -102,18 +102,26 @@ impl SystemClock {
         clock
     }
 
-    /// Reads the wall clock again, so that a step of it is followed. Called once a second.
+    /// Reads the wall clock again, so that a step of it is followed. Called once a second. The
+    /// result is by how many seconds it was set, where that is more than adjusting it.
     #[expect(clippy::disallowed_methods, reason = "this is the one place where clocks are read")]
-    pub fn adjust(&self) {
+    pub fn adjust(&self) -> i64 {
+        /// What a clock may be off by before its daemon sets it instead of slewing it.
+        const STEP: i64 = 2;
         let wall = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
         let mono = i64::try_from(self.millis()).unwrap_or(i64::MAX);
         let exact = wall - mono;
         // Half a second off is as good as it gets; it must not change to and fro.
-        if (exact - self.offset.load(Ordering::Relaxed).saturating_mul(1000)).abs() >= 1000 {
-            self.offset.store((exact + 500).div_euclid(1000), Ordering::Relaxed);
+        let before = self.offset.load(Ordering::Relaxed);
+        if (exact - before.saturating_mul(1000)).abs() < 1000 {
+            return 0;
         }
+        let offset = (exact + 500).div_euclid(1000);
+        self.offset.store(offset, Ordering::Relaxed);
+        let step = offset.saturating_sub(before);
+        if step.abs() >= STEP { step } else { 0 }
     }
 
     fn millis(&self) -> u64 {

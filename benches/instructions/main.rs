@@ -18,7 +18,7 @@ use bindery::{
         policy::{self, Algorithm},
     },
     flow::Flow,
-    location::Location,
+    location::{Location, Unrecorded},
     net::BATCH,
     registrar::Policy,
     sip::{
@@ -175,7 +175,7 @@ impl Site {
         self.answers.seen = 0;
         for (n, batch) in requests.chunks(BATCH).enumerate() {
             let batch = batch.iter().map(|bytes| Arrived { bytes, flow, truncated: false });
-            self.pipeline.handle_all(at(n * BATCH), batch, &mut self.answers);
+            self.pipeline.handle_all(at(n * BATCH), batch, &mut Unrecorded, &mut self.answers);
         }
         assert_eq!(self.answers.seen, requests.len());
     }

@@ -4,7 +4,7 @@
 use bindery::{
     auth::{NonceCounts, NonceUse, RequestHash, Sink, nonce::Nonce},
     flow::{Flow, ListenerId, Transport},
-    location::{AorKey, Cause, Entry, Location},
+    location::{AorKey, Cause, Entry, Location, Unrecorded},
     registrar::{Policy, Refresh, Register, Wanted, Workspace, register},
     sip::header::Contact,
     time::{DeltaSeconds, Now},
@@ -116,7 +116,7 @@ impl Space {
     ) {
         phone.ask(count, |request, used, hash| {
             let aor = phone.aor.as_bytes();
-            location.update_at(key, aor, now, Cause::Registered, |entry| {
+            location.update_at(key, aor, (now, Cause::Registered), &mut Unrecorded, |entry| {
                 let record = entry.record();
                 let stored = record.map(|r| r.nonces()).unwrap_or_default();
                 let mut counts = NonceCounts::decode(stored).unwrap_or_default();
@@ -143,13 +143,19 @@ impl Space {
     ) {
         phone.ask(count, |request, used, hash| {
             let aor = phone.aor.as_bytes();
-            location.update_at(key, aor, now, Cause::Registered, |entry: &mut Entry<'_>| {
-                let record = entry.record().expect("it is registered");
-                let renewal = NonceCounts::renewal(record.nonces(), used, hash, now, LIFETIME);
-                let refresh = Refresh::find(&self.policy, now, request, &record);
-                entry.refresh(&refresh.expect("a refresh"), renewal.as_ref());
-                self.work.take(entry.record().expect("it is registered"));
-            });
+            location.update_at(
+                key,
+                aor,
+                (now, Cause::Registered),
+                &mut Unrecorded,
+                |entry: &mut Entry<'_>| {
+                    let record = entry.record().expect("it is registered");
+                    let renewal = NonceCounts::renewal(record.nonces(), used, hash, now, LIFETIME);
+                    let refresh = Refresh::find(&self.policy, now, request, &record);
+                    entry.refresh(&refresh.expect("a refresh"), renewal.as_ref());
+                    self.work.take(entry.record().expect("it is registered"));
+                },
+            );
         });
     }
 }

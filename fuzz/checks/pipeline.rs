@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bindery::{
-    location::Location,
+    location::{Location, Unrecorded},
     registrar::{Policy, policy::OnLimit},
     sip::{Limits, Parsed, Parser, header::HeaderName},
     time::Now,
@@ -107,7 +107,7 @@ pub(crate) fn check(script: &[u8]) {
                 let seconds = u64::from(script.number() % 4000);
                 run.now.millis += seconds * 1000 + u64::from(script.octet());
                 run.now.unix += seconds;
-                run.location.sweep(run.now, |_| true);
+                run.location.sweep(run.now, &mut Unrecorded, |_| true);
                 run.scan();
             }
             Step::Register => {

@@ -192,10 +192,19 @@ async fn status(State(shared): Api) -> Json<StatusView> {
     Json(StatusView::of(&shared.node))
 }
 
+/// Whether all bindings are here: what is still being read from disk can't be told from what is
+/// not there.
+fn restored(node: &Node) -> Result<(), Problem> {
+    let detail = "registrations are being restored: ask again in a few seconds";
+    let problem = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+    if node.location.is_loading() { Err(problem()) } else { Ok(()) }
+}
+
 async fn list(
     State(shared): Api,
     query: Result<UrlQuery<Query>, QueryRejection>,
 ) -> Result<Json<Page>, Problem> {
+    restored(&shared.node)?;
     let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
     let UrlQuery(query) = query.map_err(|rejection| bad(rejection.body_text()))?;
     let listing = Listing::new(query, shared.node.started().unix).map_err(bad)?;
@@ -206,6 +215,7 @@ async fn list(
 async fn show(State(shared): Api, uri: Uri) -> Result<Json<AorView>, Problem> {
     let Target { aor, .. } = Target::of(&uri)?;
     let node = &shared.node;
+    restored(node)?;
     let now = node.clock.now();
     for key in keys(&node.rules.load(), &aor) {
         // Copied, so that the shard is locked for a moment only.
@@ -244,6 +254,7 @@ fn remove_those(
     aor: &[u8],
     which: impl Fn(u64) -> bool,
 ) -> Result<RemovedView, Problem> {
+    restored(node)?;
     for key in keys(&node.rules.load(), aor) {
         if let Some(pruned) = node.remove(&key, &which) {
             let view = RemovedView::new(&key, pruned);

@@ -218,7 +218,7 @@ impl Cursor {
 mod tests {
     use super::*;
     use crate::{
-        location::Cause,
+        location::{Cause, Unrecorded},
         registrar::{RecordWriter, binding_for_tests},
     };
 
@@ -234,7 +234,8 @@ mod tests {
             writer.push(&binding_for_tests(b"sip:b@192.0.2.1")).unwrap();
             writer.finish();
             let commit = |entry: &mut crate::location::Entry<'_>| entry.commit(&packed);
-            location.update(aor.as_bytes(), NOW, Cause::Registered, commit).unwrap();
+            let when = (NOW, Cause::Registered);
+            location.update(aor.as_bytes(), when, &mut Unrecorded, commit).unwrap();
         }
         location
     }

@@ -1,13 +1,13 @@
 //! The JSON that goes out: written by the server, read by the command line.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::text::text;
 use crate::{
     control::{ListenerStatus, Node, Pruned, Reloaded},
-    durability::{Restored, Taken},
+    durability::{Journal, JournalCounts, Restored, Taken},
     metrics::{Totals, uptime_millis},
     registrar::Binding,
     time::{Clock, Now},
@@ -163,7 +163,7 @@ pub struct SnapshotView {
 
 impl From<Taken> for SnapshotView {
     fn from(Taken { unix, millis, aors, bindings, bytes }: Taken) -> Self {
-        let seconds = std::time::Duration::from_millis(millis).as_secs_f64();
+        let seconds = Duration::from_millis(millis).as_secs_f64();
         Self { taken_at: unix, seconds, aors, bindings, bytes }
     }
 }
@@ -211,8 +211,12 @@ pub struct StatusView {
     pub expirations: u64,
     /// How the bindings are saved.
     pub snapshot: SnapshotsView,
-    /// What came back at the start.
-    pub restored: RestoredView,
+    /// What is written before each answer; absent with `durability=snapshot`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<JournalView>,
+    /// What came back at the start; absent until everything has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<RestoredView>,
     /// Whether it can do its work.
     #[serde(flatten)]
     pub ready: ReadyView,
@@ -246,6 +250,25 @@ pub struct SnapshotsView {
     pub error: Option<String>,
 }
 
+/// What has been written before answers, since the start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JournalView {
+    /// Changes.
+    pub records: u64,
+    /// Octets.
+    pub bytes: u64,
+    /// Why changes are in memory only, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl JournalView {
+    fn of(journal: &Journal) -> Self {
+        let JournalCounts { records, bytes, .. } = journal.counts();
+        Self { records, bytes, error: journal.fault() }
+    }
+}
+
 /// What came back at the start.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct RestoredView {
@@ -255,13 +278,21 @@ pub struct RestoredView {
     pub expired: u64,
     /// Bindings of AoRs that no longer have an account.
     pub orphaned: u64,
-    /// Sections that could not be read.
+    /// Changes in the journal that were applied.
+    pub changes: u64,
+    /// Sections and changes that could not be used.
     pub unreadable: u64,
+    /// AoRs that were registered meanwhile.
+    pub early: u64,
+    /// How long it took.
+    pub seconds: f64,
 }
 
 impl From<Restored> for RestoredView {
-    fn from(Restored { bindings, expired, orphaned, unreadable }: Restored) -> Self {
-        Self { bindings, expired, orphaned, unreadable }
+    fn from(restored: Restored) -> Self {
+        let Restored { bindings, expired, orphaned, changes, unreadable, early, millis } = restored;
+        let seconds = Duration::from_millis(millis).as_secs_f64();
+        Self { bindings, expired, orphaned, changes, unreadable, early, seconds }
     }
 }
 
@@ -324,7 +355,8 @@ impl StatusView {
                 failures: node.snapshots.failed(),
                 error: node.snapshots.error(),
             },
-            restored: node.restored.into(),
+            journal: node.journal.as_deref().map(JournalView::of),
+            restored: node.restored.get().copied().map(RestoredView::from),
             ready: ReadyView::of(node),
             counters: CountersView::new(&Totals::of(&node.counters)),
         }

@@ -164,6 +164,20 @@ impl NonceCounts {
         }
     }
 
+    /// Has every nonce issued by Unix second `second` that isn't listed be stale: it may have been
+    /// used where nobody here can know.
+    pub fn distrust_until(&mut self, second: u32) {
+        self.floor = self.floor.max(second);
+    }
+
+    /// Takes the uses that `other` lists, and what it has forgotten.
+    pub fn merge(&mut self, other: &Self) {
+        self.floor = self.floor.max(other.floor);
+        for Entry { nonce, nc, request } in other.used() {
+            self.record(NonceUse { nonce: *nonce, nc: Some(*nc) }, *request);
+        }
+    }
+
     /// Drops the nonces that the authenticator would no longer grant.
     ///
     /// The aged ones raise the floor, so that they stay spent if the wall clock steps back. What

@@ -1,10 +1,14 @@
 //! `bindery serve`.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
+    thread,
+    time::Duration,
 };
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::log::{self, LogArgs};
 use crate::{
@@ -12,7 +16,7 @@ use crate::{
         first_start::{self, FOLDERS, Located, Welcome},
         resolve::Overrides,
     },
-    control::{self, Started},
+    control::{self, Restoring, Started},
 };
 
 /// Run the registrar until SIGTERM or SIGINT; SIGHUP reloads the configuration
@@ -67,4 +71,41 @@ fn announce(started: &Started, welcome: Option<Welcome>) {
     if let Some(addr) = started.admin {
         tracing::info!("admin API on http://{addr}");
     }
+    show(started.restoring.clone());
+}
+
+/// Shows how far what was saved is read, for as long as it takes: on the terminal, or now and then
+/// in the log.
+fn show(restoring: Restoring) {
+    const BAR_EVERY: Duration = Duration::from_millis(100);
+    const LOG_EVERY: Duration = Duration::from_secs(2);
+    let is_terminal = io::stderr().is_terminal();
+    let wait = if is_terminal { BAR_EVERY } else { LOG_EVERY };
+    let bar = || {
+        let style = "restoring registrations {wide_bar} {percent} % {eta}";
+        let bar = ProgressBar::new(0);
+        ProgressStyle::with_template(style)
+            .map(|style| bar.clone().with_style(style))
+            .unwrap_or(bar)
+    };
+    let body = move || {
+        let mut bar_on_show = None;
+        loop {
+            // Most starts are over before there is anything to show.
+            thread::sleep(wait);
+            let Some((done, total)) = restoring.octets() else { break };
+            if is_terminal {
+                let bar = bar_on_show.get_or_insert_with(bar);
+                bar.set_length(total);
+                bar.set_position(done);
+            } else {
+                tracing::info!(done, total, "restoring registrations, octets");
+            }
+        }
+        if let Some(bar) = bar_on_show {
+            bar.finish_and_clear();
+        }
+    };
+    // Nothing but the show is lost without it.
+    let _ = thread::Builder::new().name("progress".to_owned()).spawn(body);
 }

@@ -43,7 +43,7 @@ pub(super) fn summary(view: &SnapshotView) -> String {
 }
 
 /// A size in the largest unit that leaves a number above one.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 3] = ["KiB", "MiB", "GiB"];
     if bytes < 1024 {
         return format!("{bytes} B");

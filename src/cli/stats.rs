@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     client::{Client, ServerArgs, write_json},
-    snapshot::summary,
+    snapshot::{size, summary},
     table::{Table, count, printed, span},
 };
 use crate::admin::view::{SnapshotsView, StatusView};
@@ -43,17 +43,21 @@ fn write(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
     row("aors", view.aors.to_string());
     row("bindings", format!("{} ({} expired so far)", view.bindings, view.expirations));
     row("snapshot", snapshots(&view.snapshot, view.started_at + view.uptime));
-    let restored = view.restored;
-    row(
-        "restored",
+    if let Some(journal) = &view.journal {
+        let written = format!("{}, {}", count(journal.records, "change"), size(journal.bytes));
+        row("journal", journal.error.as_ref().map_or(written, |error| format!("failed: {error}")));
+    }
+    let restored = view.restored.map_or("not all yet".to_owned(), |restored| {
         format!(
-            "{} ({} expired, {} without account, {} unreadable)",
+            "{} in {:.1} s ({} expired, {} without account, {} unreadable)",
             count(restored.bindings, "binding"),
+            restored.seconds,
             restored.expired,
             restored.orphaned,
             restored.unreadable
-        ),
-    );
+        )
+    });
+    row("restored", restored);
     for listener in &view.listeners {
         row(
             "listener",
@@ -103,7 +107,9 @@ fn counts(counters: &BTreeMap<String, u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::view::{CountersView, ListenerView, ReadyView, RestoredView, SnapshotView};
+    use crate::admin::view::{
+        CountersView, JournalView, ListenerView, ReadyView, RestoredView, SnapshotView,
+    };
 
     fn status() -> StatusView {
         let counters = |cells: &[(&str, u64)]| {
@@ -136,7 +142,16 @@ mod tests {
                 failures: 0,
                 error: None,
             },
-            restored: RestoredView { bindings: 1, expired: 2, orphaned: 0, unreadable: 0 },
+            journal: Some(JournalView { records: 12, bytes: 1024, error: None }),
+            restored: Some(RestoredView {
+                bindings: 1,
+                expired: 2,
+                orphaned: 0,
+                changes: 3,
+                unreadable: 0,
+                early: 0,
+                seconds: 0.25,
+            }),
             ready: ReadyView { ready: true, checks: BTreeMap::new() },
             counters: CountersView {
                 requests: counters(&[("OPTIONS", 1), ("REGISTER", 10)]),
@@ -163,7 +178,8 @@ users      5
 aors       4
 bindings   6 (1 expired so far)
 snapshot   10s ago: 4 AoRs, 6 bindings, 2.0 KiB in 12 ms
-restored   1 binding (2 expired, 0 without account, 0 unreadable)
+journal    12 changes, 1.0 KiB
+restored   1 binding in 0.2 s (2 expired, 0 without account, 0 unreadable)
 listener   lan udp:192.0.2.9:5060, 3 dropped by the kernel
 requests   REGISTER 10, OPTIONS 1
 responses  200 11

@@ -29,8 +29,9 @@ const fn bounds(default: u32, floor: u32, ceiling: u32, unit: &'static str) -> B
 /// A day: no phone stays silent longer, and a lost binding heals within it.
 const DAY: u32 = 86_400;
 
-/// `[general] workers`; zero means one for each CPU. More than 256 sockets share no port well.
-pub const WORKERS: Bounds = bounds(0, 0, 256, "threads");
+/// `[general] workers`; zero means one for each CPU. More sockets share no port well, and records
+/// remember by one octet whose journal has them.
+pub const WORKERS: Bounds = bounds(0, 0, 254, "threads");
 /// `[listener NAME] port`; zero takes any free one.
 pub const LISTENER_PORT: Bounds = bounds(5060, 0, 65_535, "a port");
 /// `[listener NAME] buffer`, SO_RCVBUF; zero leaves the kernel's default, less than 4096 is Yate's
@@ -54,6 +55,8 @@ pub const MAX_BINDINGS: Bounds = bounds(0, 0, u32::MAX, "bindings");
 pub const NONCE_LIFETIME: Bounds = bounds(300, 1, DAY, "seconds");
 /// `[persist] snapshot_interval`.
 pub const SNAPSHOT_INTERVAL: Bounds = bounds(60, 1, DAY, "seconds");
+/// `[persist] snapshot_rate`; zero sets no bound.
+pub const SNAPSHOT_RATE: Bounds = bounds(0, 0, 100_000, "MiB a second");
 /// `[persist] keep`: older snapshots beside the newest.
 pub const KEEP: Bounds = bounds(2, 0, 100, "snapshots");
 /// `[admin] port`; zero takes any free one.

@@ -168,8 +168,13 @@ fn bindery_conf() -> String {
     );
     number(
         "\n[persist]\n\
-         ; durability=snapshot\n",
-        &[("snapshot_interval", bounds::SNAPSHOT_INTERVAL), ("keep", bounds::KEEP)],
+         ; durability=journal      or sync: safe from a power cut too; or snapshot: as Yate does\n\
+         ; on_disk_error=serve     or refuse\n",
+        &[
+            ("snapshot_interval", bounds::SNAPSHOT_INTERVAL),
+            ("snapshot_rate", bounds::SNAPSHOT_RATE),
+            ("keep", bounds::KEEP),
+        ],
     );
     number(
         "\n[admin]\n\

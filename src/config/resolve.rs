@@ -8,7 +8,7 @@ use super::bounds;
 use super::conf::{Conf, Section};
 use super::nearest::hint;
 use super::section::Keys;
-use super::settings::{Admin, Config, Durability, General, Listener, Persist};
+use super::settings::{Admin, Config, Durability, General, Listener, OnDiskError, Persist};
 use super::values::{comma_list, lossy};
 use super::{Findings, Place};
 use crate::auth::policy::Algorithm;
@@ -359,16 +359,19 @@ fn auth(
 
 fn persist(conf: &Conf, findings: &mut Findings) -> Persist {
     let mut keys = keys(conf, "persist", findings);
-    let known = [("snapshot", true), ("journal", false), ("sync", false)];
-    if keys.word("durability", &known) == Some(false) {
-        keys.not_yet("durability");
-    }
+    let durability = [
+        ("journal", Durability::Journal),
+        ("sync", Durability::Sync),
+        ("snapshot", Durability::Snapshot),
+    ];
+    let on_disk_error = [("serve", OnDiskError::Serve), ("refuse", OnDiskError::Refuse)];
     let persist = Persist {
-        durability: Durability::Snapshot,
+        durability: keys.word("durability", &durability).unwrap_or(Durability::Journal),
+        on_disk_error: keys.word("on_disk_error", &on_disk_error).unwrap_or(OnDiskError::Serve),
         snapshot_interval: keys.seconds("snapshot_interval", &bounds::SNAPSHOT_INTERVAL),
+        snapshot_rate: keys.number("snapshot_rate", &bounds::SNAPSHOT_RATE),
         keep: keys.short("keep", &bounds::KEEP),
     };
-    keys.later(&["on_disk_error"]);
     keys.finish();
     persist
 }
@@ -576,10 +579,13 @@ mod tests {
                 "[listener b]\naddr=192.0.2.1",
                 "3: [listener b] 192.0.2.1:5060 is the address of the listener at bindery.conf:1",
             ),
-            ("[persist]\ndurability=journal", "4: [persist] not supported yet: durability=journal"),
             (
-                "[persist]\non_disk_error=serve",
-                "4: [persist] not supported yet: on_disk_error=serve",
+                "[persist]\ndurability=disk",
+                "4: [persist] durability=disk: expected journal or sync or snapshot",
+            ),
+            (
+                "[persist]\non_disk_error=stop",
+                "4: [persist] on_disk_error=stop: expected serve or refuse",
             ),
             ("[domain example.com]", "3: not supported yet: section [domain example.com]"),
             ("[calls]", "3: not supported yet: section [calls]"),

@@ -68,15 +68,32 @@ pub struct Listener {
 pub struct Persist {
     /// What a crash may take.
     pub durability: Durability,
+    /// What happens to registrations that can't be saved.
+    pub on_disk_error: OnDiskError,
     /// The time between two snapshots; never zero.
     pub snapshot_interval: DeltaSeconds,
+    /// How much of a snapshot is written in a second, in MiB; zero sets no bound.
+    pub snapshot_rate: u32,
     /// How many older snapshots stay beside the newest.
     pub keep: u16,
+}
+
+/// What happens to registrations while they can't be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDiskError {
+    /// They are taken all the same, and are in memory only.
+    Serve,
+    /// They are turned away with 503.
+    Refuse,
 }
 
 /// What a crash may take of the bindings that were acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
+    /// Nothing, even if the power fails.
+    Sync,
+    /// Nothing if the process is killed; a second's if the power fails.
+    Journal,
     /// Those since the last snapshot.
     Snapshot,
 }
@@ -154,9 +171,19 @@ impl fmt::Display for Config {
             writeln!(f, "secret_file={}", path.display())?;
         }
         writeln!(f, "\n[persist]")?;
-        let Durability::Snapshot = self.persist.durability;
-        writeln!(f, "durability=snapshot")?;
+        let durability = match self.persist.durability {
+            Durability::Snapshot => "snapshot",
+            Durability::Journal => "journal",
+            Durability::Sync => "sync",
+        };
+        writeln!(f, "durability={durability}")?;
+        let on_disk_error = match self.persist.on_disk_error {
+            OnDiskError::Serve => "serve",
+            OnDiskError::Refuse => "refuse",
+        };
+        writeln!(f, "on_disk_error={on_disk_error}")?;
         writeln!(f, "snapshot_interval={}", self.persist.snapshot_interval.0)?;
+        writeln!(f, "snapshot_rate={}", self.persist.snapshot_rate)?;
         writeln!(f, "keep={}", self.persist.keep)?;
         writeln!(f, "\n[admin]")?;
         match &self.admin {

@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -21,8 +21,8 @@ use crate::{
         resolve::{Host, Overrides},
         settings::Config,
     },
-    durability::{Request, Restored, SnapshotStatus, Taken},
-    location::{Cause, Location},
+    durability::{Journal, Progress, Request, Restored, SnapshotStatus, Taken},
+    location::{Cause, Entry, Location, Recorder, Unrecorded},
     registrar::{AorRecord, Domains, RecordWriter},
     time::{Clock, Now, SystemClock},
     worker::{AllCounters, Rules, SharedRules},
@@ -43,8 +43,12 @@ pub struct Node {
     pub listeners: Box<[ListenerStatus]>,
     /// How snapshots go.
     pub snapshots: Arc<SnapshotStatus>,
-    /// What came back at the start.
-    pub restored: Restored,
+    /// What changes are written to; `None` with `durability=snapshot`.
+    pub journal: Option<Arc<Journal>>,
+    /// How far what was saved is read.
+    pub restoring: Arc<Progress>,
+    /// What came back at the start, once it is.
+    pub restored: OnceLock<Restored>,
     pub(super) started: Now,
     pub(super) expired: AtomicU64,
     /// What it was started with: settings that need a restart are still these.
@@ -185,7 +189,7 @@ impl Node {
     }
 
     /// Removes the bindings of AoRs that no longer have an account.
-    fn remove_orphans(&self) -> u64 {
+    pub(super) fn remove_orphans(&self) -> u64 {
         let rules = self.rules.load_full();
         let now = self.clock.now();
         let mut removed = 0;
@@ -198,7 +202,7 @@ impl Node {
                 true
             });
             for aor in orphans.drain(..) {
-                removed += self.location.update(&aor, now, Cause::Removed, |entry| {
+                removed += self.update(&aor, (now, Cause::Removed), |entry| {
                     let bindings = entry.record().map_or(0, |r| r.len());
                     entry.remove();
                     bindings as u64
@@ -212,7 +216,7 @@ impl Node {
     /// `None` if the AoR has no binding.
     pub fn remove(&self, aor: &[u8], which: impl Fn(u64) -> bool) -> Option<Pruned> {
         let now = self.clock.now();
-        self.location.update(aor, now, Cause::Removed, |entry| {
+        self.update(aor, (now, Cause::Removed), |entry| {
             let record = entry.record()?;
             let before = record.bindings(now).count() as u64;
             if before == 0 {
@@ -232,6 +236,24 @@ impl Node {
         })
     }
 
+    /// Makes changes that no REGISTER asks for; when this returns, they are as safe as those of an
+    /// answered one.
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut dyn Recorder) -> R) -> R {
+        match &self.journal {
+            Some(journal) => journal.change(change),
+            None => change(&mut Unrecorded),
+        }
+    }
+
+    fn update<R>(
+        &self,
+        aor: &[u8],
+        when: (Now, Cause),
+        change: impl FnOnce(&mut Entry<'_>) -> R,
+    ) -> R {
+        self.change(|journal| self.location.update(aor, when, journal, change))
+    }
+
     /// Writes a snapshot now and waits for it.
     ///
     /// # Errors
@@ -244,20 +266,44 @@ impl Node {
         answer.recv().map_err(|_| stopping())?
     }
 
+    /// Has a snapshot written soon, without waiting for it.
+    pub(super) fn ask_for_snapshot(&self) {
+        let sender = self.snapshotter.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (reply, _) = bounded(1);
+        // One that is about to be written will do as well.
+        let _ = sender.map(|sender| sender.try_send(reply));
+    }
+
     /// What being ready takes, each with what is missing.
     pub fn checks(&self) -> Vec<Check> {
         let stopping = self.stopping.load(Ordering::Relaxed);
+        let restoring = self.location.is_loading().then(|| {
+            let (done, total) = self.restoring.octets();
+            format!("restoring registrations: {done} of {total} octets read")
+        });
         vec![
             Check { name: "running", reason: stopping.then(|| "stopping".to_owned()) },
+            Check { name: "restored", reason: restoring },
+            Check { name: "journal", reason: self.journal.as_ref().and_then(|j| j.fault()) },
             Check { name: "snapshot", reason: self.snapshots.error() },
         ]
     }
 
     /// Ends what is past its deadline; called once a second.
     pub(super) fn tick(&self) {
-        self.clock.adjust();
+        let stepped = self.clock.adjust();
+        if stepped != 0 {
+            tracing::warn!(seconds = stepped, "the wall clock was set; bindings last as granted");
+            // What is on disk goes by the clock that was.
+            self.ask_for_snapshot();
+        }
+        if self.location.is_loading() {
+            // What looks ended may yet turn out to last.
+            return;
+        }
         let now = self.clock.now();
-        let expired = self.location.sweep(now, |record| self.is_spent(now, record));
+        let is_spent = |record: &AorRecord<'_>| self.is_spent(now, record);
+        let expired = self.change(|journal| self.location.sweep(now, journal, is_spent));
         self.expired.fetch_add(expired, Ordering::Relaxed);
         if expired > 0 {
             tracing::debug!(expired, "bindings expired");

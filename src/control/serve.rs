@@ -6,7 +6,7 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -15,10 +15,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 use crossbeam::{
-    channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded},
+    channel::{Receiver, RecvTimeoutError, SendError, Sender, bounded, unbounded},
     utils::CachePadded,
 };
 use persist::{
+    error::StorageError,
     snapshot::Generations,
     storage::{Storage, file::FileStorage},
 };
@@ -29,6 +30,7 @@ use signal_hook::{
 
 use super::{
     node::{self, Node, ReloadError, Source},
+    restore::Restorer,
     secrets,
     status::ListenerStatus,
 };
@@ -38,14 +40,16 @@ use crate::{
     config::{
         Accepted,
         resolve::{Host, Overrides},
-        settings::{Config, Listener},
+        settings::{Config, Durability, Listener},
     },
-    durability::{self, RestoreError, SnapshotStatus, Snapshotter},
+    durability::{
+        Journal, Outlook, Pace, RestoreError, Saved, SnapshotStatus, Snapshotter, WorkerLane,
+    },
     flow::ListenerId,
-    location::Location,
+    location::{Location, Unrecorded},
     net::{self, BindError, ListenerOptions, SlotLen, UdpListener},
     time::{Clock, SystemClock},
-    worker::{Counters, Listening, Pipeline, Worker},
+    worker::{Counters, Listening, Log, Pipeline, Worker},
 };
 
 /// The snapshot's name in the state folder, unless regfile.conf says `file=`.
@@ -101,6 +105,9 @@ pub enum ServeError {
     /// A thread that should have gone on for ever.
     #[error("the {0} stopped: {1}")]
     Thread(String, String),
+    /// The journal.
+    #[error("can't begin the journal: {0}")]
+    Journal(#[from] StorageError),
     /// The last snapshot.
     #[error("the registrations were not saved: {0}")]
     LastSnapshot(String),
@@ -117,8 +124,19 @@ pub struct Started {
     pub listeners: Vec<(Box<str>, SocketAddr)>,
     /// Where its admin API is.
     pub admin: Option<SocketAddr>,
-    /// How many bindings came back.
-    pub restored: u64,
+    /// How far what was saved is read: that goes on.
+    pub restoring: Restoring,
+}
+
+/// How far what was saved is read.
+#[derive(Clone, Debug)]
+pub struct Restoring(Arc<Node>);
+
+impl Restoring {
+    /// Octets that were read, of how many; `None` once everything is restored.
+    pub fn octets(&self) -> Option<(u64, u64)> {
+        self.0.location.is_loading().then(|| self.0.restoring.octets())
+    }
 }
 
 /// What the supervisor hears.
@@ -126,6 +144,8 @@ enum Event {
     Signal(i32),
     /// A thread has ended; its name, and why.
     Ended(String, String),
+    /// What was saved can't be read.
+    NotRestored(RestoreError),
 }
 
 /// Runs the registrar that `folder` configures until SIGTERM or SIGINT; SIGHUP reloads. `started`
@@ -174,6 +194,7 @@ fn supervise(node: &Node, happened: &Receiver<Event>) -> Result<(), ServeError> 
                 return Ok(());
             }
             Ok(Event::Ended(name, reason)) => return Err(ServeError::Thread(name, reason)),
+            Ok(Event::NotRestored(error)) => return Err(error.into()),
             Err(_) => return Ok(()),
         }
     }
@@ -184,6 +205,9 @@ struct Running {
     node: Arc<Node>,
     stop: Arc<AtomicBool>,
     workers: Vec<JoinHandle<()>>,
+    restorer: JoinHandle<bool>,
+    /// Keep the lanes of the journal synced for as long as the sender lives.
+    syncers: (Sender<()>, Vec<JoinHandle<()>>),
     snapshotter: JoinHandle<Result<(), String>>,
     ticker: (Sender<()>, JoinHandle<()>),
     admin: Option<admin::Server>,
@@ -196,7 +220,7 @@ impl Running {
         Started {
             listeners: self.node.listeners.iter().map(|l| (l.name.clone(), l.addr)).collect(),
             admin: self.admin.as_ref().map(admin::Server::addr),
-            restored: self.node.restored.bindings,
+            restoring: Restoring(Arc::clone(&self.node)),
         }
     }
 
@@ -208,6 +232,8 @@ impl Running {
         for worker in self.workers {
             let _ = worker.join();
         }
+        // What is half restored must not be saved as if it were all.
+        let is_restored = self.restorer.join().unwrap_or(false);
         drop(self.ticker.0);
         let _ = self.ticker.1.join();
         if let Some(admin) = self.admin {
@@ -215,6 +241,14 @@ impl Running {
         }
         // The process ends: to free millions of records one by one would only take time.
         std::mem::forget(Arc::clone(&self.node));
+        // What the last snapshot does not cover is in the journal.
+        drop(self.syncers.0);
+        for syncer in self.syncers.1 {
+            let _ = syncer.join();
+        }
+        if !is_restored {
+            return Ok(());
+        }
         // The snapshotter writes its last one when nobody can ask for another.
         *self.node.snapshotter.lock().unwrap_or_else(PoisonError::into_inner) = None;
         match self.snapshotter.join() {
@@ -246,14 +280,24 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let now = clock.now();
     let location = Arc::new(Location::new(hash_key, now, config.registrar.max_bindings));
     let names: Arc<[Box<str>]> = config.listeners.iter().map(|l| l.name.clone()).collect();
-    let restored =
-        durability::restore(Arc::clone(&storage), &snapshot_name, &location, &rules, &names, now)?;
-    if restored != durability::Restored::default() {
-        let durability::Restored { bindings, expired, orphaned, unreadable } = restored;
-        tracing::info!(bindings, expired, orphaned, unreadable, "restored registrations");
-    }
+    let generations =
+        || Generations::new(Arc::clone(&storage), &snapshot_name, config.persist.keep.into());
+    let journals = Arc::clone(&folders[0]);
+    let Outlook { generation, sequence, has_journal } =
+        Saved { snapshots: generations(), journals: &*journals }.outlook()?;
+    location.raise_sequences(sequence);
+    location.begin_loading(now);
 
     let workers = usize::from(config.general.workers);
+    let journal = match config.persist.durability {
+        Durability::Snapshot => None,
+        durability => {
+            let how = (durability, config.persist.on_disk_error);
+            let storage = Arc::clone(&journals);
+            let journal = Journal::begin(storage, workers, generation, now.unix, &names, how)?;
+            Some(Arc::new(journal))
+        }
+    };
     let counters: Arc<[CachePadded<Counters>]> =
         (0..workers).map(|_| CachePadded::default()).collect();
     let rules = Arc::new(ArcSwap::from_pointee(rules));
@@ -263,23 +307,33 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         bound,
         |worker| {
             let location = Arc::clone(&location);
-            Pipeline::new(location, Arc::clone(&rules), Arc::clone(&counters), worker, tag_key)
+            let rules = Arc::clone(&rules);
+            let log: Box<dyn Log> = match &journal {
+                Some(journal) => Box::new(WorkerLane::new(Arc::clone(journal), worker)),
+                None => Box::new(Unrecorded),
+            };
+            (Pipeline::new(location, rules, Arc::clone(&counters), worker, tag_key), log)
         },
         &clock,
         &stop,
     )?;
 
     let snapshots = Arc::new(SnapshotStatus::default());
-    let interval = Duration::from_secs(config.persist.snapshot_interval.0.into());
-    let generations = Generations::new(storage, &snapshot_name, config.persist.keep.into());
+    let rate = u64::from(config.persist.snapshot_rate) << 20;
+    let pace = Pace {
+        interval: Duration::from_secs(config.persist.snapshot_interval.0.into()),
+        rate: (rate > 0).then_some(rate),
+    };
     let (snapshotter, ask) = Snapshotter::new(
-        generations,
+        generations(),
+        (Arc::clone(&journals), journal.clone(), has_journal.then_some(generation)),
         Arc::clone(&location),
-        names,
+        Arc::clone(&names),
         Arc::clone(&clock),
         Arc::clone(&snapshots),
-        interval,
+        pace,
     );
+    let saved = generations();
     let node = Arc::new(Node {
         location,
         rules,
@@ -287,7 +341,9 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         clock,
         listeners,
         snapshots,
-        restored,
+        journal,
+        restoring: Arc::default(),
+        restored: OnceLock::new(),
         started: now,
         expired: AtomicU64::new(0),
         running: config.clone(),
@@ -313,8 +369,12 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         snapshotter.run().map(drop)
     })?;
     let ticker = start_ticker(Arc::clone(&node), events)?;
+    let syncers = start_syncers(&node, events)?;
+    let restorer = Restorer { node: Arc::clone(&node), saved, journals, generation, names };
+    let restorer = start_restorer(restorer, events)?;
     let workers = run_workers(made, config.general.pin, events)?;
-    Ok(Running { node, stop, workers, snapshotter, ticker, admin, _folders: folders })
+    let _folders = folders;
+    Ok(Running { node, stop, workers, restorer, syncers, snapshotter, ticker, admin, _folders })
 }
 
 /// Opens and locks a folder, and makes it if need be.
@@ -379,7 +439,7 @@ type ClockedWorker = Worker<Arc<SystemClock>>;
 fn make_workers(
     config: &Config,
     bound: Vec<Vec<UdpListener>>,
-    pipeline: impl Fn(usize) -> Pipeline,
+    pipeline: impl Fn(usize) -> (Pipeline, Box<dyn Log>),
     clock: &Arc<SystemClock>,
     stop: &Arc<AtomicBool>,
 ) -> Result<(Vec<ClockedWorker>, Box<[ListenerStatus]>), ServeError> {
@@ -404,7 +464,10 @@ fn make_workers(
     let workers = listening
         .into_iter()
         .enumerate()
-        .map(|(n, sockets)| Worker::new(pipeline(n), sockets, Arc::clone(clock), Arc::clone(stop)))
+        .map(|(n, sockets)| {
+            let (pipeline, log) = pipeline(n);
+            Worker::new(pipeline, log, sockets, Arc::clone(clock), Arc::clone(stop))
+        })
         .collect::<io::Result<Vec<_>>>()
         .map_err(system("a worker's readiness queue"))?;
     Ok((workers, statuses.into()))
@@ -477,6 +540,54 @@ fn start_ticker(
         }
     })?;
     Ok((alive, thread))
+}
+
+/// Has what was saved read, and waits for it as long as nobody minds; whether it was is the
+/// thread's result.
+fn start_restorer(
+    restorer: Restorer,
+    events: &Sender<Event>,
+) -> Result<JoinHandle<bool>, ServeError> {
+    /// Phones had better wait for so long than be served without what was saved.
+    const PATIENCE: Duration = Duration::from_millis(500);
+    let (done, in_time) = bounded(0);
+    let events = events.clone();
+    let thread = spawn("restorer", move || {
+        let result = restorer.run();
+        let is_restored = result.is_ok();
+        // Nobody waits any more: the supervisor is told.
+        if let Err(SendError(Err(error))) = done.send(result) {
+            let _ = events.send(Event::NotRestored(error));
+        }
+        is_restored
+    })?;
+    match in_time.recv_timeout(PATIENCE) {
+        Ok(Err(error)) => Err(error.into()),
+        Ok(Ok(())) | Err(_) => Ok(thread),
+    }
+}
+
+/// Syncs the journal, each lane by a thread of its own, for as long as the sender lives.
+fn start_syncers(
+    node: &Arc<Node>,
+    events: &Sender<Event>,
+) -> Result<(Sender<()>, Vec<JoinHandle<()>>), ServeError> {
+    let (alive, ended) = bounded::<()>(0);
+    let mut threads = Vec::new();
+    for lane in 0..node.journal.as_ref().map_or(0, |journal| journal.lanes()) {
+        let (node, ended) = (Arc::clone(node), ended.clone());
+        let name = format!("journal-{lane:02}");
+        let notice = EndNotice::new(&name, events);
+        threads.push(spawn(&name, move || {
+            let _notice = notice;
+            // The first lane is the control plane's.
+            let waker = lane.checked_sub(1).and_then(|worker| node.wakers.get(worker));
+            if let Some(journal) = &node.journal {
+                journal.keep_synced(lane, waker.map(Arc::as_ref), &ended);
+            }
+        })?);
+    }
+    Ok((alive, threads))
 }
 
 fn spawn<T: Send + 'static>(

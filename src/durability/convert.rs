@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
+use super::change::ends_at;
 use crate::{
     flow::{Flow, ListenerId, Transport},
     hex::to_hex,
@@ -16,7 +17,7 @@ use crate::{
         header::{Params, Quality},
         uri::{SipUri, is_well_formed},
     },
-    time::{Deadline, DeltaSeconds, Now},
+    time::{Deadline, Now},
 };
 
 /// What Yate puts before a contact: the channel driver.
@@ -97,6 +98,7 @@ pub(super) fn section(
     } else if record.nonces().is_empty() {
         return None;
     }
+    pairs.put("sequence", |out| put_number(out, record.sequence()));
     if !record.nonces().is_empty() {
         pairs.put("nonces", |out| out.extend_from_slice(to_hex(record.nonces()).as_bytes()));
     }
@@ -128,7 +130,8 @@ pub(super) fn section(
     Some(bindings)
 }
 
-/// Packs the record of a section into `out`; the result is how many of its bindings had ended.
+/// Packs the record of a section into `out`. Bindings that have ended are there, with a deadline
+/// that is past: what the journal has of them may make them last.
 ///
 /// # Errors
 /// What can't be read.
@@ -139,7 +142,7 @@ pub(super) fn record_into<'s>(
     listeners: &[Box<str>],
     out: &mut Vec<u8>,
 ) -> Result<Unpacked, &'static str> {
-    let mut nonces = Vec::new();
+    let (mut nonces, mut sequence) = (Vec::new(), None);
     let mut best = Numbered::default();
     let mut numbered: Vec<Numbered<'_>> = Vec::new();
     for (key, value) in pairs {
@@ -158,6 +161,10 @@ pub(super) fn record_into<'s>(
             None if key == "nonces" => {
                 nonces = from_hex(value).ok_or("nonces: expected hexadecimal digits")?;
             }
+            None if key == "sequence" => {
+                let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                sequence = Some(number.ok_or("sequence: expected a number")?);
+            }
             None if key == "data" => best.contact = value.strip_prefix(DATA_PREFIX),
             None if key == "expires" => best.set(key, value)?,
             None => {}
@@ -168,19 +175,16 @@ pub(super) fn record_into<'s>(
         numbered.push(best);
     }
     let mut writer = RecordWriter::new(out, aor, &nonces).ok_or("a text is too long")?;
-    let mut unpacked = Unpacked::default();
+    let mut unpacked = Unpacked { sequence, ..Unpacked::default() };
     for binding in &numbered {
         let contact = binding.contact.ok_or("expected a contact")?;
         let expires = binding.expires.ok_or("expected expires")?;
         binding.check(contact)?;
-        // A wall clock that was wrong when this was saved must not keep a binding for years.
-        let Some(deadline) =
-            Deadline::from_unix(now, expires.min(now.unix + u64::from(DeltaSeconds::LONGEST.0)))
-        else {
-            unpacked.expired += 1;
-            continue;
-        };
-        unpacked.bindings += 1;
+        let deadline = ends_at(now, expires, binding.updated);
+        match deadline.is_past(now) {
+            true => unpacked.expired += 1,
+            false => unpacked.bindings += 1,
+        }
         writer
             .push(&binding.binding(contact, deadline, now, listeners))
             .ok_or("a text is too long")?;
@@ -189,11 +193,15 @@ pub(super) fn record_into<'s>(
     Ok(unpacked)
 }
 
-/// How many bindings a section had.
+/// What a section had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unpacked {
+    /// Bindings that are in force.
     pub(super) bindings: u64,
+    /// Bindings that have ended.
     pub(super) expired: u64,
+    /// The sequence of the AoR's last change; files of before version 2, and Yate's, have none.
+    pub(super) sequence: Option<u64>,
 }
 
 /// The keys of one binding as they are read.
@@ -341,7 +349,7 @@ mod tests {
         assert_eq!(section(&record, NOW, &listeners(), &mut pairs), Some(2));
         let mut out = Vec::new();
         let unpacked = record_into(record.aor(), pairs.iter(), NOW, &listeners(), &mut out);
-        assert_eq!(unpacked, Ok(Unpacked { bindings: 2, expired: 0 }));
+        assert_eq!(unpacked, Ok(Unpacked { bindings: 2, expired: 0, sequence: Some(0) }));
         assert_eq!(AorRecord::new(&out).unwrap(), record);
     }
 
@@ -376,8 +384,9 @@ mod tests {
         assert_eq!(section(&record, NOW, &listeners(), &mut Pairs::default()), None);
         let old = [("data", "sip/sip:a@192.0.2.1"), ("expires", "1799999999")];
         let (unpacked, out) = unpack(&old, NOW).unwrap();
-        assert_eq!(unpacked, Unpacked { bindings: 0, expired: 1 });
-        assert!(AorRecord::new(&out).unwrap().is_empty());
+        assert_eq!(unpacked, Unpacked { bindings: 0, expired: 1, sequence: None });
+        let kept = AorRecord::new(&out).unwrap();
+        assert_eq!((kept.len(), kept.bindings(NOW).count()), (1, 0));
     }
 
     #[test]
@@ -396,7 +405,7 @@ mod tests {
         let far = [("data", "sip/sip:a@192.0.2.1"), ("expires", "99999999999999")];
         let (_, out) = unpack(&far, NOW).unwrap();
         let binding = AorRecord::new(&out).unwrap().stored().next().unwrap();
-        assert_eq!(binding.deadline.remaining(NOW), DeltaSeconds::LONGEST);
+        assert_eq!(binding.deadline.remaining(NOW), crate::time::DeltaSeconds::LONGEST);
     }
 
     #[test]

@@ -11,14 +11,19 @@ use std::{
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use persist::{
     error::WriteError,
+    journal,
     snapshot::{General, Generations},
+    storage::Storage,
 };
 
-use super::convert::{Pairs, section};
+use super::{
+    convert::{Pairs, section},
+    journal::Journal,
+};
 use crate::{
     location::Location,
     registrar::AorRecord,
-    time::{Clock, SystemClock},
+    time::{Clock, Now, SystemClock},
 };
 
 /// A snapshot that was taken.
@@ -90,28 +95,57 @@ pub struct Snapshotter {
     listeners: Arc<[Box<str>]>,
     clock: Arc<SystemClock>,
     status: Arc<SnapshotStatus>,
-    interval: Duration,
+    journal: Option<Arc<Journal>>,
+    pace: Pace,
+    /// The generation of the journal that a snapshot without one names.
+    generation: Option<u32>,
+    /// Where the journal is.
+    journals: Arc<dyn Storage>,
     requests: Receiver<Request>,
     /// [`Location::changes`] before the last snapshot.
     covered: Option<u64>,
 }
+
+/// How often snapshots are taken, and how fast they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The time between two.
+    pub interval: Duration,
+    /// Octets a second; `None` sets no bound.
+    pub rate: Option<u64>,
+}
+
+/// How soon a snapshot is tried again that has to make up for a journal that failed.
+const RETRY: Duration = Duration::from_secs(5);
 
 impl Snapshotter {
     /// A snapshotter, and where to ask it for a snapshot. It ends, after a last snapshot, when
     /// every sender is gone.
     pub fn new(
         generations: Generations,
+        journals: (Arc<dyn Storage>, Option<Arc<Journal>>, Option<u32>),
         location: Arc<Location>,
         listeners: Arc<[Box<str>]>,
         clock: Arc<SystemClock>,
         status: Arc<SnapshotStatus>,
-        interval: Duration,
+        pace: Pace,
     ) -> (Self, Sender<Request>) {
         // One waiting request is as good as many: they are answered by the same snapshot.
         let (sender, requests) = bounded(1);
-        let covered = None;
-        let snapshotter =
-            Self { generations, location, listeners, clock, status, interval, requests, covered };
+        let (journals, journal, generation) = journals;
+        let snapshotter = Self {
+            generations,
+            location,
+            listeners,
+            clock,
+            status,
+            journal,
+            pace,
+            generation,
+            journals,
+            requests,
+            covered: None,
+        };
         (snapshotter, sender)
     }
 
@@ -121,14 +155,20 @@ impl Snapshotter {
     /// Why the last one failed.
     pub fn run(mut self) -> Result<Taken, String> {
         loop {
-            match self.requests.recv_timeout(self.interval) {
+            let is_behind = self.journal.as_ref().is_some_and(|journal| journal.is_behind());
+            let wait = if is_behind { self.pace.interval.min(RETRY) } else { self.pace.interval };
+            match self.requests.recv_timeout(wait) {
+                Ok(request) if self.location.is_loading() => {
+                    let _ = request.send(Err("registrations are being restored".to_owned()));
+                }
+                Err(RecvTimeoutError::Timeout) if self.location.is_loading() => {}
                 Ok(request) => {
                     let result = self.take();
                     // Who asked may have gone meanwhile.
                     let _ = request.send(result);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    if self.covered != Some(self.location.changes()) {
+                    if is_behind || self.covered != Some(self.location.changes()) {
                         // Why it failed is in the log and in the status.
                         let _ = self.take();
                     }
@@ -155,10 +195,18 @@ impl Snapshotter {
 
     fn write(&mut self) -> Result<Taken, WriteError> {
         let started = self.clock.now();
-        // Read first: what changes from here on may or may not be in it.
-        let (changes, sequence) = (self.location.changes(), self.location.sequence());
-        let general = General { sequence, written: started.unix, journal: None };
+        // In this order (persist/FORMAT.md): what changes from here on is in the new segments, and
+        // has a higher sequence than what may be in the old ones only.
+        let changes = self.location.changes();
+        let journal = match &self.journal {
+            Some(journal) => Some(journal.rotate(started.unix)?),
+            None => self.generation,
+        };
+        let sequence = self.location.sequence();
+        self.location.raise_sequences(sequence);
+        let general = General { sequence, written: started.unix, journal };
         let mut writer = self.generations.begin(general)?;
+        let mut brake = Brake::new(self.pace.rate, started);
         let mut part = Vec::new();
         let mut ends = Vec::new();
         let (mut pairs, mut aors) = (Pairs::default(), 0);
@@ -171,7 +219,7 @@ impl Snapshotter {
                 ends.push(part.len());
                 true
             });
-            let now = self.clock.now();
+            let mut now = self.clock.now();
             let mut start = 0;
             for &end in &ends {
                 let record = part.get(start..end).and_then(AorRecord::new);
@@ -181,11 +229,18 @@ impl Snapshotter {
                 {
                     writer.section(record.aor(), bindings, pairs.iter())?;
                     aors += u64::from(bindings > 0);
+                    if brake.hold(writer.bytes(), &*self.clock) {
+                        now = self.clock.now();
+                    }
                 }
             }
         }
         let summary = writer.finish()?;
         self.covered = Some(changes);
+        if let (Some(journal), Some(generation)) = (&self.journal, journal) {
+            journal.covered(generation);
+        }
+        self.prune();
         Ok(Taken {
             unix: started.unix,
             millis: self.clock.now().millis - started.millis,
@@ -193,5 +248,49 @@ impl Snapshotter {
             bindings: summary.bindings,
             bytes: summary.bytes,
         })
+    }
+    /// Removes the segments that no snapshot needs any more. What stays is tried again next time.
+    fn prune(&self) {
+        let needed = match self.generations.journal_needed() {
+            Ok(needed) => needed,
+            Err(error) => return tracing::warn!(%error, "can't tell which segments are needed"),
+        };
+        match journal::prune(&*self.journals, needed) {
+            Ok(pruned) => {
+                for error in pruned.failed {
+                    tracing::warn!(%error, "a segment of the journal stays");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "old segments of the journal stay"),
+        }
+    }
+}
+
+/// Holds whoever writes faster than so many octets a second.
+struct Brake {
+    rate: Option<u64>,
+    started: Now,
+    /// Where to look at the clock again.
+    next: u64,
+}
+
+impl Brake {
+    /// Octets between two looks at the clock.
+    const STRIDE: u64 = 256 << 10;
+
+    fn new(rate: Option<u64>, started: Now) -> Self {
+        Self { rate, started, next: Self::STRIDE }
+    }
+
+    /// Sleeps if `written` octets are more than there should be by now; says whether it did.
+    fn hold(&mut self, written: u64, clock: &impl Clock) -> bool {
+        let Some(rate) = self.rate.filter(|_| written >= self.next) else { return false };
+        self.next = written + Self::STRIDE;
+        let due = written.saturating_mul(1000) / rate.max(1);
+        let ahead = due.saturating_sub(clock.now().millis - self.started.millis);
+        if ahead > 0 {
+            std::thread::sleep(Duration::from_millis(ahead));
+        }
+        ahead > 0
     }
 }

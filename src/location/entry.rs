@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
     feed::{Cause, Change},
+    recorder::{Recorded, Recorder},
     slab::{Chunk, words_for},
-    store::{Location, LocationFull},
+    store::{AorKey, Location, LocationFull},
 };
 use crate::{
-    auth::Renewal,
+    auth::{NonceCounts, Renewal},
     flow::Transport,
-    registrar::{AorRecord, RecordWriter, Refresh, set_scheduled, set_sequence},
+    registrar::{AorRecord, RecordWriter, Refresh, set_scheduled, set_sequence, set_writer},
     time::Now,
 };
 
@@ -21,10 +22,20 @@ pub struct Entry<'e> {
     tag: u32,
     now: Now,
     cause: Cause,
+    journal: &'e mut dyn Recorder,
     /// The record's octets; none if there is no record.
     record: &'e mut Vec<u8>,
     /// Where they are kept; always there if they are.
     chunk: Option<Chunk>,
+    /// The Unix second of the start, while nothing is known of what was saved.
+    early: Option<u32>,
+}
+
+/// Whether `max_bindings` holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bound {
+    Kept,
+    None,
 }
 
 impl<'e> Entry<'e> {
@@ -32,12 +43,28 @@ impl<'e> Entry<'e> {
     pub(super) fn new(
         location: &'e Location,
         tag: u32,
-        now: Now,
-        cause: Cause,
+        (now, cause): (Now, Cause),
+        journal: &'e mut dyn Recorder,
         record: &'e mut Vec<u8>,
         chunk: Option<Chunk>,
     ) -> Self {
-        Self { location, tag, now, cause, record, chunk }
+        Self { location, tag, now, cause, journal, record, chunk, early: None }
+    }
+
+    /// Who is told of its changes.
+    pub(super) fn journal(&mut self) -> &mut dyn Recorder {
+        self.journal
+    }
+
+    /// Notes that nothing is known of what was saved before Unix second `since`.
+    pub(super) fn is_early_since(&mut self, since: u32) {
+        self.early = Some(since);
+    }
+
+    /// The Unix second of the start, if what was saved of this AoR is not known yet: bindings can
+    /// be added and refreshed, but not listed or removed, and no nonce issued by then is any good.
+    pub fn early(&self) -> Option<u32> {
+        self.early
     }
 
     /// Where the record is kept by now.
@@ -59,12 +86,37 @@ impl<'e> Entry<'e> {
     /// When it has more bindings than there were and `max_bindings` is reached, or it is longer and
     /// there is no memory for it in the slab.
     pub fn commit(&mut self, record: &[u8]) -> Result<(), LocationFull> {
-        let Some(new) = AorRecord::new(record) else { return Ok(()) };
+        let before = self.sequence();
+        let scheduled = self.put(record, Bound::Kept)?;
+        self.settle(self.location.next_sequence(before), scheduled, None);
+        Ok(())
+    }
+
+    /// Makes `record`, read from disk, the AoR's record with the sequence that it had. Nobody is
+    /// told: whoever follows the changes, or writes them down, knows that one.
+    ///
+    /// # Errors
+    /// When there is no memory for it in the slab: what was acknowledged stays, even beyond a
+    /// `max_bindings` that was lowered meanwhile.
+    pub fn restore(&mut self, record: &[u8], sequence: u64) -> Result<(), LocationFull> {
+        let scheduled = self.put(record, Bound::None)?;
+        self.number(sequence, scheduled, 0);
+        Ok(())
+    }
+
+    /// The sequence of the record; zero if there is none.
+    pub fn sequence(&self) -> u64 {
+        self.record().map_or(0, |record| record.sequence())
+    }
+
+    /// Puts `record` in the place of what is there, but for writing it back. The result is when the
+    /// wheel comes to it.
+    fn put(&mut self, record: &[u8], bound: Bound) -> Result<u32, LocationFull> {
+        let Some(new) = AorRecord::new(record) else { return Err(LocationFull) };
         let old = self.record();
-        let before = old.map_or(0, |old| old.sequence());
         let scheduled = old.map_or(0, |old| old.scheduled());
         let chunk = self.location.chunk_for(self.chunk, self.record.len(), record.len())?;
-        if let Err(full) = self.location.count(old, Some(new)) {
+        if let Err(full) = self.location.count(old, Some(new), bound) {
             if self.chunk != Some(chunk) {
                 self.location.slab.give_back(chunk, words_for(record.len()));
             }
@@ -82,21 +134,52 @@ impl<'e> Entry<'e> {
         let scheduled = self.schedule(scheduled, visit);
         self.record.clear();
         self.record.extend_from_slice(record);
-        self.settle(self.location.next_sequence(before), scheduled);
-        Ok(())
+        Ok(scheduled)
     }
 
-    /// Writes the record back, with these numbers, and tells who follows the changes.
-    fn settle(&mut self, sequence: u64, scheduled: u32) {
-        set_sequence(self.record, sequence);
-        set_scheduled(self.record, scheduled);
-        self.write_back();
+    /// Writes the record back, with these numbers, and tells who writes changes down or follows
+    /// them. `refreshed` is the sequence before, where only numbers of its one binding changed.
+    fn settle(&mut self, sequence: u64, scheduled: u32, refreshed: Option<u64>) {
+        let writer = self.journal.writer();
+        let is_known = writer != 0 && self.record().is_some_and(|old| old.writer() == writer);
+        self.number(sequence, scheduled, writer);
+        if let Some(record) = AorRecord::new(self.record) {
+            let what = match (self.early, refreshed.filter(|_| is_known)) {
+                (Some(_), _) => Recorded::Early(record),
+                (None, Some(before)) => Recorded::Refresh { record, before },
+                (None, None) => Recorded::State(record),
+            };
+            self.journal.record(self.now, what);
+        }
         if self.location.feed.is_active()
             && let Some(new) = self.record()
         {
             // Empty means gone, to whoever follows the changes.
             let shown = if new.is_empty() { &[] } else { new.as_bytes() };
             self.publish(sequence, new.aor().into(), shown.into());
+        }
+    }
+
+    fn number(&mut self, sequence: u64, scheduled: u32, writer: u8) {
+        set_sequence(self.record, sequence);
+        set_scheduled(self.record, scheduled);
+        set_writer(self.record, writer);
+        self.write_back();
+    }
+
+    /// Has the record written down as it is, unless it was by the same hand: what a request finds
+    /// done by another one may not be on disk yet.
+    pub fn confirm(&mut self) {
+        let writer = self.journal.writer();
+        let Some(record) = self.record().filter(|record| record.writer() != writer) else { return };
+        let (sequence, scheduled) = (record.sequence(), record.scheduled());
+        self.number(sequence, scheduled, writer);
+        if let Some(record) = AorRecord::new(self.record) {
+            let what = match self.early {
+                Some(_) => Recorded::Early(record),
+                None => Recorded::State(record),
+            };
+            self.journal.record(self.now, what);
         }
     }
 
@@ -112,8 +195,8 @@ impl<'e> Entry<'e> {
     /// Both must have been found for this very record.
     pub fn refresh(&mut self, refresh: &Refresh, renewal: Option<&Renewal>) {
         let Some(old) = self.record() else { return };
-        let (nonces, scheduled) = (old.nonces_at(), old.scheduled());
-        let sequence = self.location.next_sequence(old.sequence());
+        let (nonces, scheduled, before) = (old.nonces_at(), old.scheduled(), old.sequence());
+        let sequence = self.location.next_sequence(before);
         let visit = visit_second(refresh.first_deadline().0, self.now);
         let scheduled = self.schedule(scheduled, visit);
         if let Some(renewal) = renewal
@@ -122,7 +205,7 @@ impl<'e> Entry<'e> {
             renewal.apply(nonces);
         }
         refresh.apply(self.record);
-        self.settle(sequence, scheduled);
+        self.settle(sequence, scheduled, refresh.is_of_the_only_binding().then_some(before));
     }
 
     /// Has the record visited at `visit`, unless the wheel holds it for an earlier second anyhow:
@@ -154,15 +237,69 @@ impl<'e> Entry<'e> {
         let sequence = self.location.next_sequence(old.sequence());
         // Whatever this AoR gets later comes after this.
         self.location.sequences.floor.fetch_max(sequence, Ordering::Relaxed);
-        // Fewer bindings never exceed a bound.
-        let _ = self.location.count(Some(old), None);
         if self.location.feed.is_active() {
             self.publish(sequence, old.aor().into(), Box::default());
         }
+        // That an empty record goes changes nothing for anybody who reads the journal.
+        if self.journal.writer() != 0 && !old.is_empty() {
+            let mut gone = Vec::new();
+            if let Some(writer) = RecordWriter::new(&mut gone, old.aor(), b"") {
+                writer.finish();
+            }
+            set_sequence(&mut gone, sequence);
+            if let Some(gone) = AorRecord::new(&gone) {
+                self.journal.record(self.now, Recorded::State(gone));
+            }
+        }
+        self.drop_record();
+    }
+
+    fn drop_record(&mut self) {
+        // Fewer bindings never exceed a bound.
+        let _ = self.location.count(self.record(), None, Bound::None);
         if let Some(chunk) = self.chunk.take() {
             self.location.slab.give_back(chunk, words_for(self.record.len()));
         }
         self.record.clear();
+    }
+
+    /// Moves an early record into `main`, to what was saved of its AoR.
+    pub(super) fn move_to(&mut self, main: &Location, key: AorKey) {
+        let Some(early) = AorRecord::new(self.record) else { return };
+        main.raise_sequences(early.sequence());
+        let when = (self.now, self.cause);
+        main.update_here(key, early.aor(), when, &mut *self.journal, |entry| {
+            let mut merged = Vec::new();
+            let merge = entry.merge_into(&early, &mut merged);
+            // What does not fit any more is turned away, as a REGISTER would be.
+            let _ = merge.map(|()| entry.commit(&merged));
+        });
+        self.drop_record();
+    }
+
+    /// Packs what an early record and this one are together into `out`: the early bindings, and of
+    /// the others those that none of them stands for. `None` if they are too long together, which
+    /// those of phones are not.
+    pub fn merge_into(&self, early: &AorRecord<'_>, out: &mut Vec<u8>) -> Option<()> {
+        let stored = self.record();
+        let counts = |record: &AorRecord<'_>| NonceCounts::decode(record.nonces());
+        let mut nonces = stored.as_ref().and_then(counts).unwrap_or_default();
+        nonces.merge(&counts(early).unwrap_or_default());
+        let mut packed = Vec::new();
+        nonces.encode_into(&mut packed);
+        let mut writer = RecordWriter::new(out, early.aor(), &packed)?;
+        early.stored().try_for_each(|binding| writer.push(&binding))?;
+        for binding in stored.iter().flat_map(AorRecord::stored) {
+            let is_it = |new: crate::registrar::Binding<'_>| {
+                new.matches(binding.uri, binding.instance(), binding.reg_id())
+            };
+            if !early.stored().any(is_it) {
+                // What does not fit any more is the oldest.
+                let _ = writer.push(&binding);
+            }
+        }
+        writer.finish();
+        Some(())
     }
 
     /// Notes that the wheel no longer holds the record.
@@ -230,6 +367,7 @@ impl Location {
         &self,
         old: Option<AorRecord<'_>>,
         new: Option<AorRecord<'_>>,
+        bound: Bound,
     ) -> Result<(), LocationFull> {
         let by_transport = |record: Option<AorRecord<'_>>| {
             let mut counts = [0_i64; Transport::ALL.len()];
@@ -245,7 +383,8 @@ impl Location {
             let growth: i64 = after.iter().sum::<i64>() - before.iter().sum::<i64>();
             let max = self.max_bindings.load(Ordering::Relaxed);
             let held = self.bindings() + self.emptied();
-            if growth > 0 && max > 0 && held.saturating_add_signed(growth + emptied) > max {
+            let is_bounded = bound == Bound::Kept && max > 0;
+            if growth > 0 && is_bounded && held.saturating_add_signed(growth + emptied) > max {
                 return Err(LocationFull);
             }
             for (cell, (after, before)) in self.counts.bindings.iter().zip(after.iter().zip(before))

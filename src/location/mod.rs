@@ -6,16 +6,20 @@
 //! [`Location::update`].
 //!
 //! Lock order: a map shard, then a wheel or the slab's list of free chunks; never a map shard while
-//! holding another.
+//! holding another, but for one of the early map before one of the map itself ([`Early`]).
 
+mod early;
 mod entry;
 mod expiry;
 mod feed;
+mod recorder;
 mod slab;
 mod store;
 
 pub use self::{
+    early::Early,
     entry::Entry,
     feed::{Cause, Change, Subscription},
+    recorder::{Recorded, Recorder, Unrecorded},
     store::{AorKey, Location, LocationFull},
 };

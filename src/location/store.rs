@@ -4,17 +4,23 @@ use std::{
     cell::Cell,
     hash::{BuildHasherDefault, Hasher},
     hint::black_box,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
+use arc_swap::ArcSwapOption;
 use crossbeam::utils::CachePadded;
 use dashmap::{DashMap, SharedValue};
 use siphasher::sip::SipHasher13;
 
 use super::{
+    early::Early,
     entry::Entry,
     expiry::{WHEELS, Wheels},
     feed::{Cause, Feed, Subscription},
+    recorder::{Recorder, Unrecorded},
     slab::{Chunk, Slab},
 };
 use crate::{
@@ -47,6 +53,9 @@ pub struct Location {
     pub(super) sequences: CachePadded<Sequences>,
     pub(super) counts: Counts,
     pub(super) max_bindings: AtomicU64,
+    /// Whether there is an early location service: asked for every request.
+    is_loading: CachePadded<AtomicBool>,
+    early: ArcSwapOption<Early>,
 }
 
 /// What all workers read at each change, and seldom write.
@@ -152,7 +161,38 @@ impl Location {
             }),
             counts: Counts::default(),
             max_bindings: AtomicU64::new(max_bindings),
+            is_loading: CachePadded::default(),
+            early: ArcSwapOption::empty(),
         }
+    }
+
+    /// Has registrations kept apart until [`Location::end_loading`]: what was saved is going to be
+    /// read into this location service by [`Location::restore`].
+    pub fn begin_loading(&self, now: Now) {
+        let early = Self::new(self.hash_key, now, self.max_bindings.load(Ordering::Relaxed));
+        early.raise_sequences(self.sequence());
+        self.early.store(Some(Arc::new(Early::new(early, now))));
+        self.is_loading.store(true, Ordering::Release);
+    }
+
+    /// Joins what was registered meanwhile with what was read, and goes on as usual. The result is
+    /// how many AoRs were.
+    pub fn end_loading(&self, now: Now, journal: &mut dyn Recorder) -> u64 {
+        let early = self.early.load_full();
+        let moved = early.map_or(0, |early| early.merge(self, now, journal));
+        self.is_loading.store(false, Ordering::Release);
+        self.early.store(None);
+        moved
+    }
+
+    /// Waits until whoever is changing a record is done.
+    pub(super) fn pass_every_lock(&self) {
+        self.map.shards().iter().for_each(|shard| drop(shard.write()));
+    }
+
+    /// Whether what was saved is still being read.
+    pub fn is_loading(&self) -> bool {
+        self.is_loading.load(Ordering::Acquire)
     }
 
     /// Changes the bound on all bindings together; zero sets none. An AoR that has lost its last
@@ -223,17 +263,25 @@ impl Location {
         })
     }
 
-    /// Gives the record of `aor` to `change`, under its shard's lock, to be changed or left.
+    /// Gives the record of `aor` to `change`, under its shard's lock, to be changed or left; what is
+    /// changed is told to `journal`.
     ///
     /// `change` must be short: no IO, no waiting, no other call into this module.
     pub fn update<R>(
         &self,
         aor: &[u8],
-        now: Now,
-        cause: Cause,
+        when: (Now, Cause),
+        journal: &mut dyn Recorder,
         change: impl FnOnce(&mut Entry<'_>) -> R,
     ) -> R {
-        self.update_at(self.key(aor), aor, now, cause, change)
+        self.update_at(self.key(aor), aor, when, journal, change)
+    }
+
+    /// Gives the record of `aor` to `change`, to be replaced by [`Entry::restore`] with what was
+    /// read from disk.
+    pub fn restore<R>(&self, aor: &[u8], now: Now, change: impl FnOnce(&mut Entry<'_>) -> R) -> R {
+        let when = (now, Cause::Restored);
+        self.update_here(self.key(aor), aor, when, &mut Unrecorded, change)
     }
 
     /// Has the records of a batch come nearer to the processor, all at once, before each is
@@ -268,8 +316,23 @@ impl Location {
         &self,
         key: AorKey,
         aor: &[u8],
-        now: Now,
-        cause: Cause,
+        when: (Now, Cause),
+        journal: &mut dyn Recorder,
+        change: impl FnOnce(&mut Entry<'_>) -> R,
+    ) -> R {
+        match self.is_loading().then(|| self.early.load_full()).flatten() {
+            None => self.update_here(key, aor, when, journal, change),
+            Some(early) => early.update_at(self, key, aor, when, journal, change),
+        }
+    }
+
+    /// [`Location::update_at`], whatever came early.
+    pub(super) fn update_here<R>(
+        &self,
+        key: AorKey,
+        aor: &[u8],
+        when: (Now, Cause),
+        journal: &mut dyn Recorder,
         change: impl FnOnce(&mut Entry<'_>) -> R,
     ) -> R {
         let tag = key.tag();
@@ -284,7 +347,7 @@ impl Location {
                 space.clear();
             }
             let chunk = slot.as_ref().map(|(_, at)| Chunk(*at.get()));
-            let mut entry = Entry::new(self, tag, now, cause, space, chunk);
+            let mut entry = Entry::new(self, tag, when, journal, space, chunk);
             let result = change(&mut entry);
             match (slot, entry.chunk()) {
                 (Some((_, at)), Some(Chunk(to))) => *at.get_mut() = to,
@@ -306,16 +369,39 @@ impl Location {
     ///
     /// Records whose last binding is gone go too, once `is_spent` says that their nonce counts
     /// protect nothing any more.
-    pub fn sweep(&self, now: Now, is_spent: impl Fn(&AorRecord<'_>) -> bool) -> u64 {
+    pub fn sweep(
+        &self,
+        now: Now,
+        journal: &mut dyn Recorder,
+        is_spent: impl Fn(&AorRecord<'_>) -> bool,
+    ) -> u64 {
+        self.sweep_until(now.second(), now, journal, is_spent)
+    }
+
+    /// Does the same to what was restored past its deadline, which the wheels hold for a moment
+    /// later than `now`. Nobody is told of it: it ended by a deadline that is on disk.
+    pub fn sweep_restored(&self, now: Now, is_spent: impl Fn(&AorRecord<'_>) -> bool) -> u64 {
+        self.sweep_until(now.second().saturating_add(1), now, &mut Unrecorded, is_spent)
+    }
+
+    fn sweep_until(
+        &self,
+        due: u32,
+        now: Now,
+        journal: &mut dyn Recorder,
+        is_spent: impl Fn(&AorRecord<'_>) -> bool,
+    ) -> u64 {
+        let when = (now, Cause::Expired);
         let mut expired = 0;
         let mut record = Vec::new();
         for wheel in 0..WHEELS {
-            for (second, tags) in self.wheels.take_due(wheel, now.second()) {
+            for (second, tags) in self.wheels.take_due(wheel, due) {
                 for tag in tags {
                     for aor in self.aors_of(tag, second) {
-                        expired += self.update(&aor, now, Cause::Expired, |entry| {
+                        expired += self.update_here(self.key(&aor), &aor, when, journal, |entry| {
                             sweep_one(entry, now, second, &mut record, &is_spent)
                         });
+                        journal.flush();
                     }
                 }
             }
@@ -499,9 +585,19 @@ mod tests {
         bytes
     }
 
+    fn update<R>(
+        location: &Location,
+        aor: &[u8],
+        now: Now,
+        cause: Cause,
+        change: impl FnOnce(&mut Entry<'_>) -> R,
+    ) -> R {
+        location.update(aor, (now, cause), &mut Unrecorded, change)
+    }
+
     fn put(location: &Location, now: Now, aor: &[u8], seconds: &[u32]) {
         let bytes = record(aor, now, seconds);
-        location.update(aor, now, Cause::Registered, |e| e.commit(&bytes)).unwrap();
+        update(location, aor, now, Cause::Registered, |e| e.commit(&bytes)).unwrap();
     }
 
     /// How many records there are, whatever they hold.
@@ -522,7 +618,7 @@ mod tests {
         assert_eq!((location.aors(), location.bindings()), (1, 1));
         put(&location, at(1), b"alice", &[60, 90]);
         assert_eq!((location.aors(), location.bindings()), (1, 2));
-        location.update(b"alice", at(2), Cause::Removed, |e| e.remove());
+        update(&location, b"alice", at(2), Cause::Removed, |e| e.remove());
         assert_eq!(served(&location, at(2), b"alice"), 0);
         assert_eq!((location.aors(), location.bindings()), (0, 0));
     }
@@ -532,11 +628,11 @@ mod tests {
         let location = store();
         put(&location, at(0), b"alice", &[60, 90]);
         put(&location, at(0), b"bob", &[60]);
-        assert_eq!(location.sweep(at(59), |_| true), 0);
-        assert_eq!(location.sweep(at(60), |_| true), 2);
+        assert_eq!(location.sweep(at(59), &mut Unrecorded, |_| true), 0);
+        assert_eq!(location.sweep(at(60), &mut Unrecorded, |_| true), 2);
         assert_eq!((location.aors(), location.bindings()), (1, 1));
-        assert_eq!(location.sweep(at(89), |_| true), 0);
-        assert_eq!(location.sweep(at(90), |_| true), 1);
+        assert_eq!(location.sweep(at(89), &mut Unrecorded, |_| true), 0);
+        assert_eq!(location.sweep(at(90), &mut Unrecorded, |_| true), 1);
         assert_eq!((location.aors(), location.bindings()), (0, 0));
         assert_eq!(records(&location), 0);
     }
@@ -546,24 +642,24 @@ mod tests {
         let location = store();
         put(&location, at(0), b"alice", &[60]);
         put(&location, at(30), b"alice", &[60]);
-        assert_eq!(location.sweep(at(60), |_| true), 0);
-        assert_eq!(location.sweep(at(90), |_| true), 1);
+        assert_eq!(location.sweep(at(60), &mut Unrecorded, |_| true), 0);
+        assert_eq!(location.sweep(at(90), &mut Unrecorded, |_| true), 1);
 
         put(&location, at(100), b"bob", &[3600]);
         put(&location, at(101), b"bob", &[10]);
-        assert_eq!(location.sweep(at(111), |_| true), 1);
-        assert_eq!(location.sweep(at(4000), |_| true), 0);
+        assert_eq!(location.sweep(at(111), &mut Unrecorded, |_| true), 1);
+        assert_eq!(location.sweep(at(4000), &mut Unrecorded, |_| true), 0);
     }
 
     #[test]
     fn nonce_counts_outlive_the_bindings_until_they_are_spent() {
         let location = store();
         put(&location, at(0), b"alice", &[60]);
-        assert_eq!(location.sweep(at(60), |_| false), 1);
+        assert_eq!(location.sweep(at(60), &mut Unrecorded, |_| false), 1);
         assert_eq!(records(&location), 1);
         assert_eq!(location.aors(), 0);
-        assert_eq!(location.sweep(at(119), |_| true), 0);
-        location.sweep(at(120), |_| true);
+        assert_eq!(location.sweep(at(119), &mut Unrecorded, |_| true), 0);
+        location.sweep(at(120), &mut Unrecorded, |_| true);
         assert_eq!(records(&location), 0);
     }
 
@@ -572,7 +668,7 @@ mod tests {
         let location = store();
         for _ in 0..100 {
             put(&location, at(0), b"alice", &[3600]);
-            location.update(b"alice", at(0), Cause::Removed, |e| e.remove());
+            update(&location, b"alice", at(0), Cause::Removed, |e| e.remove());
         }
         let due = (0..WHEELS).flat_map(|wheel| location.wheels.take_due(wheel, 4000));
         let visits: usize = due.map(|(_, tags)| tags.len()).sum();
@@ -585,7 +681,7 @@ mod tests {
         location.set_max_bindings(2);
         put(&location, at(0), b"alice", &[60]);
         let bytes = record(b"bob", at(0), &[60, 60]);
-        let full = location.update(b"bob", at(0), Cause::Registered, |e| e.commit(&bytes));
+        let full = update(&location, b"bob", at(0), Cause::Registered, |e| e.commit(&bytes));
         assert_eq!(full, Err(LocationFull));
         assert_eq!(served(&location, at(0), b"bob"), 0);
         assert_eq!((location.aors(), location.bindings()), (1, 1));
@@ -599,8 +695,9 @@ mod tests {
         location.set_max_bindings(3);
         let put_and_remove = |aor: &[u8]| {
             let bytes = record(aor, at(0), &[3600]);
-            location.update(aor, at(0), Cause::Registered, |e| e.commit(&bytes))?;
-            location.update(aor, at(0), Cause::Removed, |e| e.remove());
+            location
+                .update(aor, (at(0), Cause::Registered), &mut Unrecorded, |e| e.commit(&bytes))?;
+            location.update(aor, (at(0), Cause::Removed), &mut Unrecorded, |e| e.remove());
             Ok(())
         };
         for aor in [b"a", b"b", b"c", b"a"] {
@@ -612,9 +709,10 @@ mod tests {
         put(&location, at(1), b"b", &[60]);
         assert_eq!((location.bindings(), location.emptied()), (1, 2));
         let more = record(b"b", at(1), &[60, 60]);
-        let more = location.update(b"b", at(1), Cause::Registered, |e| e.commit(&more));
+        let more =
+            location.update(b"b", (at(1), Cause::Registered), &mut Unrecorded, |e| e.commit(&more));
         assert_eq!(more, Err(LocationFull));
-        location.sweep(at(3700), |_| true);
+        location.sweep(at(3700), &mut Unrecorded, |_| true);
         assert_eq!((records(&location), location.emptied()), (0, 0));
         assert_eq!(put_and_remove(b"d"), Ok(()));
     }
@@ -628,7 +726,9 @@ mod tests {
             let aor = format!("user{count}");
             let bytes = record(aor.as_bytes(), at(0), &[60, 90]);
             let put =
-                location.update(aor.as_bytes(), at(0), Cause::Registered, |e| e.commit(&bytes));
+                location.update(aor.as_bytes(), (at(0), Cause::Registered), &mut Unrecorded, |e| {
+                    e.commit(&bytes)
+                });
             if put.is_err() {
                 break aor;
             }
@@ -639,7 +739,8 @@ mod tests {
         assert_eq!(served(&location, at(1), b"user0"), 1);
         for user in 1..count {
             let aor = format!("user{user}");
-            location.update(aor.as_bytes(), at(1), Cause::Removed, |e| e.remove());
+            location
+                .update(aor.as_bytes(), (at(1), Cause::Removed), &mut Unrecorded, |e| e.remove());
             assert_eq!(served(&location, at(1), aor.as_bytes()), 0);
         }
         assert_eq!((location.aors(), location.bindings()), (1, 1));
@@ -652,8 +753,8 @@ mod tests {
         let subscription = location.subscribe(3);
         put(&location, at(0), b"alice", &[60]);
         put(&location, at(1), b"alice", &[60]);
-        location.sweep(at(61), |_| true);
-        location.update(b"alice", at(61), Cause::Removed, |e| e.remove());
+        location.sweep(at(61), &mut Unrecorded, |_| true);
+        update(&location, b"alice", at(61), Cause::Removed, |e| e.remove());
         let changes: Vec<Change> = subscription.changes().try_iter().collect();
         let seen: Vec<_> = changes.iter().map(|c| (&*c.aor, c.cause)).collect();
         assert_eq!(seen.len(), 3);
@@ -670,7 +771,7 @@ mod tests {
         let location = store();
         let subscription = location.subscribe(10);
         put(&location, at(0), b"alice", &[60]);
-        location.update(b"alice", at(1), Cause::Removed, |e| e.remove());
+        update(&location, b"alice", at(1), Cause::Removed, |e| e.remove());
         put(&location, at(2), b"alice", &[60]);
         let sequences: Vec<_> = subscription.changes().try_iter().map(|c| c.sequence).collect();
         assert!(sequences.is_sorted_by(|a, b| a < b), "{sequences:?}");
@@ -741,9 +842,9 @@ mod tests {
         }
         seen.sort_unstable();
         assert_eq!(seen, [1, 2], "a page of one record at a time shows each once");
-        assert_eq!(location.sweep(at(60), |_| true), 2);
+        assert_eq!(location.sweep(at(60), &mut Unrecorded, |_| true), 2);
         assert_eq!((count(at(60), &alice), count(at(60), &mallory)), (0, 1));
-        assert_eq!(location.sweep(at(90), |_| true), 1);
+        assert_eq!(location.sweep(at(90), &mut Unrecorded, |_| true), 1);
         assert_eq!(records(&location), 0);
     }
 }

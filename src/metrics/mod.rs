@@ -8,7 +8,7 @@ mod totals;
 
 use crate::{
     control::Node,
-    durability::Taken,
+    durability::{JournalCounts, Taken},
     flow::Transport,
     registrar::agent_places_taken,
     time::{Clock, Now},
@@ -41,6 +41,11 @@ pub struct Sample {
     pub snapshot: Option<Taken>,
     /// Snapshots that could not be written.
     pub snapshot_failures: u64,
+    /// What was written to the journal, and whether all that was acknowledged is on disk; `None`
+    /// without a journal.
+    pub journal: Option<(JournalCounts, bool)>,
+    /// Whether what was saved has been read.
+    pub is_restored: bool,
     /// When the process began, in Unix seconds.
     pub started: u64,
     /// How long ago that is, in milliseconds.
@@ -79,6 +84,8 @@ impl Sample {
             user_agents: agent_places_taken() as u64,
             snapshot: node.snapshots.last(),
             snapshot_failures: node.snapshots.failed(),
+            journal: node.journal.as_ref().map(|j| (j.counts(), !j.is_behind())),
+            is_restored: !node.location.is_loading(),
             started: node.started().unix,
             uptime_millis: uptime_millis(node.started(), now),
             workers: cpu::workers(),

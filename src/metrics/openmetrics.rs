@@ -34,6 +34,7 @@ impl Collector for Sample {
         self.encode_sip(&mut families)?;
         self.encode_location(&mut families)?;
         self.encode_snapshots(&mut families)?;
+        self.encode_journal(&mut families)?;
         self.encode_process(&mut families)
     }
 }
@@ -127,6 +128,32 @@ impl Sample {
         }
         let failures = self.snapshot_failures;
         families.counter("snapshot_failures", "Snapshots that could not be written", failures)
+    }
+
+    /// What is written before each answer.
+    fn encode_journal(&self, families: &mut Families<'_>) -> fmt::Result {
+        let restored = u64::from(self.is_restored);
+        families.gauge("restored", "1 once all saved bindings are back", None, restored)?;
+        let Some((counts, is_saved)) = self.journal else { return Ok(()) };
+        let crate::durability::JournalCounts { records, bytes, syncs, faults } = counts;
+        families.counter("journal_records", "Changes written to the journal", records)?;
+        families.counter("journal_written_bytes", "Octets written to the journal", bytes)?;
+        families.counter(
+            "journal_syncs",
+            "Syncs of the journal that had something to do",
+            syncs,
+        )?;
+        families.counter(
+            "journal_faults",
+            "Writes and syncs of the journal that failed",
+            faults,
+        )?;
+        families.gauge(
+            "journal_healthy",
+            "0 while what was acknowledged may be in memory only",
+            None,
+            u64::from(is_saved),
+        )
     }
 
     /// The process itself.

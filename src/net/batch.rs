@@ -171,6 +171,11 @@ impl SendBatch {
         self.count == 0
     }
 
+    /// Forgets what was committed.
+    pub fn clear(&mut self) {
+        self.count = 0;
+    }
+
     /// Sends what was committed from `listener` and empties the batch; never waits.
     ///
     /// Nothing is kept for later. What a full send buffer refuses is dropped and counted: a client

@@ -1,10 +1,11 @@
 //! A binding, and its packed form inside an [`AorRecord`](super::AorRecord).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::agent;
 use crate::{
     flow::{Flow, ListenerId, Transport},
+    packed::{put_ip, put_text, take, take_ip, take_text},
     sip::{
         header::{Params, Quality},
         uri,
@@ -46,9 +47,6 @@ pub const MAX_AGENT: usize = 255;
 
 /// Octets of the longest Call-ID that a binding can have.
 const MAX_CALL_ID: usize = 255;
-
-/// In the place of a text's length: two octets with the length follow.
-const LONG: u8 = u8::MAX;
 
 /// Flag bits of the packed form, above the three of the transport.
 const REMOTE_V6: u16 = 1 << 3;
@@ -230,46 +228,6 @@ impl<'a> Binding<'a> {
         };
         Some((binding, rest))
     }
-}
-
-/// Appends the length of a text and the text.
-fn put_text(text: &[u8], out: &mut Vec<u8>) {
-    match u8::try_from(text.len()) {
-        Ok(len) if len < LONG => out.push(len),
-        _ => {
-            out.push(LONG);
-            let len = u16::try_from(text.len()).unwrap_or(u16::MAX);
-            out.extend_from_slice(&len.to_le_bytes());
-        }
-    }
-    out.extend_from_slice(text);
-}
-
-fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let len = match take::<1>(bytes)? {
-        [LONG] => usize::from(u16::from_le_bytes(take(bytes)?)),
-        [len] => usize::from(len),
-    };
-    let (text, rest) = bytes.split_at_checked(len)?;
-    *bytes = rest;
-    Some(text)
-}
-
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (octets, rest) = bytes.split_first_chunk::<N>()?;
-    *bytes = rest;
-    Some(*octets)
-}
-
-fn put_ip(ip: IpAddr, out: &mut Vec<u8>) {
-    match ip {
-        IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
-        IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
-    }
-}
-
-fn take_ip(bytes: &mut &[u8], v6: bool) -> Option<IpAddr> {
-    Some(if v6 { IpAddr::from(take::<16>(bytes)?) } else { IpAddr::from(take::<4>(bytes)?) })
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ mod record;
 mod refresh;
 mod register;
 
-pub(crate) use self::record::{set_scheduled, set_sequence};
+pub(crate) use self::record::{set_scheduled, set_sequence, set_writer};
 pub use self::{
     agent::{PLACES as AGENT_PLACES, places_taken as agent_places_taken},
     aor::{Aor, Domains},

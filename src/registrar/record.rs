@@ -6,18 +6,19 @@ use super::{agent, binding::Binding};
 use crate::time::Now;
 
 /// Octets before the AoR.
-const FIXED: usize = 17;
+const FIXED: usize = 18;
 const SEQUENCE: usize = 0;
 const SCHEDULED: usize = 8;
 const LENGTH: usize = 12;
 const AOR_LEN: usize = 14;
 const NONCES_LEN: usize = 16;
+const WRITER: usize = 17;
 
 /// An AoR's record, read where it is stored.
 ///
 /// ```text
 /// 0  sequence u64   8 scheduled u32   12 length of it all u16   14 AoR length u16
-/// 16 nonce counts length u8   17 AoR, nonce counts, bindings
+/// 16 nonce counts length u8   17 journal writer u8   18 AoR, nonce counts, bindings
 /// ```
 ///
 /// Bindings stand in the order of their last refresh, the latest first. A record without bindings
@@ -69,6 +70,11 @@ impl<'a> AorRecord<'a> {
     /// The second for which the expiry wheel holds this AoR.
     pub fn scheduled(&self) -> u32 {
         u32::from_le_bytes(self.chunk(SCHEDULED))
+    }
+
+    /// Which writer of the journal has the record as it is; zero if none does.
+    pub fn writer(&self) -> u8 {
+        self.bytes[WRITER]
     }
 
     fn chunk<const N: usize>(&self, at: usize) -> [u8; N] {
@@ -162,6 +168,13 @@ pub(crate) fn set_sequence(bytes: &mut [u8], sequence: u64) {
     }
 }
 
+/// Sets which writer of the journal has a packed record as it is.
+pub(crate) fn set_writer(bytes: &mut [u8], writer: u8) {
+    if let Some(field) = bytes.get_mut(WRITER) {
+        *field = writer;
+    }
+}
+
 /// Sets the second for which the expiry wheel holds a packed record.
 pub(crate) fn set_scheduled(bytes: &mut [u8], second: u32) {
     if let Some(field) = bytes.get_mut(SCHEDULED..SCHEDULED + 4) {
@@ -182,11 +195,13 @@ mod tests {
         writer.finish();
         set_sequence(&mut bytes, 1 << 40);
         set_scheduled(&mut bytes, 77);
+        set_writer(&mut bytes, 3);
 
         let record = AorRecord::new(&bytes).unwrap();
         assert_eq!(record.aor(), b"alice@example.com");
         assert_eq!(record.nonces(), b"nonces");
         assert_eq!((record.sequence(), record.scheduled(), record.len()), (1 << 40, 77, 2));
+        assert_eq!(record.writer(), 3);
         let uris: Vec<_> = record.stored().map(|b| b.uri).collect();
         assert_eq!(uris, [b"sip:a@192.0.2.1", b"sip:a@192.0.2.2"]);
     }

@@ -53,6 +53,15 @@ pub struct Register<'a> {
     pub agent: &'a [u8],
 }
 
+impl Register<'_> {
+    /// Whether it can do no more to bindings than add or refresh some, and asks for no others.
+    pub fn only_adds(&self, policy: &Policy) -> bool {
+        let Wanted::Contacts(contacts) = self.wanted else { return false };
+        let is_bound = |contact| granted(policy, self, contact) != Ok(DeltaSeconds(0));
+        contacts.iter().all(is_bound)
+    }
+}
+
 /// The space a REGISTER is worked out in; used again for the next.
 #[derive(Debug, Default)]
 pub struct Workspace {

@@ -24,6 +24,8 @@ pub enum DropReason {
     BadVia,
     /// Line ends only.
     Keepalive,
+    /// An answer to what could not be saved, with `on_disk_error=refuse`.
+    NotSaved,
     /// Not SIP.
     NotSip,
     /// A response.
@@ -36,12 +38,13 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ack,
         Self::AnswerTooLong,
         Self::BadSource,
         Self::BadVia,
         Self::Keepalive,
+        Self::NotSaved,
         Self::NotSip,
         Self::Response,
         Self::SendFailed,
@@ -56,6 +59,7 @@ impl DropReason {
             Self::BadSource => "bad_source",
             Self::BadVia => "bad_via",
             Self::Keepalive => "keepalive",
+            Self::NotSaved => "not_saved",
             Self::NotSip => "not_sip",
             Self::Response => "response",
             Self::SendFailed => "send_failed",
@@ -190,10 +194,14 @@ pub enum RegisterResult {
     Forbidden,
     /// The interval is below `expires_min`.
     IntervalTooBrief,
+    /// What was saved is still being read.
+    Loading,
     /// The location service holds as much as it may.
     LocationFull,
     /// There is no such AoR, or its domain is not ours.
     NotFound,
+    /// The journal could not take it.
+    NotSaved,
     /// The CSeq is not above the stored one.
     OutOfOrder,
     /// There is a Path, and the phone does not support it.
@@ -206,7 +214,7 @@ pub enum RegisterResult {
 
 impl RegisterResult {
     /// All results.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Added,
         Self::Refreshed,
         Self::Removed,
@@ -217,8 +225,10 @@ impl RegisterResult {
         Self::Expired,
         Self::Forbidden,
         Self::IntervalTooBrief,
+        Self::Loading,
         Self::LocationFull,
         Self::NotFound,
+        Self::NotSaved,
         Self::OutOfOrder,
         Self::PathUnsupported,
         Self::TooManyContacts,
@@ -238,8 +248,10 @@ impl RegisterResult {
             Self::Expired => "expired",
             Self::Forbidden => "forbidden",
             Self::IntervalTooBrief => "interval_too_brief",
+            Self::Loading => "loading",
             Self::LocationFull => "location_full",
             Self::NotFound => "not_found",
+            Self::NotSaved => "not_saved",
             Self::OutOfOrder => "out_of_order",
             Self::PathUnsupported => "path_unsupported",
             Self::TooManyContacts => "too_many_contacts",

@@ -18,6 +18,8 @@ pub(super) enum Decision {
     Done(Outcome),
     /// The location service holds as much as it may.
     Full,
+    /// What the AoR has been bound to is still being read from disk.
+    Loading,
     /// A rule of the registrar is broken.
     Refused(Refusal),
     /// The nonce was used before, or may have been.
@@ -58,6 +60,9 @@ fn work_out(
     if let Some((used, request)) = used {
         let mut counts = NonceCounts::decode(stored).unwrap_or_default();
         counts.prune(now, rules.authenticator.policy().nonce_lifetime);
+        if let Some(start) = entry.early() {
+            counts.distrust_until(start);
+        }
         let not_before = counts.not_before();
         match counts.check(used, request) {
             Use::Fresh => counts.record(used, request),
@@ -70,6 +75,11 @@ fn work_out(
         space.nonces.extend_from_slice(stored);
     }
 
+    if entry.early().is_some() && !register.only_adds(&rules.registrar) {
+        keep_bindings(now, aor.as_bytes(), entry, space);
+        return Decision::Loading;
+    }
+    let record = entry.record();
     let worked_out = registrar::register(
         &rules.registrar,
         now,
@@ -96,12 +106,16 @@ fn work_out(
                 Decision::Stale { result: AuthResult::Replay, not_before }
             }
             Outcome::Registered(_) | Outcome::Retransmitted => {
+                entry.confirm();
                 Decision::Done(Outcome::Retransmitted)
             }
             Outcome::Queried => Decision::Done(outcome),
         };
     }
     if !matches!(outcome, Outcome::Registered(_)) && space.nonces == stored {
+        if outcome == Outcome::Retransmitted {
+            entry.confirm();
+        }
         return Decision::Done(outcome);
     }
     let bytes = space.work.record_bytes();
@@ -166,7 +180,7 @@ mod tests {
             policy::{self, Algorithm},
         },
         flow::{Flow, ListenerId, Transport},
-        location::{Cause, Location},
+        location::{Cause, Location, Unrecorded},
         registrar::{AorRecord, Domains, Policy, Wanted},
         sip::{Limits, header::Contact, uri::SipUri},
         subscribers::builder::Builder,
@@ -252,21 +266,23 @@ mod tests {
                     (NonceUse { nonce, nc: Some(nc) }, RequestHash(cseq))
                 });
                 let key = aor.as_bytes();
-                let decided = short.update(key, now, Cause::Registered, |entry| {
+                let when = (now, Cause::Registered);
+                let decided = short.update(key, when, &mut Unrecorded, |entry| {
                     decide(now, &rules, &register, aor, used, entry, &mut space)
                 });
                 let answered = space.work.record().map(|r| answer_of(&r, now));
-                let worked_out = long.update(key, now, Cause::Registered, |entry| {
+                let worked_out = long.update(key, when, &mut Unrecorded, |entry| {
                     work_out(now, &rules, &register, aor, used, entry, &mut space)
                 });
                 prop_assert_eq!(decided, worked_out);
                 if matches!(decided, Decision::Done(_)) {
                     prop_assert_eq!(answered, space.work.record().map(|r| answer_of(&r, now)));
                 }
+                let sweep = |l: &Location| l.sweep(now, &mut Unrecorded, |_| false);
                 let stored = |l: &Location| l.read(key, |r| r.map(|r| r.as_bytes().to_vec()));
                 prop_assert_eq!(stored(&short), stored(&long));
                 prop_assert_eq!(short.bindings(), long.bindings());
-                prop_assert_eq!(short.sweep(now, |_| false), long.sweep(now, |_| false));
+                prop_assert_eq!(sweep(&short), sweep(&long));
                 prop_assert_eq!(stored(&short), stored(&long));
             }
         }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     auth::RequestHash,
     flow::Flow,
-    location::Location,
+    location::{Location, Recorder},
     registrar::Workspace,
     sip::{
         Envelope, Fault, Method, Request, Status,
@@ -114,6 +114,7 @@ pub(super) struct Exchange<'x, 'a> {
     pub(super) hash: u64,
     pub(super) rules: &'a Rules,
     pub(super) location: &'a Location,
+    pub(super) journal: &'x mut dyn Recorder,
     pub(super) counters: &'a Counters,
     pub(super) space: &'x mut Space,
     pub(super) out: &'x mut [u8],

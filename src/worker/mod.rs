@@ -7,6 +7,8 @@ mod answer;
 pub mod counters;
 mod decide;
 mod exchange;
+mod log;
+mod outbox;
 mod pipeline;
 mod refusals;
 mod register;
@@ -15,6 +17,7 @@ mod turn;
 
 pub use self::{
     counters::{AllCounters, Counters, DropReason},
+    log::{Leave, Log, Settled},
     pipeline::{Answers, Arrived, Handled, Pipeline},
     rules::{Rules, SharedRules},
     turn::{Listening, Worker},

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     auth::Trials,
     flow::Flow,
-    location::{AorKey, Location},
+    location::{AorKey, Location, Recorder, Unrecorded},
     net::is_answerable,
     sip::{Envelope, Parsed, Parser, encode::destination},
     subscribers::LoginKey,
@@ -136,16 +136,17 @@ impl Pipeline {
         self.rules.load();
     }
 
-    /// Handles one datagram; an answer is written to the start of `out`, which should have room
-    /// for the largest datagram there is.
+    /// Handles one datagram, without a journal; an answer is written to the start of `out`, which
+    /// should have room for the largest datagram there is.
     pub fn handle(&mut self, now: Now, arrived: Arrived<'_>, out: &mut [u8]) -> Handled {
         let mut only = Only { out, handled: None };
-        let dropped = self.handle_group(now, &mut std::iter::once(arrived), &mut only);
+        let mut arrived = std::iter::once(arrived);
+        let dropped = self.handle_group(now, &mut arrived, &mut Unrecorded, &mut only);
         let dropped = || Handled::Dropped(dropped.unwrap_or(DropReason::AnswerTooLong));
         only.handled.unwrap_or_else(dropped)
     }
 
-    /// Handles the datagrams of a batch.
+    /// Handles the datagrams of a batch and tells `journal` what they change.
     ///
     /// Each is answered as if it had come alone. What takes the record of an AoR is done in the
     /// order of arrival; other answers may leave before it.
@@ -153,11 +154,12 @@ impl Pipeline {
         &mut self,
         now: Now,
         batch: impl Iterator<Item = Arrived<'b>>,
+        journal: &mut dyn Recorder,
         answers: &mut impl Answers,
     ) {
         let mut batch = batch.peekable();
         while batch.peek().is_some() {
-            self.handle_group(now, &mut batch, answers);
+            self.handle_group(now, &mut batch, journal, answers);
         }
     }
 
@@ -167,6 +169,7 @@ impl Pipeline {
         &mut self,
         now: Now,
         batch: &mut impl Iterator<Item = Arrived<'b>>,
+        journal: &mut dyn Recorder,
         answers: &mut impl Answers,
     ) -> Option<DropReason> {
         let Self { location, rules, counters, worker, places, trials, logins, keys, space } = self;
@@ -182,7 +185,7 @@ impl Pipeline {
         for ((place, waits), arrived) in places.iter_mut().zip(&mut waiting).zip(batch) {
             let flow = arrived.flow;
             let answered = answers.answer(&flow, |out| {
-                let shared = Shared { now, rules, location, counters, space };
+                let shared = Shared { now, rules, location, journal, counters, space };
                 shared.open(place, arrived, waits, out)
             });
             match answered {
@@ -207,7 +210,7 @@ impl Pipeline {
         for waiting in waiting.iter().flatten() {
             let answered = answers.answer(&waiting.flow, |out| {
                 let Waiting { envelope, flow, hash, registration } = waiting;
-                let mut shared = Shared { now, rules, location, counters, space };
+                let mut shared = Shared { now, rules, location, journal, counters, space };
                 let mut exchange = shared.exchange(envelope, *flow, *hash, out);
                 let answered = exchange.register(registration);
                 finish(counters, envelope, flow, answered)
@@ -225,6 +228,7 @@ struct Shared<'s, 'a> {
     now: Now,
     rules: &'a Rules,
     location: &'a Location,
+    journal: &'s mut dyn Recorder,
     counters: &'a Counters,
     space: &'s mut Space,
 }
@@ -282,8 +286,9 @@ impl<'a> Shared<'_, 'a> {
         hash: u64,
         out: &'x mut [u8],
     ) -> Exchange<'x, 'a> {
-        let Self { now, rules, location, counters, space } = self;
-        Exchange { now: *now, flow, envelope, hash, rules, location, counters, space, out }
+        let Self { now, rules, location, journal, counters, space } = self;
+        let (now, journal) = (*now, &mut **journal);
+        Exchange { now, flow, envelope, hash, rules, location, journal, counters, space, out }
     }
 }
 

@@ -219,8 +219,14 @@ impl<'a> Exchange<'_, 'a> {
 
         // Steps 6 and 7.
         let used = used.map(|used| (used, self.request_hash()));
+        if !matches!(register.wanted, Wanted::Bindings) && self.journal.refuses() {
+            self.counters.register(RegisterResult::NotSaved, 1);
+            self.log_refusal("not_saved", Status::SERVICE_UNAVAILABLE);
+            return self.unavailable("Registrations Cannot Be Saved");
+        }
         let (now, location, space) = (self.now, self.location, &mut *self.space);
-        let decision = location.update_at(key, aor.as_bytes(), now, Cause::Registered, |entry| {
+        let (when, journal) = ((now, Cause::Registered), &mut *self.journal);
+        let decision = location.update_at(key, aor.as_bytes(), when, journal, |entry| {
             decide(now, rules, &register, aor, used, entry, space)
         });
         let one = matches!(registration.contacts, Asked::One(_)).then_some(registration.behind_nat);
@@ -287,8 +293,8 @@ impl<'a> Exchange<'_, 'a> {
             domain => [account.user(), b"@", &domain.to_ascii_lowercase()].concat(),
         };
         let (request, now, rules) = (self.request_hash(), self.now, self.rules);
-        let space = &mut *self.space;
-        self.location.update(&own, now, Cause::Registered, |entry| {
+        let (space, when) = (&mut *self.space, (now, Cause::Registered));
+        self.location.update(&own, when, self.journal, |entry| {
             let stored = entry.record().map(|r| r.nonces()).unwrap_or_default();
             space.nonces.clear();
             let mut counts = NonceCounts::decode(stored).unwrap_or_default();
@@ -328,11 +334,13 @@ impl<'a> Exchange<'_, 'a> {
                 return Some(Answered { len, status });
             }
             Decision::Full => {
-                let status = Status::SERVICE_UNAVAILABLE;
                 self.counters.register(RegisterResult::LocationFull, 1);
-                self.log_refusal("location_full", status);
-                let len = self.answer().unavailable(self.out, "Too Many Bindings")?;
-                return Some(Answered { len, status });
+                self.log_refusal("location_full", Status::SERVICE_UNAVAILABLE);
+                return self.unavailable("Too Many Bindings");
+            }
+            Decision::Loading => {
+                self.counters.register(RegisterResult::Loading, 1);
+                return self.unavailable("Registrations Are Being Restored");
             }
         }
         let nat_refresh = self.rules.registrar.nat_refresh;
@@ -357,6 +365,11 @@ impl<'a> Exchange<'_, 'a> {
             is_behind_nat,
         )?;
         Some(Answered { len, status: Status::OK })
+    }
+
+    fn unavailable(&mut self, reason: &'static str) -> Option<Answered> {
+        let len = self.answer().unavailable(self.out, reason)?;
+        Some(Answered { len, status: Status::SERVICE_UNAVAILABLE })
     }
 
     fn registered(&self, changes: Changes, register: &Register<'_>, aor: Aor<'_>) {

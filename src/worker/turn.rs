@@ -14,7 +14,9 @@ use mio::{Events, Poll, Token, Waker};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{
-    counters::DropReason,
+    counters::{Counters, DropReason},
+    log::{Leave, Log},
+    outbox::Outbox,
     pipeline::{Answers, Arrived, Pipeline},
 };
 use crate::{
@@ -37,6 +39,9 @@ const WAKE: Token = Token(0);
 /// How long a worker that was told to stop goes on with what waits at its sockets, in batches for
 /// each listener: the answers to what the kernel had accepted by then.
 const BATCHES_AT_STOP: usize = 256;
+
+/// How long it waits after that for a disk that its answers wait for.
+const DISK_AT_STOP: Timespec = Timespec { tv_sec: 3, tv_nsec: 0 };
 
 /// A worker's own socket of a listener.
 #[derive(Debug)]
@@ -71,28 +76,28 @@ pub struct Worker<C> {
     poll: Poll,
     waker: Arc<Waker>,
     listening: Vec<Listening>,
-    send: SendBatch,
     pipeline: Pipeline,
+    log: Box<dyn Log>,
     clock: C,
     stop: Arc<AtomicBool>,
 }
 
 impl<C: Clock> Worker<C> {
-    /// A worker of these sockets. It ends after `stop` is set and its waker woken.
+    /// A worker of these sockets, whose changes go to `log`. It ends after `stop` is set and its
+    /// waker woken.
     ///
     /// # Errors
     /// The kernel's, of the readiness queue.
     pub fn new(
         pipeline: Pipeline,
+        log: Box<dyn Log>,
         listening: Vec<Listening>,
         clock: C,
         stop: Arc<AtomicBool>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        // Answers may be longer than requests; pages that are never written cost nothing.
-        let send = SendBatch::new(SlotLen::MAX);
-        Ok(Self { poll, waker, listening, send, pipeline, clock, stop })
+        Ok(Self { poll, waker, listening, pipeline, log, clock, stop })
     }
 
     /// Ends the wait of [`Worker::run`].
@@ -105,13 +110,14 @@ impl<C: Clock> Worker<C> {
     /// # Errors
     /// The kernel's, of waiting or receiving: nothing that a peer can cause.
     pub fn run(self) -> io::Result<()> {
-        let Self { mut poll, listening, send, pipeline, clock, stop, waker: _waker } = self;
+        let Self { mut poll, listening, pipeline, log, clock, stop, waker: _waker } = self;
+        let outbox = Outbox::new(log.waits());
         let (listeners, inboxes): (Vec<_>, Vec<_>) =
             listening.into_iter().map(|l| (l.listener, l.inbox)).unzip();
         let queue = poll.registry().try_clone()?;
         let mut asked: Vec<_> = listeners.iter().map(|l| PollFd::new(l, PollFlags::IN)).collect();
         asked.push(PollFd::new(&queue, PollFlags::IN));
-        let mut desk = Desk { listeners: &listeners, asked, inboxes, send, pipeline, clock };
+        let mut desk = Desk { listeners: &listeners, asked, inboxes, outbox, pipeline, log, clock };
         let mut woken = Events::with_capacity(1);
         while !stop.load(Ordering::Relaxed) {
             if desk.wait()? {
@@ -121,7 +127,17 @@ impl<C: Clock> Worker<C> {
             desk.turn(BATCHES_PER_TURN)?;
         }
         desk.inboxes.iter_mut().for_each(|inbox| inbox.ready = true);
-        desk.turn(BATCHES_AT_STOP)
+        desk.turn(BATCHES_AT_STOP)?;
+        desk.let_go();
+        while desk.outbox.is_waiting() {
+            let mut queue = [PollFd::new(&queue, PollFlags::IN)];
+            if rustix::event::poll(&mut queue, Some(&DISK_AT_STOP)) == Ok(0) {
+                break;
+            }
+            poll.poll(&mut woken, Some(Duration::ZERO)).or_else(unless_interrupted)?;
+            desk.let_go();
+        }
+        Ok(())
     }
 }
 
@@ -136,8 +152,9 @@ struct Desk<'l, C> {
     asked: Vec<PollFd<'l>>,
     /// One for each listener, in the same order.
     inboxes: Vec<Inbox>,
-    send: SendBatch,
+    outbox: Outbox,
     pipeline: Pipeline,
+    log: Box<dyn Log>,
     clock: C,
 }
 
@@ -145,6 +162,15 @@ impl<C: Clock> Desk<'_, C> {
     /// Waits until there is something to do, unless there is; finds out at which listeners. The
     /// result is whether the waker was woken.
     fn wait(&mut self) -> io::Result<bool> {
+        if self.outbox.is_full() {
+            // More requests would find no room for their answers: the disk is what is waited for.
+            let queue = self.asked.last_mut().map(std::slice::from_mut).unwrap_or_default();
+            return match rustix::event::poll(queue, None) {
+                Ok(_) => Ok(true),
+                Err(rustix::io::Errno::INTR) => Ok(false),
+                Err(error) => Err(error.into()),
+            };
+        }
         let is_busy = self.inboxes.iter().any(|inbox| inbox.ready);
         let timeout = is_busy.then_some(&NO_TIME);
         match rustix::event::poll(&mut self.asked, timeout) {
@@ -161,20 +187,48 @@ impl<C: Clock> Desk<'_, C> {
 
     /// Takes up to `batches` batches from each listener that has any.
     fn turn(&mut self, batches: usize) -> io::Result<()> {
-        let Self { listeners, inboxes, send, pipeline, clock, .. } = self;
-        for (listener, inbox) in listeners.iter().zip(inboxes) {
+        self.let_go();
+        let Self { listeners, inboxes, outbox, pipeline, log, clock, .. } = self;
+        for (number, inbox) in inboxes.iter_mut().enumerate() {
+            let Some(listener) = listeners.get(number) else { continue };
             for _ in 0..batches {
                 if !inbox.ready {
                     break;
                 }
+                let Some(send) = outbox.open() else { return Ok(()) };
                 let received = inbox.recv.recv(listener)?;
                 inbox.ready = received > FEW;
-                if received > 0 {
-                    answer(listener, inbox, pipeline, send, clock);
+                if received == 0 {
+                    continue;
+                }
+                match answer(inbox, pipeline, &mut **log, send, clock) {
+                    Leave::Now => flush(send, listener, pipeline.counters()),
+                    Leave::After(settled) => outbox.park(number, settled),
+                    Leave::Never => give_up(send, pipeline.counters()),
                 }
             }
         }
         Ok(())
+    }
+
+    /// Sends the answers that have waited long enough.
+    fn let_go(&mut self) {
+        if !self.outbox.is_waiting() {
+            return;
+        }
+        let (settled, counters) = (self.log.settled(), self.pipeline.counters());
+        while let Some((listener, number, send)) = self.outbox.first_parked() {
+            if number <= settled.saved {
+                if let Some(listener) = self.listeners.get(listener) {
+                    flush(send, listener, counters);
+                }
+            } else if number <= settled.lost {
+                give_up(send, counters);
+            } else {
+                break;
+            }
+            self.outbox.reuse_first();
+        }
     }
 }
 
@@ -183,28 +237,41 @@ const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Answers the batch that was just received.
 fn answer(
-    listener: &UdpListener,
     inbox: &Inbox,
     pipeline: &mut Pipeline,
+    log: &mut dyn Log,
     send: &mut SendBatch,
     clock: &impl Clock,
-) {
-    let arrived = inbox.recv.iter().map(|datagram| Arrived {
-        bytes: datagram.bytes,
-        flow: Flow {
-            listener: inbox.id,
-            transport: Transport::Udp,
-            local: datagram.local,
-            remote: datagram.remote,
-        },
-        truncated: datagram.truncated,
-    });
-    pipeline.handle_all(clock.now(), arrived, send);
+) -> Leave {
+    let arrived = || {
+        inbox.recv.iter().map(|datagram| Arrived {
+            bytes: datagram.bytes,
+            flow: Flow {
+                listener: inbox.id,
+                transport: Transport::Udp,
+                local: datagram.local,
+                remote: datagram.remote,
+            },
+            truncated: datagram.truncated,
+        })
+    };
+    log.batch(&mut |journal| pipeline.handle_all(clock.now(), arrived(), journal, send))
+}
+
+/// Sends a batch's answers.
+fn flush(send: &mut SendBatch, listener: &UdpListener, counters: &Counters) {
     let sent = send.flush(listener);
     if sent.dropped() > 0 {
         // Not repeated here: a client over UDP sends again (RFC 3261 §17.1.2.2).
-        pipeline.counters().dropped(DropReason::SendFailed, sent.dropped() as u64);
+        counters.dropped(DropReason::SendFailed, sent.dropped() as u64);
     }
+}
+
+/// Forgets a batch's answers: what they would acknowledge could not be saved, and phones that come
+/// again are told so.
+fn give_up(send: &mut SendBatch, counters: &Counters) {
+    counters.dropped(DropReason::NotSaved, send.len() as u64);
+    send.clear();
 }
 
 impl Answers for SendBatch {

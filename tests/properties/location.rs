@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bindery::{
     flow::Transport,
-    location::{Cause, Location},
+    location::{Cause, Location, Unrecorded},
     registrar::{AorRecord, Binding, RecordWriter},
     time::{Deadline, DeltaSeconds, Now},
 };
@@ -130,7 +130,7 @@ proptest! {
                         bindings.into_iter().map(|(s, t)| (end(s), Transport::ALL[t])).collect();
                     let octets = record(name(aor).as_bytes(), &bindings);
                     let committed = location
-                        .update(name(aor).as_bytes(), now, Cause::Registered, |entry| {
+                        .update(name(aor).as_bytes(), (now, Cause::Registered), &mut Unrecorded, |entry| {
                             entry.commit(&octets)
                         });
                     let mut after = model.clone();
@@ -143,7 +143,8 @@ proptest! {
                     }
                 }
                 Step::Remove(aor) => {
-                    location.update(name(aor).as_bytes(), now, Cause::Removed, |e| e.remove());
+                    let when = (now, Cause::Removed);
+                    location.update(name(aor).as_bytes(), when, &mut Unrecorded, |e| e.remove());
                     model.entry(aor).and_modify(Vec::clear);
                 }
                 Step::Pass(seconds, sweep) => {
@@ -155,7 +156,7 @@ proptest! {
                             bindings.retain(|(end, _)| !has_ended(*end, now));
                         }
                         let ended = before - total(&model);
-                        prop_assert_eq!(location.sweep(now, |_| false), ended);
+                        prop_assert_eq!(location.sweep(now, &mut Unrecorded, |_| false), ended);
                     }
                 }
             }
@@ -164,7 +165,7 @@ proptest! {
         // Records without bindings were kept for their nonces: they go once those are spent.
         now.millis += 300_000;
         now.unix += 300;
-        location.sweep(now, |_| true);
+        location.sweep(now, &mut Unrecorded, |_| true);
         is_same(&location, &Model::new(), now);
 
         let mut last = HashMap::new();

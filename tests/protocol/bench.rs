@@ -12,7 +12,7 @@ use bindery::{
     backend,
     config::resolve::{Host, Overrides},
     flow::{Flow, ListenerId, Transport},
-    location::Location,
+    location::{Location, Unrecorded},
     registrar::Domains,
     sip::{Method, Status},
     time::{DeltaSeconds, Now},
@@ -131,7 +131,7 @@ impl Bench {
             self.now.unix = UNIX + (self.now.millis - 1_000_000) / 1000;
             if swept && self.now.millis == next_second {
                 let (now, lifetime) = (self.now, self.nonce_lifetime);
-                self.location.sweep(now, |record| {
+                self.location.sweep(now, &mut Unrecorded, |record| {
                     let mut counts = NonceCounts::decode(record.nonces()).unwrap_or_default();
                     counts.prune(now, lifetime);
                     counts.is_empty()

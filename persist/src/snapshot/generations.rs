@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::reader::journal_of;
+use super::reader::general_of;
 use super::{Checking, General, Verified, Writer};
 use crate::error::{ReadError, StorageError};
 use crate::storage::{self, FOLDER, Storage};
@@ -105,10 +105,18 @@ impl Generations {
             if !names.contains(&name) {
                 return Ok(0);
             }
-            let first = journal_of(self.storage.as_ref(), &name)?;
-            needed = needed.min(first.unwrap_or(0));
+            let general = general_of(self.storage.as_ref(), &name)?;
+            needed = needed.min(general.and_then(|general| general.journal).unwrap_or(0));
         }
         Ok(needed)
+    }
+
+    /// What the generations say of themselves, without a look at what follows their heads; Yate's,
+    /// and those whose head can't be read, are left out.
+    pub fn heads(&self) -> Result<Vec<General>, StorageError> {
+        let names = self.list()?;
+        let ours = names.iter().filter(|name| self.number(name).is_some());
+        Ok(ours.filter_map(|name| general_of(self.storage.as_ref(), name).ok()?).collect())
     }
 
     pub(super) fn storage(&self) -> &dyn Storage {

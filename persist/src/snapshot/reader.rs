@@ -10,7 +10,7 @@ use crc32fast::Hasher;
 use super::parts::{BUFFER, File, PART, Progress};
 use super::section::Section;
 use super::text::{self, Head, VERSION};
-use super::{Origin, Summary};
+use super::{General, Origin, Summary};
 use crate::error::{ReadError, StorageError};
 use crate::storage::Storage;
 
@@ -228,9 +228,8 @@ impl Parts {
     }
 }
 
-/// Which generation of the journal a file says comes after it, from its head alone: `None` where
-/// it says none, or is Yate's.
-pub(super) fn journal_of(storage: &dyn Storage, name: &str) -> Result<Option<u32>, ReadError> {
+/// What a file says of itself, from its head alone: `None` if it is Yate's.
+pub(super) fn general_of(storage: &dyn Storage, name: &str) -> Result<Option<General>, ReadError> {
     let input = storage.open(name).map_err(StorageError::of("open", name))?;
     let file =
         File { name: name.to_owned(), end: input.size(), input, part: PART, is_yates: false };
@@ -238,7 +237,7 @@ pub(super) fn journal_of(storage: &dyn Storage, name: &str) -> Result<Option<u32
     if file.fill(0, &mut first)? != text::HEAD_START {
         return Ok(None);
     }
-    Ok(Head::of(&file)?.general.journal)
+    Ok(Some(Head::of(&file)?.general))
 }
 
 /// A few bytes for a message.

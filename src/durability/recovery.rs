@@ -1,0 +1,502 @@
+//! From what is on disk to the bindings in memory: the newest snapshot that is whole, and the
+//! segments of the journal that came after it.
+//!
+//! Threads share the parts of the snapshot, then the segments of one generation after the other. A
+//! change is applied if its sequence is above that of what is there, so the order in which threads
+//! come to it does not matter; `persist/FORMAT.md` has the argument.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use crossbeam::channel::{RecvTimeoutError, bounded};
+use persist::{
+    error::{ReadError, StorageError},
+    journal::{self, Segment, SegmentId},
+    snapshot::{Checking, Generations, Origin, Parts, Section, Verified},
+    storage::Storage,
+};
+
+use super::{
+    change::{Change, Numbers, What},
+    convert::record_into,
+};
+use crate::{
+    location::{Entry, Location, LocationFull},
+    registrar::{AorRecord, Binding, RecordWriter},
+    time::Now,
+    worker::Rules,
+};
+
+/// How often progress is shown while files are read.
+const SHOWN_EVERY: Duration = Duration::from_millis(100);
+
+/// Records and sections that can't be used and are logged one by one; more are only counted.
+const LOGGED: u64 = 20;
+
+/// Generations of sequences: within one, no AoR changes more often than this. At a million changes
+/// a second of one AoR that is a day; a snapshot, which begins the next, is due every minute.
+const SEQUENCES: u64 = 1 << 36;
+
+/// Seconds by which the wall clock may be behind what was saved before that is worth a warning.
+const CLOCK_TOLERANCE: u64 = 5;
+
+/// What came back, and what did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Bindings that are in force again, with the time they had left.
+    pub bindings: u64,
+    /// Bindings that ended while nobody was here.
+    pub expired: u64,
+    /// Bindings, and changes in the journal, of AoRs that no longer have an account.
+    pub orphaned: u64,
+    /// Changes in the journal that were applied.
+    pub changes: u64,
+    /// Sections and changes that could not be used; the log says which.
+    pub unreadable: u64,
+    /// AoRs that were registered while this went on.
+    pub early: u64,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+}
+
+/// Why nothing can be restored, and why the program must not go on as if there were nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The snapshot, the journal, or the folder.
+    #[error("the saved registrations can't be read: {0}")]
+    Read(#[from] ReadError),
+    /// There is no room for more.
+    #[error("the saved registrations don't fit into memory")]
+    Full,
+}
+
+impl From<StorageError> for RestoreError {
+    fn from(error: StorageError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+/// How far reading has come.
+#[derive(Debug, Default)]
+pub struct Progress {
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Progress {
+    /// Octets that were read, of how many: the snapshot's count twice.
+    pub fn octets(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, done: u64) {
+        self.done.store(done, Ordering::Relaxed);
+    }
+}
+
+/// Where a process finds what those before it have saved.
+pub struct Saved<'s> {
+    /// The snapshots.
+    pub snapshots: Generations,
+    /// The folder with the journal.
+    pub journals: &'s dyn Storage,
+}
+
+/// What a look at the names and heads of the files says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlook {
+    /// A generation of the journal that nobody has used.
+    pub generation: u32,
+    /// No sequence that anybody gave out is above this.
+    pub sequence: u64,
+    /// Whether there are segments of a journal.
+    pub has_journal: bool,
+}
+
+/// What restored changes are judged by.
+#[derive(Clone, Copy)]
+pub struct Basis<'b> {
+    /// Who may be registered; anybody without.
+    pub rules: Option<&'b Rules>,
+    /// The names of the listeners, in order.
+    pub listeners: &'b [Box<str>],
+    /// The present.
+    pub now: Now,
+    /// How many threads read.
+    pub threads: usize,
+}
+
+impl Saved<'_> {
+    /// Looks at names and heads.
+    ///
+    /// # Errors
+    /// When a folder can't be listed.
+    pub fn outlook(&self) -> Result<Outlook, StorageError> {
+        let heads = self.snapshots.heads()?;
+        let at_least = heads.iter().filter_map(|head| head.journal).max().unwrap_or(0);
+        let generation = journal::first_free(self.journals, at_least)?
+            .unwrap_or(SegmentId::GENERATION_MAX.saturating_add(1));
+        // Whatever the wall clock says now: since a snapshot began, each generation has given out
+        // so many at most.
+        let after = |head: &persist::snapshot::General| {
+            let generations = u64::from(generation - head.journal.unwrap_or(0).min(generation)) + 1;
+            head.sequence.saturating_add(generations.saturating_mul(SEQUENCES))
+        };
+        let sequence = heads.iter().map(after).max().unwrap_or(u64::from(generation) * SEQUENCES);
+        let has_journal = !journal::segments(self.journals)?.is_empty();
+        Ok(Outlook { generation, sequence, has_journal })
+    }
+
+    /// Reads everything up to the journal's generation `until` into `location`.
+    ///
+    /// Files that can't be used are renamed and reported, never deleted.
+    ///
+    /// # Errors
+    /// When a folder or a file can't be read at all, or is of a later version of this program.
+    pub fn restore(
+        &mut self,
+        location: &Location,
+        until: u32,
+        basis: Basis<'_>,
+        progress: &Progress,
+    ) -> Result<Restored, RestoreError> {
+        let segments: Vec<_> = journal::segments(self.journals)?
+            .into_iter()
+            .filter(|segment| segment.generation() < until)
+            .collect();
+        let reading = Reading::new(location, basis, progress);
+        let snapshot = self.newest(&reading)?;
+        let general = snapshot.as_ref().and_then(|snapshot| match snapshot.summary().origin {
+            Origin::Bindery { general, .. } => Some(general),
+            Origin::Yate => None,
+        });
+        let first = general.and_then(|general| general.journal).unwrap_or(0);
+        let covered = general.map_or(0, |general| general.sequence);
+        if let Some(general) = general {
+            location.raise_sequences(general.sequence);
+            reading.check_clock(general.written);
+        }
+        if let Some(snapshot) = snapshot {
+            reading.snapshot(snapshot, covered)?;
+        }
+        let segments: Vec<_> = segments.into_iter().filter(|s| s.generation() >= first).collect();
+        if let Some(missing) = general.and_then(|_| missing(first, &segments)) {
+            tracing::error!(
+                generation = missing,
+                "segments of the journal are missing: what was registered then may be lost"
+            );
+        }
+        for generation in segments.chunk_by(|a, b| a.generation() == b.generation()) {
+            reading.segments(self.journals, generation, covered)?;
+        }
+        reading.finish()
+    }
+
+    /// The newest snapshot that is whole.
+    fn newest(&mut self, reading: &Reading<'_>) -> Result<Option<Verified>, RestoreError> {
+        let newest = self.snapshots.newest_checked_by(|checking| {
+            reading.progress.total.store(checking.bytes() * 2, Ordering::Relaxed);
+            reading.share(Checking::run, checking, Checking::done);
+        })?;
+        for aside in &newest.set_aside {
+            match &aside.renamed {
+                Ok(renamed) => {
+                    tracing::error!(file = aside.name, renamed, error = %aside.error, "set a damaged snapshot aside");
+                }
+                Err(error) => {
+                    tracing::error!(file = aside.name, %error, damage = %aside.error, "a damaged snapshot can't be set aside");
+                }
+            }
+        }
+        Ok(newest.snapshot)
+    }
+}
+
+/// The first generation from `first` on without a segment, if there are later ones.
+fn missing(first: u32, segments: &[SegmentId]) -> Option<u32> {
+    let last = segments.last()?.generation();
+    let has = |generation: u32| segments.iter().any(|s| s.generation() == generation);
+    (first.max(1)..last).find(|generation| !has(*generation))
+}
+
+/// Files being read.
+struct Reading<'r> {
+    location: &'r Location,
+    basis: Basis<'r>,
+    progress: &'r Progress,
+    expired: AtomicU64,
+    orphaned: AtomicU64,
+    changes: AtomicU64,
+    unreadable: AtomicU64,
+    is_full: AtomicU64,
+    failed: Mutex<Option<ReadError>>,
+}
+
+impl<'r> Reading<'r> {
+    fn new(location: &'r Location, basis: Basis<'r>, progress: &'r Progress) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            location,
+            basis,
+            progress,
+            expired: zero(),
+            orphaned: zero(),
+            changes: zero(),
+            unreadable: zero(),
+            is_full: zero(),
+            failed: Mutex::default(),
+        }
+    }
+
+    /// Has all threads `run` a part of `work`, and shows how much is `done`.
+    fn share<W: Sync>(&self, run: impl Fn(&W) + Sync, work: &W, done: impl Fn(&W) -> u64) {
+        let before = self.progress.octets().0;
+        thread::scope(|scope| {
+            let (finished, all_finished) = bounded::<()>(0);
+            for _ in 0..self.basis.threads.max(1) {
+                let (run, finished) = (&run, finished.clone());
+                scope.spawn(move || {
+                    let _finished = finished;
+                    run(work);
+                });
+            }
+            drop(finished);
+            while all_finished.recv_timeout(SHOWN_EVERY) == Err(RecvTimeoutError::Timeout) {
+                self.progress.set(before + done(work));
+            }
+        });
+        self.progress.set(before + done(work));
+    }
+
+    fn check_clock(&self, written: u64) {
+        let now = self.basis.now.unix;
+        if written > now + CLOCK_TOLERANCE {
+            tracing::warn!(
+                seconds = written - now,
+                "the clock is behind that of the last snapshot: bindings last no longer than granted"
+            );
+        } else {
+            tracing::info!(seconds = now.saturating_sub(written), "the last snapshot's age");
+        }
+    }
+
+    fn snapshot(&self, snapshot: Verified, covered: u64) -> Result<(), RestoreError> {
+        let file = snapshot.name().to_owned();
+        let parts = snapshot.parts();
+        let run = |parts: &Parts| {
+            let mut packed = Vec::new();
+            parts.run(|section| self.section(&section, &file, covered, &mut packed));
+        };
+        self.share(run, &parts, Parts::done);
+        parts.finish()?;
+        Ok(())
+    }
+
+    /// Takes a section of the snapshot, whose changes have a sequence of at most `covered` if it
+    /// doesn't say which.
+    fn section(&self, section: &Section<'_>, file: &str, covered: u64, packed: &mut Vec<u8>) {
+        let Basis { rules, listeners, now, .. } = self.basis;
+        let name = section.name();
+        let owned: Vec<_> = section.pairs().collect();
+        let pairs = owned.iter().map(|(key, value)| (*key, value.as_ref()));
+        let aor = match rules {
+            Some(rules) => rules.aor_of_section(&name),
+            None => (&*name).into(),
+        };
+        let unpacked = match record_into(&aor, pairs, now, listeners, packed) {
+            Ok(unpacked) => unpacked,
+            Err(what) => {
+                if self.unreadable.fetch_add(1, Ordering::Relaxed) < LOGGED {
+                    let (byte, aor) = (section.offset(), name.escape_ascii());
+                    tracing::warn!(file, byte, %aor, what, "left a saved registration out");
+                }
+                return;
+            }
+        };
+        if self.is_orphan(&aor, unpacked.bindings + unpacked.expired) {
+            return;
+        }
+        self.put(&aor, unpacked.sequence.unwrap_or(covered).max(1), packed);
+    }
+
+    /// Puts a record in place, unless there is a later one.
+    fn put(&self, aor: &[u8], sequence: u64, packed: &[u8]) -> bool {
+        self.apply(aor, |entry| {
+            let is_later = sequence > entry.sequence();
+            if is_later { entry.restore(packed, sequence).map(|()| true) } else { Ok(false) }
+        })
+    }
+
+    fn apply(
+        &self,
+        aor: &[u8],
+        change: impl FnOnce(&mut Entry<'_>) -> Result<bool, LocationFull>,
+    ) -> bool {
+        self.location.restore(aor, self.basis.now, change).unwrap_or_else(|LocationFull| {
+            self.is_full.fetch_add(1, Ordering::Relaxed);
+            false
+        })
+    }
+
+    fn is_orphan(&self, aor: &[u8], bindings: u64) -> bool {
+        let is_orphan = self.basis.rules.is_some_and(|rules| !rules.has_account(aor));
+        if is_orphan {
+            self.orphaned.fetch_add(bindings, Ordering::Relaxed);
+        }
+        is_orphan
+    }
+
+    /// Reads the segments of one generation.
+    fn segments(
+        &self,
+        storage: &dyn Storage,
+        segments: &[SegmentId],
+        covered: u64,
+    ) -> Result<(), RestoreError> {
+        let (next, read) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let run = |next: &AtomicUsize| {
+            let mut work = (Vec::new(), Vec::new());
+            while let Some(&id) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let segment = journal::read(storage, id, |record| {
+                    read.fetch_add(record.octets.len() as u64, Ordering::Relaxed);
+                    self.change(id, record, covered, &mut work);
+                });
+                match segment {
+                    Ok(segment) => report(&segment),
+                    Err(error) => self.refused(storage, id, error),
+                }
+            }
+        };
+        self.share(run, &next, |_| read.load(Ordering::Relaxed));
+        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    fn refused(&self, storage: &dyn Storage, id: SegmentId, error: ReadError) {
+        let ReadError::Damaged { .. } = error else {
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            return;
+        };
+        self.unreadable.fetch_add(1, Ordering::Relaxed);
+        match journal::set_aside(storage, id) {
+            Ok(renamed) => {
+                tracing::error!(file = %id, renamed, %error, "set a damaged segment of the journal aside");
+            }
+            Err(failed) => {
+                tracing::error!(file = %id, error = %failed, damage = %error, "a damaged segment of the journal can't be set aside");
+            }
+        }
+    }
+
+    /// Applies one change of the journal.
+    fn change(
+        &self,
+        id: SegmentId,
+        record: journal::Record<'_>,
+        covered: u64,
+        (packed, merged): &mut (Vec<u8>, Vec<u8>),
+    ) {
+        let unreadable = |what: &str| {
+            if self.unreadable.fetch_add(1, Ordering::Relaxed) < LOGGED {
+                let byte = record.offset;
+                tracing::warn!(file = %id, byte, what, "left a change of the journal out");
+            }
+        };
+        let Some(change) = Change::decode(record.octets) else {
+            return unreadable("expected a change");
+        };
+        let Change { aor, sequence, what, .. } = change;
+        if sequence <= covered || self.is_orphan(aor, 1) {
+            return;
+        }
+        let Basis { listeners, now, .. } = self.basis;
+        let is_applied = match what {
+            What::State(_) | What::Early(_) => {
+                if change.pack(aor, now, listeners, packed).is_none() {
+                    return unreadable("expected bindings");
+                }
+                match (what, AorRecord::new(packed)) {
+                    (What::Early(_), Some(early)) => self.apply(aor, |entry| {
+                        let is_later = sequence > entry.sequence();
+                        if !is_later || entry.merge_into(&early, merged).is_none() {
+                            return Ok(false);
+                        }
+                        entry.restore(merged, sequence).map(|()| true)
+                    }),
+                    _ => self.put(aor, sequence, packed),
+                }
+            }
+            What::Refresh { before, numbers } => {
+                let mut is_known = true;
+                let is_applied = self.apply(aor, |entry| {
+                    is_known = entry.sequence() >= before;
+                    let renewed = entry.record().filter(|record| record.sequence() == before);
+                    let renewed = renewed.and_then(|record| renew(&record, &change, numbers, now));
+                    renewed
+                        .map_or(Ok(false), |record| entry.restore(&record, sequence).map(|()| true))
+                });
+                if !is_known {
+                    return unreadable("a refresh of what is not there");
+                }
+                is_applied
+            }
+        };
+        self.changes.fetch_add(u64::from(is_applied), Ordering::Relaxed);
+    }
+
+    /// Ends what is past its deadline, now that nothing can make it last any more.
+    fn finish(self) -> Result<Restored, RestoreError> {
+        if self.is_full.load(Ordering::Relaxed) > 0 {
+            return Err(RestoreError::Full);
+        }
+        let swept = self.location.sweep_restored(self.basis.now, |r| r.nonces().is_empty());
+        Ok(Restored {
+            bindings: self.location.bindings(),
+            expired: self.expired.into_inner() + swept,
+            orphaned: self.orphaned.into_inner(),
+            changes: self.changes.into_inner(),
+            unreadable: self.unreadable.into_inner(),
+            ..Restored::default()
+        })
+    }
+}
+
+/// The record with the new numbers of its one binding.
+fn renew(
+    record: &AorRecord<'_>,
+    change: &Change<'_>,
+    numbers: Numbers,
+    now: Now,
+) -> Option<Vec<u8>> {
+    let binding = record.stored().next()?;
+    let Numbers { updated, cseq, branch, .. } = numbers;
+    let deadline = numbers.deadline(now);
+    let mut out = Vec::new();
+    let mut writer = RecordWriter::new(&mut out, record.aor(), change.nonces)?;
+    writer.push(&Binding { deadline, updated, cseq, branch, ..binding })?;
+    writer.finish();
+    Some(out)
+}
+
+/// Says what is wrong with a segment, if anything is.
+fn report(segment: &Segment) {
+    let Segment { id, torn, hole_count, hole_bytes, unreadable, .. } = segment;
+    if let Some(torn) = torn {
+        let (byte, bytes) = (torn.offset, torn.bytes);
+        tracing::warn!(file = %id, byte, bytes, "cut a torn end off: what was being written when the process or the machine ended");
+    }
+    if *hole_count > 0 {
+        tracing::error!(file = %id, holes = hole_count, bytes = hole_bytes, unreadable, "the journal is damaged: changes were lost");
+        for hole in &segment.holes {
+            tracing::error!(file = %id, byte = hole.offset, bytes = hole.bytes, "a hole in the journal");
+        }
+    }
+}
