@@ -13,7 +13,7 @@ use std::sync::{
 };
 
 /// Names that are kept: more than an operator has models and firmwares, and 128 KiB at most, as
-/// none is longer than [`LONGEST`].
+/// none is longer than 64 octets.
 pub const PLACES: usize = 2048;
 
 /// Octets of the longest name that is kept.
