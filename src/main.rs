@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bindery::cli::{
-    bench, check, list, reload, remove, serve, show, snapshot, state, stats, users,
+    bench, check, list, processor, reload, remove, serve, show, snapshot, state, stats, users,
 };
 use clap::{Parser, Subcommand};
 
@@ -36,6 +36,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Err(lack) = processor::check() {
+        eprintln!("bindery: {lack}");
+        return ExitCode::FAILURE;
+    }
     let result = match Bindery::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(&args),
@@ -49,8 +53,11 @@ fn main() -> ExitCode {
         Command::State(args) => state::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("bindery: {error:#}");
-        ExitCode::FAILURE
+    result.unwrap_or_else(|error| match error.downcast_ref::<clap::Error>() {
+        Some(usage) => usage.exit(),
+        None => {
+            eprintln!("bindery: {error:#}");
+            ExitCode::FAILURE
+        }
     })
 }

@@ -55,23 +55,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The value of the `result` label in metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::NoCredentials => "no_credentials",
-            Self::OtherScheme => "other_scheme",
-            Self::WrongRealm => "wrong_realm",
-            Self::Malformed(_) => "malformed",
-            Self::ForgedNonce => "forged_nonce",
-            Self::UnsupportedAlgorithm => "unsupported_algorithm",
-            Self::UnsupportedQop => "unsupported_qop",
-            Self::UnknownUser => "unknown_user",
-            Self::NoPassword => "no_password",
-            Self::NoHa1 => "no_ha1",
-            Self::WrongPassword => "wrong_password",
-        }
-    }
-
     /// Whether the credentials were not meant for this server, so that others beside them count.
     pub(super) const fn is_not_ours(self) -> bool {
         matches!(self, Self::NoCredentials | Self::OtherScheme | Self::WrongRealm)

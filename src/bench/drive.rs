@@ -7,6 +7,7 @@ use super::clock::{MILLI, SECOND, seconds, thread_cpu};
 use super::engine::{Engine, MAX_ANSWER};
 use super::plan::{Extent, Operation, Pace, Plan, Scenario};
 use super::tally::Tally;
+use super::timers::TIMER_F;
 use super::{Error, Progress};
 use crate::net::{PeerRecv, await_any};
 
@@ -111,9 +112,17 @@ impl Engine<'_> {
             self.start_over(now)?;
             self.flush()?;
             if is_over {
-                let ended = *ended_at.get_or_insert(now);
+                let ended = *ended_at.get_or_insert_with(|| {
+                    self.tally.not_started = course.not_started(part.pace, now);
+                    now
+                });
                 let is_storm = self.plan.scenario == Scenario::Storm;
-                let patience = if is_storm { course.until } else { ended + DRAIN };
+                let patience = match part.work {
+                    _ if is_storm => course.until,
+                    // What is lost now is missing all the time.
+                    Work::Enrol => ended + TIMER_F,
+                    _ => ended + DRAIN,
+                };
                 let done = self.waiting == 0 && self.returns.is_empty();
                 if done || now >= patience || stop.load(Ordering::Relaxed) {
                     break;
@@ -127,7 +136,8 @@ impl Engine<'_> {
                 return Err(Error::Gone(self.plan.target));
             }
             let failures = self.tally.failures();
-            if part.work == Work::Enrol && failures > ENROLMENT_FAILURES {
+            let bearable = ENROLMENT_FAILURES.max(bearable(self.phones.count()));
+            if part.work == Work::Enrol && failures > bearable {
                 break;
             }
             if now > shown + PROGRESS {
@@ -252,6 +262,20 @@ impl Course {
     fn due(&self, rate: f64) -> u64 {
         self.begun + (self.started as f64 * SECOND as f64 / rate) as u64
     }
+
+    /// Operations that were due by the end, at `now`, and had not been started.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "2^53 operations take years"
+    )]
+    fn not_started(&self, pace: Pace, now: u64) -> u64 {
+        let Pace::Rate(rate) = pace else { return 0 };
+        // What came last was started before it was seen that no more was to come.
+        let end = if self.started >= self.of { self.active } else { now.min(self.until) };
+        let due = (seconds(end.saturating_sub(self.begun)) * rate) as u64;
+        due.saturating_sub(self.started)
+    }
 }
 
 impl Progress {
@@ -299,8 +323,63 @@ pub(super) fn enrolment(plan: &Plan) -> Option<Part> {
     })
 }
 
-/// Failures after which a registration of all users ends: nothing can be measured with them.
+/// How many of so many users may not have been registered before a measurement: with 1 % of them
+/// missing it still says what it is to say, and they register with their first operation.
+fn bearable(users: u32) -> u64 {
+    u64::from(users).div_ceil(100)
+}
+
+/// Whether enough users were registered for a measurement.
+///
+/// # Errors
+/// Too few were, or none.
+pub(super) fn enrolled(users: u32, tally: Tally) -> Result<u64, Error> {
+    let (failures, lost) = (tally.failures(), tally.lost());
+    if failures <= bearable(users) && tally.completed() > 0 {
+        return Ok(failures);
+    }
+    Err(Error::Enrolment { failures, lost, users, first: tally.first_wrong })
+}
+
+/// Failures after which a registration of all users ends, however few are too many in the end:
+/// enough to see that nothing can be measured with them.
 const ENROLMENT_FAILURES: u64 = 100;
 
 /// Registrations under way at a time before the measurement: no server drops that many.
 const ENROLMENT_WINDOW: u32 = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_users_may_be_missing() {
+        let tally = |completed: u64, failed, lost| {
+            let mut tally = Tally::new(0);
+            let outcomes = tally.of(Operation::Registration);
+            (outcomes.completed, outcomes.failed, outcomes.lost) = (completed, failed, lost);
+            tally
+        };
+        assert_eq!(enrolled(1000, tally(1000, 0, 0)).unwrap(), 0);
+        assert_eq!(enrolled(1000, tally(990, 3, 7)).unwrap(), 10);
+        let said = enrolled(1000, tally(989, 4, 7)).unwrap_err().to_string();
+        assert!(said.starts_with("11 users of 1000 could not be registered"), "{said}");
+        assert!(said.contains("(7 of them got no answer)"), "{said}");
+        assert!(enrolled(50, tally(49, 0, 1)).is_ok(), "one user of a few");
+        assert!(enrolled(1, tally(0, 0, 1)).is_err(), "nobody was registered");
+    }
+
+    #[test]
+    fn what_was_due_and_not_started_is_counted() {
+        let course =
+            Course { begun: SECOND, started: 60, of: 100, until: 2 * SECOND, next: 0, active: 0 };
+        let rate = Pace::Rate(100.0);
+        assert_eq!(course.not_started(rate, SECOND + SECOND / 2), 0, "stopped, and ahead of it");
+        assert_eq!(course.not_started(rate, SECOND + 3 * SECOND / 4), 15, "stopped");
+        assert_eq!(course.not_started(rate, 3 * SECOND), 40, "nothing is due after the time is up");
+        assert_eq!(course.not_started(Pace::Window(9), 3 * SECOND), 0);
+        // All were started, in twice the time.
+        let counted = Course { started: 100, until: u64::MAX, active: 3 * SECOND, ..course };
+        assert_eq!(counted.not_started(rate, 9 * SECOND), 100);
+    }
+}

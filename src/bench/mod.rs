@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clock::Stopwatch;
 use cpu::{CpuSpent, CpuTime};
-use drive::{Part, enrolment, measured};
+use drive::{Part, enrolled, enrolment, measured};
 use engine::Engine;
 use plan::{Extent, Plan, Scenario};
 use tally::Tally;
@@ -58,11 +58,14 @@ pub enum Error {
     #[error("udp:{0} went away: nobody listens there any more")]
     Gone(SocketAddr),
     /// The registration of all users before the measurement went wrong.
-    #[error("{failures} users of {users} could not be registered before the measurement{}",
+    #[error("{failures} users of {users} could not be registered before the measurement \
+        ({lost} of them got no answer){}",
         .first.as_ref().map_or(String::new(), |line| format!("; first answer: {line}")))]
     Enrolment {
         /// How many.
         failures: u64,
+        /// Those of them that were not answered.
+        lost: u64,
         /// Of how many.
         users: u32,
         /// The first answer that was wrong.
@@ -93,6 +96,8 @@ pub struct Outcome {
     pub measured: Tally,
     /// The messages of all parts together.
     pub messages: Tally,
+    /// Users who could not be registered before the measurement, too few to spoil it.
+    pub missing: u64,
     /// The server's CPU time in the measurement, if it was asked for.
     pub server: Option<CpuSpent>,
     /// The generator's own.
@@ -117,13 +122,12 @@ pub fn run(
     let mut engine = Engine::new(plan, Stopwatch::start())?;
     engine.probe()?;
     let mut messages = std::mem::replace(&mut engine.tally, Tally::new(0));
+    let mut missing = 0;
     if let Some(part) = enrolment(plan) {
         let tally = engine.drive(part, stop, progress)?;
         messages.add_messages(&tally);
-        let failures = tally.failures();
-        if failures > 0 && !stop.load(Ordering::Relaxed) {
-            let (users, first) = (plan.users.count(), tally.first_wrong);
-            return Err(Error::Enrolment { failures, users, first });
+        if !stop.load(Ordering::Relaxed) {
+            missing = enrolled(plan.users.count(), tally)?;
         }
     }
     let part = measured(plan);
@@ -145,5 +149,5 @@ pub fn run(
     let begun = measured.span.0;
     let registered_at = engine.registered_at.iter().map(|at| at.saturating_sub(begun)).collect();
     let interrupted = stop.load(Ordering::Relaxed);
-    Ok(Outcome { measured, messages, server, generator, registered_at, interrupted })
+    Ok(Outcome { measured, messages, missing, server, generator, registered_at, interrupted })
 }

@@ -60,7 +60,7 @@ impl Operation {
     ];
 
     /// The name in reports; RFC 7502 §3 has the first two.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Registration => "registration",
             Self::Reregistration => "re-registration",

@@ -28,6 +28,8 @@ pub struct Report {
     pub target: String,
     /// Users that took part.
     pub users: u32,
+    /// Those of them who could not be registered before the measurement.
+    pub users_missing: u64,
     /// Operations always under way, in a closed loop.
     pub window: Option<u32>,
     /// Operations started in a second, in an open loop.
@@ -42,6 +44,9 @@ pub struct Report {
     pub failed: u64,
     /// Those that were not answered.
     pub lost: u64,
+    /// In an open loop: operations that were due and not started, as all phones were busy or the
+    /// generator was.
+    pub not_started: Option<u64>,
     /// Completed operations in a second.
     pub rate: f64,
     /// By kind, those that there were.
@@ -142,6 +147,15 @@ const WITHIN: [u64; 8] = [200, 500, 1000, 2000, 4000, 8000, 16_000, 32_000];
 /// Percents of the phones.
 const UNTIL: [u64; 4] = [50, 90, 99, 100];
 
+/// The share of the due operations that may not have been started where a rate was kept.
+const KEPT: f64 = 0.01;
+
+/// What is due within so many seconds may be missing too: this machine may stand still for that
+/// long at the very end.
+const PAUSE: f64 = 0.1;
+
+const RESTORATION: &str = Operation::Restoration.name();
+
 impl Report {
     /// The report of an outcome.
     pub fn new(plan: &Plan, command: String, outcome: &Outcome) -> Self {
@@ -174,6 +188,7 @@ impl Report {
             scenario: format!("{:?}", plan.scenario).to_lowercase(),
             target: plan.target.to_string(),
             users: plan.users.count(),
+            users_missing: outcome.missing,
             window,
             offered_rate,
             interrupted: outcome.interrupted,
@@ -181,6 +196,7 @@ impl Report {
             completed,
             failed: sum(|outcomes| outcomes.failed),
             lost: sum(|outcomes| outcomes.lost),
+            not_started: offered_rate.map(|_| tally.not_started),
             rate: per_second(completed, elapsed),
             operations: happened
                 .map(|(kind, outcomes)| (kind.name(), OperationReport::of(outcomes, elapsed)))
@@ -200,9 +216,27 @@ impl Report {
         }
     }
 
-    /// Whether everything that was begun ended as it should.
+    /// Whether everything that was begun ended as it should, and as much was begun as was offered.
     pub fn is_clean(&self) -> bool {
-        self.failed == 0 && self.lost == 0
+        self.failed == 0 && self.lost == 0 && self.shortfall().is_none()
+    }
+
+    /// What there is to say of an open loop that could not keep its rate.
+    pub fn shortfall(&self) -> Option<String> {
+        let (rate, missing) = (self.offered_rate?, self.not_started?);
+        // A restoration belongs to the removal before it, and was not due by itself.
+        let started = self.operations.iter().filter(|(name, _)| **name != RESTORATION);
+        let started: u64 = started.map(|(_, o)| o.completed + o.failed + o.lost).sum();
+        let due = started + missing;
+        let is_kept = ratio(missing, due) <= KEPT || ratio(missing, 1) <= rate * PAUSE;
+        (!is_kept).then(|| {
+            let percent = 100.0 * ratio(missing, due);
+            format!(
+                "{rate} operations a second were not kept up: {missing} of {due} that were due \
+                 ({percent:.0} %) were not started, as all phones waited for answers or the \
+                 generator was too slow"
+            )
+        })
     }
 
     /// Writes the table.
@@ -261,6 +295,9 @@ impl Report {
         let mut table = Table::new([""; 2]);
         let mut row = |name: &str, value: String| table.push([name.to_owned(), value]);
         row("time", format!("{:.2} s", self.seconds));
+        if self.users_missing > 0 {
+            row("not there", format!("{} users were not registered before", self.users_missing));
+        }
         let Messages { requests, retransmissions, answers, late, renewed_nonces, .. } =
             &self.messages;
         row("requests", format!("{requests}, and {retransmissions} sent again"));
@@ -293,6 +330,9 @@ impl Report {
             "generator CPU",
             format!("{}; idle {idle:.0} % of the time", self.generator_cpu.told()),
         );
+        if let Some(missing) = self.not_started {
+            row("not started", format!("{missing} that were due"));
+        }
         if let Some([p50, p99, max]) = self.lateness {
             let [p50, p99, max] = [p50, p99, max].map(span);
             row("started late", format!("p50 {p50}, p99 {p99}, max {max}"));

@@ -98,6 +98,9 @@ pub struct Tally {
     pub first_wrong: Option<String>,
     /// With a rate: nanoseconds between when an operation was to start and when it did.
     pub lateness: Histogram<u64>,
+    /// With a rate: operations that were due when the last one started, or when the time was up,
+    /// and had not been started.
+    pub not_started: u64,
     /// When the part began and when its last operation ended, in nanoseconds.
     pub span: (u64, u64),
     /// CPU time spent looking for something to do, in nanoseconds, where it spins.
@@ -123,6 +126,7 @@ impl Tally {
             faults: BTreeMap::new(),
             first_wrong: None,
             lateness: histogram(),
+            not_started: 0,
             span: (now, now),
             idle: 0,
             spun: 0,
@@ -178,6 +182,11 @@ impl Tally {
     /// Operations of all kinds that did not.
     pub fn failures(&self) -> u64 {
         self.operations.iter().map(|outcomes| outcomes.failed + outcomes.lost).sum()
+    }
+
+    /// Operations of all kinds that were not answered.
+    pub fn lost(&self) -> u64 {
+        self.operations.iter().map(|outcomes| outcomes.lost).sum()
     }
 
     /// Adds the messages of another part, for the sum of a run.

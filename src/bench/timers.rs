@@ -10,8 +10,7 @@ pub(super) const T1: u64 = 500 * MILLI;
 /// The longest interval between two retransmissions.
 const T2: u64 = 4000 * MILLI;
 /// How long a request may go unanswered: Timer F.
-#[cfg(test)]
-const TIMER_F: u64 = 64 * T1;
+pub(super) const TIMER_F: u64 = 64 * T1;
 
 /// A request that may have to be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

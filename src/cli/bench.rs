@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::client::write_json;
+use super::usage;
 use crate::auth::policy::Algorithm;
 use crate::bench::clock::nanos;
 use crate::bench::plan::{Extent, Pace, Plan, Scenario, Weights};
@@ -75,7 +76,8 @@ pub struct Load {
     /// Closed loop: operations always under way [default: 256]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub window: Option<u32>,
-    /// Open loop: operations started in a second
+    /// Open loop: operations started in a second; the exit code is 1 if more than 1 % of those that
+    /// were due could not be started
     #[arg(long, value_name = "N", value_parser = positive)]
     pub rate: Option<f64>,
     /// Seconds to measure; a storm ends then at the latest [default: 10, of a storm 300]
@@ -134,6 +136,10 @@ pub struct Echo {
     /// Where to listen
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5060")]
     pub listen: SocketAddr,
+    /// Listen on an address that is not loopback: whoever reaches it can have datagrams sent to
+    /// anybody else, whose address they forge
+    #[arg(long)]
+    pub anyone: bool,
     /// Octets of each answer
     #[arg(long, value_name = "N", default_value_t = 500,
         value_parser = clap::value_parser!(u16).range(1..=1472))]
@@ -146,7 +152,8 @@ pub struct Echo {
     pub poll: bool,
 }
 
-/// Runs `bindery bench`. The exit code is 1 if an operation failed or was lost.
+/// Runs `bindery bench`. The exit code is 1 if an operation failed or was lost, or if a rate
+/// was not kept.
 ///
 /// # Errors
 /// There was nothing to measure: no such server, users or file.
@@ -159,6 +166,13 @@ pub fn run(args: &Bench) -> anyhow::Result<ExitCode> {
 }
 
 fn serve(args: &Echo) -> anyhow::Result<ExitCode> {
+    if !args.anyone && !args.listen.ip().to_canonical().is_loopback() {
+        return Err(usage(format!(
+            "{} is not loopback, and an echo answers whomever a datagram says it is from: give \
+             --anyone if only your own machines reach it",
+            args.listen
+        )));
+    }
     pin(args.core)?;
     let answer = vec![b'x'; usize::from(args.answer_octets)].into_boxed_slice();
     let mut server = EchoServer::bind(args.listen, answer, !args.poll)
@@ -195,6 +209,9 @@ fn put_load(args: &Load) -> anyhow::Result<ExitCode> {
         }
     }
     out.flush()?;
+    if let Some(shortfall) = report.shortfall() {
+        eprintln!("bindery: {shortfall}");
+    }
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -219,6 +236,15 @@ fn plan(args: &Load) -> anyhow::Result<Plan> {
     let fits =
         domain.bytes().all(|octet| octet.is_ascii_alphanumeric() || b".-[]:".contains(&octet));
     anyhow::ensure!(fits && !domain.is_empty(), "{domain:?} is no domain");
+    // The ports are in a row, so that two runs can be told to stay clear of each other.
+    if let Some(port) = args.port.filter(|port| *port > 0)
+        && port.checked_add(args.sources - 1).is_none()
+    {
+        return Err(usage(format!(
+            "--port {port} with --sources {} goes beyond port 65535",
+            args.sources
+        )));
+    }
     let seconds = if args.scenario == Scenario::Storm { 300.0 } else { 10.0 };
     let extent = match args.count {
         Some(count) => Extent::Count(count),

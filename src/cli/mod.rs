@@ -5,6 +5,7 @@ pub mod check;
 pub mod client;
 pub mod list;
 pub mod log;
+pub mod processor;
 pub mod reload;
 pub mod remove;
 pub mod serve;
@@ -15,3 +16,10 @@ pub mod stats;
 pub mod table;
 pub mod terminal;
 pub mod users;
+
+use clap::error::ErrorKind;
+
+/// Arguments that don't go together, as clap's own errors are told: exit code 2.
+fn usage(said: String) -> anyhow::Error {
+    clap::Error::raw(ErrorKind::ArgumentConflict, said + "\n").into()
+}

@@ -92,7 +92,7 @@ fn show(restoring: Restoring) {
         let mut bar_on_show = None;
         loop {
             // Most starts are over before there is anything to show.
-            thread::sleep(wait);
+            thread::park_timeout(wait);
             let Some((done, total)) = restoring.octets() else { break };
             if is_terminal {
                 let bar = bar_on_show.get_or_insert_with(bar);

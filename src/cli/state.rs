@@ -87,7 +87,7 @@ fn open(at: &At) -> anyhow::Result<Folder> {
     let name = snapshot.file_name().and_then(|name| name.to_str());
     let name = name.with_context(|| format!("{} names no file", snapshot.display()))?;
     let parent = snapshot.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
+    let parent = parent.unwrap_or_else(|| Path::new("."));
     let is_same = parent.canonicalize().ok() == at.folder.canonicalize().ok();
     let snapshots = if is_same { Arc::clone(&storage) } else { locked(parent)? };
     Ok(Folder::new(storage, snapshots, name))

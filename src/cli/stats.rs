@@ -47,16 +47,19 @@ fn write(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
         let written = format!("{}, {}", count(journal.records, "change"), size(journal.bytes));
         row("journal", journal.error.as_ref().map_or(written, |error| format!("failed: {error}")));
     }
-    let restored = view.restored.map_or("not all yet".to_owned(), |restored| {
-        format!(
-            "{} in {:.1} s ({} expired, {} without account, {} unreadable)",
-            count(restored.bindings, "binding"),
-            restored.seconds,
-            restored.expired,
-            restored.orphaned,
-            restored.unreadable
-        )
-    });
+    let restored = view.restored.map_or_else(
+        || "not all yet".to_owned(),
+        |restored| {
+            format!(
+                "{} in {:.1} s ({} expired, {} without account, {} unreadable)",
+                count(restored.bindings, "binding"),
+                restored.seconds,
+                restored.expired,
+                restored.orphaned,
+                restored.unreadable
+            )
+        },
+    );
     row("restored", restored);
     for listener in &view.listeners {
         row(

@@ -323,6 +323,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let pace = Pace {
         interval: Duration::from_secs(config.persist.snapshot_interval.0.into()),
         rate: (rate > 0).then_some(rate),
+        hurry: Arc::clone(&stop),
     };
     let (snapshotter, ask) = Snapshotter::new(
         generations(),

@@ -13,7 +13,7 @@ use super::{
     change::{Change, Found},
     convert::record_into,
     recovery::{Basis, Outlook, Progress, RestoreError, Restored, Saved},
-    snapshotter::{Taken, prune, write_all},
+    snapshotter::{Brake, Pace, Taken, prune, write_all},
 };
 use crate::{
     flow::ListenerId,
@@ -226,7 +226,8 @@ impl Folder {
         let sequence = outlook.sequence.max(location.sequence());
         let general = General { sequence, written: now.unix, journal: Some(outlook.generation) };
         let mut generations = Generations::new(Arc::clone(&self.snapshots), &self.name, keep);
-        let taken = write_all(&mut generations, general, &location, &listeners, clock, None)?;
+        let brake = Brake::new(&Pace::default(), now);
+        let taken = write_all(&mut generations, general, &location, &listeners, clock, brake)?;
         prune(&generations, &*self.storage);
         Ok((restored, taken))
     }

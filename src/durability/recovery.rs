@@ -148,7 +148,11 @@ impl Saved<'_> {
             let generations = u64::from(generation - head.journal.unwrap_or(0).min(generation)) + 1;
             head.sequence.saturating_add(generations.saturating_mul(SEQUENCES))
         };
-        let sequence = heads.iter().map(after).max().unwrap_or(u64::from(generation) * SEQUENCES);
+        let sequence = heads
+            .iter()
+            .map(after)
+            .max()
+            .unwrap_or_else(|| u64::from(generation).saturating_mul(SEQUENCES));
         let has_journal = !journal::segments(self.journals)?.is_empty();
         Ok(Outlook { generation, sequence, has_journal })
     }

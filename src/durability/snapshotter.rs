@@ -3,8 +3,9 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -107,12 +108,14 @@ pub struct Snapshotter<C> {
 }
 
 /// How often snapshots are taken, and how fast they are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Pace {
     /// The time between two.
     pub interval: Duration,
     /// Octets a second; `None` sets no bound.
     pub rate: Option<u64>,
+    /// Set when the process is to end: no bound holds then.
+    pub hurry: Arc<AtomicBool>,
 }
 
 /// How soon a snapshot is tried again that has to make up for a journal that failed.
@@ -209,7 +212,8 @@ impl<C: Clock> Snapshotter<C> {
         self.location.raise_sequences(sequence);
         let general = General { sequence, written: started.unix, journal };
         let Self { generations, location, listeners, clock, pace, .. } = self;
-        let taken = write_all(generations, general, location, listeners, clock, pace.rate)?;
+        let brake = Brake::new(pace, started);
+        let taken = write_all(generations, general, location, listeners, clock, brake)?;
         self.covered = Some(changes);
         if let (Some(journal), Some(generation)) = (&self.journal, journal) {
             journal.covered(generation);
@@ -219,8 +223,7 @@ impl<C: Clock> Snapshotter<C> {
     }
 }
 
-/// Writes all of a location service as a snapshot that says `general` of itself, shard by shard,
-/// at `rate` octets a second at most.
+/// Writes all of a location service as a snapshot that says `general` of itself, shard by shard.
 ///
 /// # Errors
 /// Why it was not written; then the one before is what there is.
@@ -230,11 +233,10 @@ pub(super) fn write_all(
     location: &Location,
     listeners: &[Box<str>],
     clock: &impl Clock,
-    rate: Option<u64>,
+    mut brake: Brake,
 ) -> Result<Taken, WriteError> {
     let started = clock.now();
     let mut writer = generations.begin(general)?;
-    let mut brake = Brake::new(rate, started);
     let mut part = Vec::new();
     let mut ends = Vec::new();
     let (mut pairs, mut aors) = (Pairs::default(), 0);
@@ -290,8 +292,9 @@ pub(super) fn prune(generations: &Generations, journals: &dyn Storage) {
 }
 
 /// Holds whoever writes faster than so many octets a second.
-struct Brake {
+pub(super) struct Brake {
     rate: Option<u64>,
+    hurry: Arc<AtomicBool>,
     started: Now,
     /// Where to look at the clock again.
     next: u64,
@@ -300,9 +303,11 @@ struct Brake {
 impl Brake {
     /// Octets between two looks at the clock.
     const STRIDE: u64 = 256 << 10;
+    /// How soon it notices that it is to hurry.
+    const NAP: Duration = Duration::from_millis(50);
 
-    fn new(rate: Option<u64>, started: Now) -> Self {
-        Self { rate, started, next: Self::STRIDE }
+    pub(super) fn new(pace: &Pace, started: Now) -> Self {
+        Self { rate: pace.rate, hurry: Arc::clone(&pace.hurry), started, next: Self::STRIDE }
     }
 
     /// Sleeps if `written` octets are more than there should be by now; says whether it did.
@@ -310,10 +315,12 @@ impl Brake {
         let Some(rate) = self.rate.filter(|_| written >= self.next) else { return false };
         self.next = written + Self::STRIDE;
         let due = written.saturating_mul(1000) / rate.max(1);
-        let ahead = due.saturating_sub(clock.now().millis - self.started.millis);
-        if ahead > 0 {
-            std::thread::sleep(Duration::from_millis(ahead));
+        let ahead = || due.saturating_sub(clock.now().millis - self.started.millis);
+        let mut has_slept = false;
+        while !self.hurry.load(Ordering::Relaxed) && ahead() > 0 {
+            thread::park_timeout(Duration::from_millis(ahead()).min(Self::NAP));
+            has_slept = true;
         }
-        ahead > 0
+        has_slept
     }
 }

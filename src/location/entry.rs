@@ -79,11 +79,12 @@ impl<'e> Entry<'e> {
 
     /// Makes `record`, packed by [`RecordWriter`], the AoR's record.
     ///
-    /// One that fits where the old one is takes its place: a refresh allocates nothing.
+    /// One that fits where the old one is takes its place: a refresh allocates nothing, and a
+    /// shorter one finds room in a slab that is full.
     ///
     /// # Errors
-    /// When it has more bindings than there were and `max_bindings` is reached, or there is no
-    /// memory for it in the slab.
+    /// When it has more bindings than there were and `max_bindings` is reached, or it is longer and
+    /// there is no memory for it in the slab.
     pub fn commit(&mut self, record: &[u8]) -> Result<(), LocationFull> {
         let before = self.sequence();
         let scheduled = self.put(record, Bound::Kept)?;
@@ -121,8 +122,11 @@ impl<'e> Entry<'e> {
             }
             return Err(full);
         }
-        if let Some(old) = self.chunk.replace(chunk).filter(|old| *old != chunk) {
-            self.location.slab.give_back(old, words_for(self.record.len()));
+        let (from, to) = (words_for(self.record.len()), words_for(record.len()));
+        match self.chunk.replace(chunk) {
+            Some(old) if old != chunk => self.location.slab.give_back(old, from),
+            Some(_) if to < from => self.location.slab.cut(chunk, from, to),
+            Some(_) | None => {}
         }
         let visit = visit_at(&new, self.now);
         // A record that was emptied keeps its place, however late.
@@ -223,7 +227,7 @@ impl<'e> Entry<'e> {
         let mut packed = Vec::new();
         let Some(writer) = RecordWriter::new(&mut packed, old.aor(), b"") else { return };
         writer.finish();
-        // Fewer bindings never exceed a bound.
+        // Neither fewer bindings nor a shorter record exceed a bound.
         let _ = self.commit(&packed);
     }
 
@@ -350,9 +354,11 @@ impl Location {
         from: usize,
         to: usize,
     ) -> Result<Chunk, LocationFull> {
+        let (from, to) = (words_for(from), words_for(to));
         match chunk {
-            Some(chunk) if words_for(from) == words_for(to) => Ok(chunk),
-            _ => self.slab.take(words_for(to)).ok_or(LocationFull),
+            Some(chunk) if from == to => Ok(chunk),
+            // A smaller one is in the old one, where there is no other.
+            _ => self.slab.take(to).or_else(|| chunk.filter(|_| to < from)).ok_or(LocationFull),
         }
     }
 
@@ -370,12 +376,15 @@ impl Location {
             }
             counts
         };
+        let is_emptied = |r: Option<AorRecord<'_>>| i64::from(r.is_some_and(|r| r.is_empty()));
+        let emptied = is_emptied(new) - is_emptied(old);
         let (before, after) = (by_transport(old), by_transport(new));
         if before != after {
             let growth: i64 = after.iter().sum::<i64>() - before.iter().sum::<i64>();
             let max = self.max_bindings.load(Ordering::Relaxed);
+            let held = self.bindings() + self.emptied();
             let is_bounded = bound == Bound::Kept && max > 0;
-            if growth > 0 && is_bounded && self.bindings().saturating_add_signed(growth) > max {
+            if growth > 0 && is_bounded && held.saturating_add_signed(growth + emptied) > max {
                 return Err(LocationFull);
             }
             for (cell, (after, before)) in self.counts.bindings.iter().zip(after.iter().zip(before))
@@ -385,6 +394,7 @@ impl Location {
         }
         let is_bound = |r: Option<AorRecord<'_>>| i64::from(r.is_some_and(|r| !r.is_empty()));
         add(&self.counts.aors, is_bound(new) - is_bound(old));
+        add(&self.counts.emptied, emptied);
         Ok(())
     }
 }

@@ -75,7 +75,12 @@ pub(super) fn words_for(octets: usize) -> usize {
 impl Slab {
     /// A slab without a page.
     pub(super) fn new() -> Self {
-        Self { pages: (0..PAGES).map(|_| OnceLock::new()).collect(), free: Mutex::default() }
+        Self::with_room_for(PAGES)
+    }
+
+    /// A slab that gets no more than so many pages.
+    pub(super) fn with_room_for(pages: usize) -> Self {
+        Self { pages: (0..pages).map(|_| OnceLock::new()).collect(), free: Mutex::default() }
     }
 
     fn free(&self) -> MutexGuard<'_, Free> {
@@ -115,6 +120,21 @@ impl Slab {
         if let [first, ..] = self.words(chunk, words) {
             first.store(size.freed.map_or(0, |Chunk(at)| u64::from(at) + 1), Relaxed);
             size.freed = Some(chunk);
+        }
+    }
+
+    /// Makes a chunk of `words` one of `to`, fewer, and gives the rest of it back in pieces: what
+    /// shortens a record does so however full the slab is.
+    pub(super) fn cut(&self, Chunk(at): Chunk, words: usize, to: usize) {
+        let mut kept = to;
+        while let Some(rest) = words.checked_sub(kept).filter(|rest| *rest > 0) {
+            // Any number of words up to that is a size.
+            let piece = rest.min(EXACT);
+            let Some(start) = u32::try_from(kept).ok().and_then(|kept| at.checked_add(kept)) else {
+                return;
+            };
+            self.give_back(Chunk(start), piece);
+            kept += piece;
         }
     }
 
@@ -211,6 +231,26 @@ mod tests {
         }
         let again: Vec<_> = (0..10_000).map(|_| slab.take(19).unwrap()).collect();
         assert!(again.iter().eq(taken.iter().rev()));
+    }
+
+    #[test]
+    fn a_chunk_that_was_cut_leaves_the_rest_to_others() {
+        let slab = Slab::with_room_for(1);
+        let size = words_for(3 * EXACT * WORD);
+        let chunk = slab.take(size).unwrap();
+        while slab.take(size).is_some() {}
+        while slab.take(EXACT).is_some() {}
+        while slab.take(10).is_some() {}
+        slab.write(chunk, &[7; 80]);
+        slab.cut(chunk, size, 10);
+        let rest = [slab.take(EXACT), slab.take(EXACT), slab.take(size - 10 - 2 * EXACT)];
+        for piece in rest {
+            slab.write(piece.unwrap(), &[1; 8]);
+        }
+        let mut kept = [0; 80];
+        slab.read(chunk, &mut kept);
+        assert_eq!(kept, [7; 80]);
+        assert_eq!((slab.take(EXACT), slab.take(size)), (None, None), "nothing is there twice");
     }
 
     #[test]

@@ -72,10 +72,12 @@ pub(super) struct Sequences {
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) aors: CachePadded<AtomicU64>,
+    /// Records without a binding.
+    pub(super) emptied: CachePadded<AtomicU64>,
     pub(super) bindings: [CachePadded<AtomicU64>; Transport::ALL.len()],
 }
 
-/// `max_bindings` is reached, so nothing was changed.
+/// `max_bindings` is reached, or all memory that there can be is in use, so nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocationFull;
 
@@ -189,12 +191,19 @@ impl Location {
         self.is_loading.load(Ordering::Acquire)
     }
 
-    /// Changes the bound on all bindings together; zero sets none.
+    /// Changes the bound on all bindings together; zero sets none. An AoR that has lost its last
+    /// binding counts as one until its record is gone, so that who comes and goes under ever
+    /// other names takes no more memory than who stays.
     ///
     /// # Reload
     /// What is stored beyond a lowered bound stays until it ends.
     pub fn set_max_bindings(&self, max: u64) {
         self.max_bindings.store(max, Ordering::Relaxed);
+    }
+
+    /// Records without a binding, kept until the wheel comes to them.
+    pub(super) fn emptied(&self) -> u64 {
+        self.counts.emptied.load(Ordering::Relaxed)
     }
 
     /// AoRs with a binding.
@@ -673,6 +682,63 @@ mod tests {
         assert_eq!((location.aors(), location.bindings()), (1, 1));
         put(&location, at(0), b"bob", &[60]);
         put(&location, at(1), b"bob", &[60]);
+    }
+
+    #[test]
+    fn who_comes_and_goes_is_bounded_too() {
+        let location = store();
+        location.set_max_bindings(3);
+        let put_and_remove = |aor: &[u8]| {
+            let bytes = record(aor, at(0), &[3600]);
+            location
+                .update(aor, (at(0), Cause::Registered), &mut Unrecorded, |e| e.commit(&bytes))?;
+            location.update(aor, (at(0), Cause::Removed), &mut Unrecorded, |e| e.remove());
+            Ok(())
+        };
+        for aor in [b"a", b"b", b"c", b"a"] {
+            assert_eq!(put_and_remove(aor), Ok(()));
+        }
+        assert_eq!((location.aors(), location.emptied()), (0, 3));
+        assert_eq!(put_and_remove(b"d"), Err(LocationFull));
+        // Who was here comes back, if only to as many bindings as its record stood for.
+        put(&location, at(1), b"b", &[60]);
+        assert_eq!((location.bindings(), location.emptied()), (1, 2));
+        let more = record(b"b", at(1), &[60, 60]);
+        let more =
+            location.update(b"b", (at(1), Cause::Registered), &mut Unrecorded, |e| e.commit(&more));
+        assert_eq!(more, Err(LocationFull));
+        location.sweep(at(3700), &mut Unrecorded, |_| true);
+        assert_eq!((records(&location), location.emptied()), (0, 0));
+        assert_eq!(put_and_remove(b"d"), Ok(()));
+    }
+
+    #[test]
+    fn what_is_shorter_finds_room_in_a_full_slab() {
+        let mut location = store();
+        location.slab = Slab::with_room_for(1);
+        let mut count = 0;
+        let full = loop {
+            let aor = format!("user{count}");
+            let bytes = record(aor.as_bytes(), at(0), &[60, 90]);
+            let put =
+                location.update(aor.as_bytes(), (at(0), Cause::Registered), &mut Unrecorded, |e| {
+                    e.commit(&bytes)
+                });
+            if put.is_err() {
+                break aor;
+            }
+            count += 1;
+        };
+        assert_eq!((location.aors(), served(&location, at(0), full.as_bytes())), (count, 0));
+        put(&location, at(1), b"user0", &[90]);
+        assert_eq!(served(&location, at(1), b"user0"), 1);
+        for user in 1..count {
+            let aor = format!("user{user}");
+            location
+                .update(aor.as_bytes(), (at(1), Cause::Removed), &mut Unrecorded, |e| e.remove());
+            assert_eq!(served(&location, at(1), aor.as_bytes()), 0);
+        }
+        assert_eq!((location.aors(), location.bindings()), (1, 1));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     control::Node,
     durability::{JournalCounts, Taken},
     flow::Transport,
+    registrar::agent_places_taken,
     time::{Clock, Now},
 };
 
@@ -34,6 +35,8 @@ pub struct Sample {
     pub expirations: u64,
     /// Accounts.
     pub users: u64,
+    /// User-Agents that are kept once for all bindings, of [`AGENT_PLACES`](crate::registrar::AGENT_PLACES).
+    pub user_agents: u64,
     /// The last snapshot that was written.
     pub snapshot: Option<Taken>,
     /// Snapshots that could not be written.
@@ -78,6 +81,7 @@ impl Sample {
             aors: node.location.aors(),
             expirations: node.expired(),
             users: node.rules.load().subscribers.len() as u64,
+            user_agents: agent_places_taken() as u64,
             snapshot: node.snapshots.last(),
             snapshot_failures: node.snapshots.failed(),
             journal: node.journal.as_ref().map(|j| (j.counts(), !j.is_behind())),

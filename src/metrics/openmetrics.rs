@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use super::Sample;
-use crate::flow::Transport;
+use crate::{flow::Transport, registrar::AGENT_PLACES};
 
 /// The media type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -94,7 +94,13 @@ impl Sample {
         )?;
         families.gauge("aors", "AoRs with a binding", None, self.aors)?;
         families.counter("expirations", "Bindings that ended by themselves", self.expirations)?;
-        families.gauge("users", "Accounts", None, self.users)
+        families.gauge("users", "Accounts", None, self.users)?;
+        families.gauge(
+            "user_agents",
+            &format!("User-Agents kept once for all bindings, of {AGENT_PLACES} places"),
+            None,
+            self.user_agents,
+        )
     }
 
     /// How the bindings are saved.

@@ -5,7 +5,7 @@ use crate::{
     sip::{Method, Status},
     worker::{
         AllCounters, DropReason,
-        counters::{AUTH_RESULTS, METHODS, REGISTER_RESULTS},
+        counters::{AuthResult, METHODS, RegisterResult},
     },
 };
 
@@ -16,8 +16,8 @@ pub struct Totals {
     requests: [[u64; Transport::ALL.len()]; METHODS],
     responses: [[u64; Status::ALL.len()]; METHODS],
     drops: [u64; DropReason::ALL.len()],
-    auths: [u64; AUTH_RESULTS.len()],
-    registers: [u64; REGISTER_RESULTS.len()],
+    auths: [u64; AuthResult::ALL.len()],
+    registers: [u64; RegisterResult::ALL.len()],
 }
 
 impl Default for Totals {
@@ -26,8 +26,8 @@ impl Default for Totals {
             requests: [[0; Transport::ALL.len()]; METHODS],
             responses: [[0; Status::ALL.len()]; METHODS],
             drops: [0; DropReason::ALL.len()],
-            auths: [0; AUTH_RESULTS.len()],
-            registers: [0; REGISTER_RESULTS.len()],
+            auths: [0; AuthResult::ALL.len()],
+            registers: [0; RegisterResult::ALL.len()],
         }
     }
 }
@@ -50,8 +50,12 @@ impl Totals {
             for (sum, reason) in totals.drops.iter_mut().zip(DropReason::ALL) {
                 *sum += worker.drops(reason);
             }
-            add(&mut totals.auths, worker.auths());
-            add(&mut totals.registers, worker.registers());
+            for (sum, result) in totals.auths.iter_mut().zip(AuthResult::ALL) {
+                *sum += worker.auths(result);
+            }
+            for (sum, result) in totals.registers.iter_mut().zip(RegisterResult::ALL) {
+                *sum += worker.registers(result);
+            }
         }
         totals
     }
@@ -79,18 +83,12 @@ impl Totals {
 
     /// What became of credentials.
     pub fn auths(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        AUTH_RESULTS.into_iter().zip(self.auths)
+        AuthResult::ALL.map(AuthResult::label).into_iter().zip(self.auths)
     }
 
     /// What became of authorised REGISTERs.
     pub fn registers(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        REGISTER_RESULTS.into_iter().zip(self.registers)
-    }
-}
-
-fn add(sums: &mut [u64], cells: impl Iterator<Item = u64>) {
-    for (sum, cell) in sums.iter_mut().zip(cells) {
-        *sum += cell;
+        RegisterResult::ALL.map(RegisterResult::label).into_iter().zip(self.registers)
     }
 }
 

@@ -75,16 +75,6 @@ pub struct RecvBatch {
     count: usize,
 }
 
-/// What one call of [`RecvBatch::recv`] brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received {
-    /// Datagrams in the batch.
-    pub count: usize,
-    /// Whether the kernel found the socket empty after them. With edge-triggered readiness the
-    /// next event comes only after this was seen: until then, receive again.
-    pub drained: bool,
-}
-
 impl RecvBatch {
     /// A batch that takes datagrams of up to `slot` octets.
     pub fn new(slot: SlotLen) -> Self {
@@ -97,12 +87,14 @@ impl RecvBatch {
         }
     }
 
-    /// Replaces the batch by what waits at `listener`; returns at once if nothing does.
+    /// Replaces the batch by what waits at `listener`, at once if nothing does. The result is how
+    /// many datagrams that was: fewer than [`BATCH`] where the kernel found the socket empty after
+    /// them, which with edge-triggered readiness has to be seen before there is another event.
     ///
     /// # Errors
     /// The kernel's, with the batch left empty. An unconnected UDP socket has no errors of its
     /// peers to report, so any error is about this machine.
-    pub fn recv(&mut self, listener: &UdpListener) -> io::Result<Received> {
+    pub fn recv(&mut self, listener: &UdpListener) -> io::Result<usize> {
         self.count = 0;
         self.count = mmsg::recv(
             listener.as_fd(),
@@ -112,9 +104,7 @@ impl RecvBatch {
             &mut self.space,
             &mut self.arrivals,
         )?;
-        // recvmmsg stops before the last slot only where the socket had nothing more, so a short
-        // batch saves the call that would return EAGAIN.
-        Ok(Received { count: self.count, drained: self.count < BATCH })
+        Ok(self.count)
     }
 
     /// The datagrams of the batch, in the order of their arrival.
@@ -396,7 +386,7 @@ mod tests {
             peer.send_to(b"third, longer", listener.local_addr()).unwrap();
             let mut received = RecvBatch::new(SlotLen::default());
             let count = received.recv(&listener).unwrap();
-            assert_eq!(count, Received { count: 3, drained: true });
+            assert_eq!(count, 3);
             let texts: Vec<_> = received.iter().map(|datagram| datagram.bytes).collect();
             assert_eq!(texts, [&b"first"[..], b"", b"third, longer"]);
             let mut answers = SendBatch::new(SlotLen::default());
@@ -424,11 +414,11 @@ mod tests {
             peer.send_to(&[u8::try_from(number).unwrap()], listener.local_addr()).unwrap();
         }
         let mut batch = RecvBatch::new(SlotLen::MIN);
-        assert_eq!(batch.recv(&listener).unwrap(), Received { count: BATCH, drained: false });
+        assert_eq!(batch.recv(&listener).unwrap(), BATCH);
         assert!((0..).zip(batch.iter()).all(|(number, datagram)| datagram.bytes == [number]));
-        assert_eq!(batch.recv(&listener).unwrap(), Received { count: 5, drained: true });
+        assert_eq!(batch.recv(&listener).unwrap(), 5);
         assert_eq!(batch.iter().len(), 5);
-        assert_eq!(batch.recv(&listener).unwrap(), Received { count: 0, drained: true });
+        assert_eq!(batch.recv(&listener).unwrap(), 0);
         assert_eq!(batch.iter().len(), 0);
     }
 
@@ -476,7 +466,7 @@ mod tests {
             for ip in &ours {
                 peer.send_to(b"x", (*ip, listener.local_addr().port())).unwrap();
             }
-            assert_eq!(batch.recv(&listener).unwrap().count, ours.len());
+            assert_eq!(batch.recv(&listener).unwrap(), ours.len());
             for (datagram, ip) in batch.iter().zip(&ours) {
                 assert!(!datagram.truncated, "MSG_CTRUNC");
                 assert_eq!(datagram.local, Some(IpAddr::from(*ip)));
@@ -500,7 +490,7 @@ mod tests {
         let mut answers = SendBatch::new(SlotLen::default());
         for _ in 0..3 {
             peer.send_to(b"x", (ours, listener.local_addr().port())).unwrap();
-            assert_eq!(batch.recv(&listener).unwrap().count, 1);
+            assert_eq!(batch.recv(&listener).unwrap(), 1);
             let datagram = batch.iter().next().unwrap();
             assert_eq!((datagram.local, datagram.truncated), (Some(ours), false));
             send(&mut answers, b"y", datagram.remote, datagram.local);
@@ -592,8 +582,7 @@ mod tests {
             peer.send_to(b"x", listener.local_addr()).unwrap();
             poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
             assert_eq!(events.iter().next().map(|event| event.token()), Some(Token(7)));
-            assert!(batch.recv(&listener).unwrap().drained);
-            assert_eq!(batch.iter().len(), 1);
+            assert_eq!(batch.recv(&listener).unwrap(), 1, "and it was seen to be empty then");
         }
     }
 

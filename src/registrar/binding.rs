@@ -115,6 +115,11 @@ impl<'a> Binding<'a> {
     ///
     /// A text longer than its bound is refused: `None`, and `out` is as it was.
     pub fn encode_into(&self, out: &mut Vec<u8>) -> Option<()> {
+        self.encode_with(agent::known(self.agent), out)
+    }
+
+    /// [`Binding::encode_into`] with the number of its agent.
+    pub(super) fn encode_with(&self, agent: Option<u16>, out: &mut Vec<u8>) -> Option<()> {
         let is_long = |text: &[u8]| u16::try_from(text.len()).is_err();
         if is_long(self.uri)
             || is_long(self.params)
@@ -133,7 +138,6 @@ impl<'a> Binding<'a> {
         flag(HAS_Q, self.q.is_some());
         flag(HAS_PARAMS, !self.params.is_empty());
         flag(HAS_PATH, !self.path.is_empty());
-        let agent = agent::number_of(self.agent);
         flag(AGENT_IS_NUMBER, agent.is_some());
 
         out.extend_from_slice(&self.deadline.0.to_le_bytes());

@@ -28,6 +28,7 @@ mod register;
 
 pub(crate) use self::record::{set_scheduled, set_sequence, set_writer};
 pub use self::{
+    agent::{PLACES as AGENT_PLACES, places_taken as agent_places_taken},
     aor::{Aor, Domains},
     binding::{Binding, MAX_AGENT},
     outcome::{Changes, Outcome, Refusal},

@@ -68,16 +68,4 @@ impl Refusal {
             Self::WildcardExpires => Status::BAD_REQUEST.because("Contact * Needs Expires 0"),
         }
     }
-
-    /// The value of the `result` label in metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::ContactTooLong => "contact_too_long",
-            Self::IntervalTooBrief { .. } => "interval_too_brief",
-            Self::OutOfOrder => "out_of_order",
-            Self::PathUnsupported => "path_unsupported",
-            Self::TooManyContacts => "too_many_contacts",
-            Self::WildcardExpires => "wildcard_expires",
-        }
-    }
 }

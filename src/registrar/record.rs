@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::binding::Binding;
+use super::{agent, binding::Binding};
 use crate::time::Now;
 
 /// Octets before the AoR.
@@ -142,7 +142,9 @@ impl<'b> RecordWriter<'b> {
     /// Appends a binding. `None` if it has a text that is too long, or they all are together.
     pub fn push(&mut self, binding: &Binding<'_>) -> Option<()> {
         let before = self.out.len();
-        binding.encode_into(self.out)?;
+        let aor_len = usize::from(u16::from_le_bytes([self.out[AOR_LEN], self.out[AOR_LEN + 1]]));
+        let agent = agent::number_of(binding.agent, &self.out[FIXED..FIXED + aor_len]);
+        binding.encode_with(agent, self.out)?;
         let fits = u16::try_from(self.out.len()).is_ok();
         if !fits {
             self.out.truncate(before);

@@ -251,7 +251,7 @@ mod tests {
             },
             path: b"",
             supports_path: true,
-            agent: b"Phone/1",
+            agent: b"Phone/2",
         }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use crate::{
+    auth,
     flow::Transport,
+    registrar,
     sip::{Method, Silence, Status},
 };
 
@@ -78,45 +80,198 @@ impl From<Silence> for DropReason {
     }
 }
 
-/// What became of a request's credentials: the labels of `auth_total`.
-pub const AUTH_RESULTS: [&str; 14] = [
-    "granted",
-    "stale",
-    "replay",
-    "no_credentials",
-    "other_scheme",
-    "wrong_realm",
-    "malformed",
-    "forged_nonce",
-    "unsupported_algorithm",
-    "unsupported_qop",
-    "unknown_user",
-    "no_password",
-    "no_ha1",
-    "wrong_password",
-];
+/// What became of a request's credentials: `auth_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthResult {
+    /// The client knows the password, and the nonce was good.
+    Granted,
+    /// It knows the password, but the nonce has aged, or may have been used.
+    Stale,
+    /// Its nonce count was used before.
+    Replay,
+    /// There were none.
+    NoCredentials,
+    /// Not the Digest scheme.
+    OtherScheme,
+    /// For another realm.
+    WrongRealm,
+    /// The header can't be read.
+    Malformed,
+    /// The nonce is not of our making, or its key is gone.
+    ForgedNonce,
+    /// An algorithm that was not offered.
+    UnsupportedAlgorithm,
+    /// A `qop` that was not offered.
+    UnsupportedQop,
+    /// No such account.
+    UnknownUser,
+    /// The account may not authenticate.
+    NoPassword,
+    /// The account has no hash for that algorithm.
+    NoHa1,
+    /// The response is not that of the account's password.
+    WrongPassword,
+}
 
-/// What became of an authorised REGISTER: the labels of `register_total`.
-pub const REGISTER_RESULTS: [&str; 18] = [
-    "added",
-    "refreshed",
-    "removed",
-    "queried",
-    "retransmitted",
-    "contact_too_long",
-    "evicted",
-    "expired",
-    "forbidden",
-    "interval_too_brief",
-    "loading",
-    "location_full",
-    "not_found",
-    "not_saved",
-    "out_of_order",
-    "path_unsupported",
-    "too_many_contacts",
-    "wildcard_expires",
-];
+impl AuthResult {
+    /// All results.
+    pub const ALL: [Self; 14] = [
+        Self::Granted,
+        Self::Stale,
+        Self::Replay,
+        Self::NoCredentials,
+        Self::OtherScheme,
+        Self::WrongRealm,
+        Self::Malformed,
+        Self::ForgedNonce,
+        Self::UnsupportedAlgorithm,
+        Self::UnsupportedQop,
+        Self::UnknownUser,
+        Self::NoPassword,
+        Self::NoHa1,
+        Self::WrongPassword,
+    ];
+
+    /// The value of the `result` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Stale => "stale",
+            Self::Replay => "replay",
+            Self::NoCredentials => "no_credentials",
+            Self::OtherScheme => "other_scheme",
+            Self::WrongRealm => "wrong_realm",
+            Self::Malformed => "malformed",
+            Self::ForgedNonce => "forged_nonce",
+            Self::UnsupportedAlgorithm => "unsupported_algorithm",
+            Self::UnsupportedQop => "unsupported_qop",
+            Self::UnknownUser => "unknown_user",
+            Self::NoPassword => "no_password",
+            Self::NoHa1 => "no_ha1",
+            Self::WrongPassword => "wrong_password",
+        }
+    }
+}
+
+impl From<auth::Refusal> for AuthResult {
+    fn from(refusal: auth::Refusal) -> Self {
+        match refusal {
+            auth::Refusal::NoCredentials => Self::NoCredentials,
+            auth::Refusal::OtherScheme => Self::OtherScheme,
+            auth::Refusal::WrongRealm => Self::WrongRealm,
+            auth::Refusal::Malformed(_) => Self::Malformed,
+            auth::Refusal::ForgedNonce => Self::ForgedNonce,
+            auth::Refusal::UnsupportedAlgorithm => Self::UnsupportedAlgorithm,
+            auth::Refusal::UnsupportedQop => Self::UnsupportedQop,
+            auth::Refusal::UnknownUser => Self::UnknownUser,
+            auth::Refusal::NoPassword => Self::NoPassword,
+            auth::Refusal::NoHa1 => Self::NoHa1,
+            auth::Refusal::WrongPassword => Self::WrongPassword,
+        }
+    }
+}
+
+/// What became of an authorised REGISTER, or of a contact in it: `register_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegisterResult {
+    /// A contact was bound.
+    Added,
+    /// A contact was bound again.
+    Refreshed,
+    /// A contact was removed.
+    Removed,
+    /// The request asked for the bindings only.
+    Queried,
+    /// The request had been answered before.
+    Retransmitted,
+    /// A contact is longer than can be stored.
+    ContactTooLong,
+    /// A binding had to go for a newer one.
+    Evicted,
+    /// A binding past its deadline went with the update.
+    Expired,
+    /// The AoR is not the account's.
+    Forbidden,
+    /// The interval is below `expires_min`.
+    IntervalTooBrief,
+    /// What was saved is still being read.
+    Loading,
+    /// The location service holds as much as it may.
+    LocationFull,
+    /// There is no such AoR, or its domain is not ours.
+    NotFound,
+    /// The journal could not take it.
+    NotSaved,
+    /// The CSeq is not above the stored one.
+    OutOfOrder,
+    /// There is a Path, and the phone does not support it.
+    PathUnsupported,
+    /// More than `max_contacts`.
+    TooManyContacts,
+    /// `Contact: *` without `Expires: 0`.
+    WildcardExpires,
+}
+
+impl RegisterResult {
+    /// All results.
+    pub const ALL: [Self; 18] = [
+        Self::Added,
+        Self::Refreshed,
+        Self::Removed,
+        Self::Queried,
+        Self::Retransmitted,
+        Self::ContactTooLong,
+        Self::Evicted,
+        Self::Expired,
+        Self::Forbidden,
+        Self::IntervalTooBrief,
+        Self::Loading,
+        Self::LocationFull,
+        Self::NotFound,
+        Self::NotSaved,
+        Self::OutOfOrder,
+        Self::PathUnsupported,
+        Self::TooManyContacts,
+        Self::WildcardExpires,
+    ];
+
+    /// The value of the `result` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Refreshed => "refreshed",
+            Self::Removed => "removed",
+            Self::Queried => "queried",
+            Self::Retransmitted => "retransmitted",
+            Self::ContactTooLong => "contact_too_long",
+            Self::Evicted => "evicted",
+            Self::Expired => "expired",
+            Self::Forbidden => "forbidden",
+            Self::IntervalTooBrief => "interval_too_brief",
+            Self::Loading => "loading",
+            Self::LocationFull => "location_full",
+            Self::NotFound => "not_found",
+            Self::NotSaved => "not_saved",
+            Self::OutOfOrder => "out_of_order",
+            Self::PathUnsupported => "path_unsupported",
+            Self::TooManyContacts => "too_many_contacts",
+            Self::WildcardExpires => "wildcard_expires",
+        }
+    }
+}
+
+impl From<registrar::Refusal> for RegisterResult {
+    fn from(refusal: registrar::Refusal) -> Self {
+        match refusal {
+            registrar::Refusal::ContactTooLong => Self::ContactTooLong,
+            registrar::Refusal::IntervalTooBrief { .. } => Self::IntervalTooBrief,
+            registrar::Refusal::OutOfOrder => Self::OutOfOrder,
+            registrar::Refusal::PathUnsupported => Self::PathUnsupported,
+            registrar::Refusal::TooManyContacts => Self::TooManyContacts,
+            registrar::Refusal::WildcardExpires => Self::WildcardExpires,
+        }
+    }
+}
 
 /// Methods with a cell: the registered ones, and one for all others.
 pub const METHODS: usize = Method::REGISTERED.len() + 1;
@@ -144,8 +299,8 @@ pub struct Counters {
     requests: [[Counter; Transport::ALL.len()]; METHODS],
     responses: [[Counter; RESPONSE_CODES]; METHODS],
     drops: [Counter; DropReason::ALL.len()],
-    auth: [Counter; AUTH_RESULTS.len()],
-    registers: [Counter; REGISTER_RESULTS.len()],
+    auth: [Counter; AuthResult::ALL.len()],
+    registers: [Counter; RegisterResult::ALL.len()],
 }
 
 const RESPONSE_CODES: usize = Status::ALL.len();
@@ -168,12 +323,12 @@ impl Counters {
         self.drops[reason as usize].add(count);
     }
 
-    pub(super) fn auth(&self, label: &'static str) {
-        count_label(&self.auth, &AUTH_RESULTS, label, 1);
+    pub(super) fn auth(&self, result: AuthResult) {
+        self.auth[result as usize].add(1);
     }
 
-    pub(super) fn register(&self, label: &'static str, count: u64) {
-        count_label(&self.registers, &REGISTER_RESULTS, label, count);
+    pub(super) fn register(&self, result: RegisterResult, count: u64) {
+        self.registers[result as usize].add(count);
     }
 
     /// Requests of a method by [`Method::ordinal`].
@@ -191,22 +346,14 @@ impl Counters {
         self.drops[reason as usize].value()
     }
 
-    /// Results by their place in [`AUTH_RESULTS`].
-    pub fn auths(&self) -> impl Iterator<Item = u64> {
-        self.auth.iter().map(Counter::value)
+    /// Requests with credentials of which this became.
+    pub fn auths(&self, result: AuthResult) -> u64 {
+        self.auth[result as usize].value()
     }
 
-    /// Results by their place in [`REGISTER_RESULTS`].
-    pub fn registers(&self) -> impl Iterator<Item = u64> {
-        self.registers.iter().map(Counter::value)
-    }
-}
-
-fn count_label(cells: &[Counter], labels: &[&str], label: &str, count: u64) {
-    let position = labels.iter().position(|&l| l == label);
-    debug_assert!(position.is_some(), "{label} has no cell");
-    if let Some(cell) = position.and_then(|at| cells.get(at)) {
-        cell.add(count);
+    /// REGISTERs, or their contacts, of which this became.
+    pub fn registers(&self, result: RegisterResult) -> u64 {
+        self.registers[result as usize].value()
     }
 }
 
@@ -215,9 +362,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_stand_where_they_count() {
+    fn variants_stand_where_they_count() {
         for (at, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at, "{}", reason.label());
+        }
+        for (at, result) in AuthResult::ALL.into_iter().enumerate() {
+            assert_eq!(result as usize, at, "{}", result.label());
+        }
+        for (at, result) in RegisterResult::ALL.into_iter().enumerate() {
+            assert_eq!(result as usize, at, "{}", result.label());
         }
     }
 }

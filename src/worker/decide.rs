@@ -1,6 +1,6 @@
 //! What a REGISTER does to the record of its AoR, under the record's lock.
 
-use super::{exchange::Space, rules::Rules};
+use super::{counters::AuthResult, exchange::Space, rules::Rules};
 use crate::{
     auth::{NonceCounts, NonceUse, RequestHash, Use},
     location::Entry,
@@ -23,7 +23,7 @@ pub(super) enum Decision {
     /// A rule of the registrar is broken.
     Refused(Refusal),
     /// The nonce was used before, or may have been.
-    Stale { label: &'static str, not_before: u32 },
+    Stale { result: AuthResult, not_before: u32 },
 }
 
 /// Judges and commits a REGISTER, under the lock of its record.
@@ -67,8 +67,8 @@ fn work_out(
         match counts.check(used, request) {
             Use::Fresh => counts.record(used, request),
             Use::Retransmission => repeated = Some(not_before),
-            Use::Replay => return Decision::Stale { label: "replay", not_before },
-            Use::Stale => return Decision::Stale { label: "stale", not_before },
+            Use::Replay => return Decision::Stale { result: AuthResult::Replay, not_before },
+            Use::Stale => return Decision::Stale { result: AuthResult::Stale, not_before },
         }
         counts.encode_into(&mut space.nonces);
     } else {
@@ -103,7 +103,7 @@ fn work_out(
         // not in what was answered before, so it is no retransmission.
         return match outcome {
             Outcome::Registered(changes) if changes.touch_any() => {
-                Decision::Stale { label: "replay", not_before }
+                Decision::Stale { result: AuthResult::Replay, not_before }
             }
             Outcome::Registered(_) | Outcome::Retransmitted => {
                 entry.confirm();

@@ -9,7 +9,7 @@ use siphasher::sip::SipHasher13;
 
 use super::{
     answer::{Answer, is_identity, is_supported},
-    counters::Counters,
+    counters::{Counters, RegisterResult},
     refusals::Refusals,
     register::{Registration, Texts},
     rules::Rules,
@@ -160,7 +160,7 @@ impl<'x, 'a> Exchange<'x, 'a> {
         // Step 1. A request for another domain would have to be passed on: a proxy's work.
         if is_register && !self.rules.domains.serves(uri.host_port.host) {
             let status = Status::NOT_FOUND.because("Domain Not Served Here");
-            self.counters.register("not_found", 1);
+            self.counters.register(RegisterResult::NotFound, 1);
             self.log_refusal("domain_not_served", status);
             return Err(self.plain(status));
         }

@@ -2,6 +2,7 @@
 
 use super::{
     answer::{SUPPORTED, Unavailable},
+    counters::{AuthResult, RegisterResult},
     decide::{Decision, decide, keep_bindings},
     exchange::{Answered, Exchange, Step},
     rules::Rules,
@@ -173,7 +174,7 @@ impl<'a> Exchange<'_, 'a> {
             && !account.owns(aor.user(), domain)
         {
             self.spend(account, domain, used);
-            self.counters.register("forbidden", 1);
+            self.counters.register(RegisterResult::Forbidden, 1);
             self.log_refusal("forbidden", Status::FORBIDDEN);
             return self.plain(Status::FORBIDDEN);
         }
@@ -185,7 +186,7 @@ impl<'a> Exchange<'_, 'a> {
             if let Some(account) = account {
                 self.spend(account, domain, used);
             }
-            self.counters.register("not_found", 1);
+            self.counters.register(RegisterResult::NotFound, 1);
             self.log_refusal("not_found", Status::NOT_FOUND);
             return self.plain(Status::NOT_FOUND);
         };
@@ -219,7 +220,7 @@ impl<'a> Exchange<'_, 'a> {
         // Steps 6 and 7.
         let used = used.map(|used| (used, self.request_hash()));
         if !matches!(register.wanted, Wanted::Bindings) && self.journal.refuses() {
-            self.counters.register("not_saved", 1);
+            self.counters.register(RegisterResult::NotSaved, 1);
             self.log_refusal("not_saved", Status::SERVICE_UNAVAILABLE);
             return self.unavailable(Unavailable::NotSaved);
         }
@@ -260,11 +261,11 @@ impl<'a> Exchange<'_, 'a> {
         };
         match verdict {
             Verdict::Granted(grant) if grant.used.nonce.scope() == scope => {
-                self.counters.auth("granted");
+                self.counters.auth(AuthResult::Granted);
                 Ok(Some(grant.used))
             }
             Verdict::Granted(_) | Verdict::Stale => {
-                self.counters.auth("stale");
+                self.counters.auth(AuthResult::Stale);
                 Err(self.challenge(scope, Some(0)))
             }
             Verdict::Challenge(refusal) => Err(self.unauthorized(refusal, scope)),
@@ -273,9 +274,10 @@ impl<'a> Exchange<'_, 'a> {
 
     /// Challenges a client whose credentials did not count.
     fn unauthorized(&mut self, refusal: auth::Refusal, scope: u8) -> Option<Answered> {
-        self.counters.auth(refusal.label());
+        let result = AuthResult::from(refusal);
+        self.counters.auth(result);
         if refusal != auth::Refusal::NoCredentials {
-            self.log_refusal(refusal.label(), Status::UNAUTHORIZED);
+            self.log_refusal(result.label(), Status::UNAUTHORIZED);
         }
         self.challenge(scope, None)
     }
@@ -314,27 +316,30 @@ impl<'a> Exchange<'_, 'a> {
         decision: Decision,
     ) -> Option<Answered> {
         match decision {
-            Decision::Done(Outcome::Queried) => self.counters.register("queried", 1),
-            Decision::Done(Outcome::Retransmitted) => self.counters.register("retransmitted", 1),
+            Decision::Done(Outcome::Queried) => self.counters.register(RegisterResult::Queried, 1),
+            Decision::Done(Outcome::Retransmitted) => {
+                self.counters.register(RegisterResult::Retransmitted, 1)
+            }
             Decision::Done(Outcome::Registered(changes)) => self.registered(changes, register, aor),
-            Decision::Stale { label, not_before } => {
-                self.counters.auth(label);
+            Decision::Stale { result, not_before } => {
+                self.counters.auth(result);
                 return self.challenge(scope, Some(not_before));
             }
             Decision::Refused(refusal) => {
                 let status = refusal.status();
-                self.counters.register(refusal.label(), 1);
-                self.log_refusal(refusal.label(), status);
+                let result = RegisterResult::from(refusal);
+                self.counters.register(result, 1);
+                self.log_refusal(result.label(), status);
                 let len = self.answer().refusal(self.out, refusal)?;
                 return Some(Answered { len, status });
             }
             Decision::Full => {
-                self.counters.register("location_full", 1);
+                self.counters.register(RegisterResult::LocationFull, 1);
                 self.log_refusal("location_full", Status::SERVICE_UNAVAILABLE);
                 return self.unavailable(Unavailable::Full);
             }
             Decision::Loading => {
-                self.counters.register("loading", 1);
+                self.counters.register(RegisterResult::Loading, 1);
                 return self.unavailable(Unavailable::Loading);
             }
         }
@@ -369,15 +374,15 @@ impl<'a> Exchange<'_, 'a> {
 
     fn registered(&self, changes: Changes, register: &Register<'_>, aor: Aor<'_>) {
         let Changes { added, refreshed, removed, expired, evicted } = changes;
-        for (label, count) in [
-            ("added", added),
-            ("refreshed", refreshed),
-            ("removed", removed),
-            ("expired", expired),
-            ("evicted", evicted),
+        for (result, count) in [
+            (RegisterResult::Added, added),
+            (RegisterResult::Refreshed, refreshed),
+            (RegisterResult::Removed, removed),
+            (RegisterResult::Expired, expired),
+            (RegisterResult::Evicted, evicted),
         ] {
             if count > 0 {
-                self.counters.register(label, u64::from(count));
+                self.counters.register(result, u64::from(count));
             }
         }
         tracing::debug!(

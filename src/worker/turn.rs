@@ -196,7 +196,7 @@ impl<C: Clock> Desk<'_, C> {
                     break;
                 }
                 let Some(send) = outbox.open() else { return Ok(()) };
-                let received = inbox.recv.recv(listener)?.count;
+                let received = inbox.recv.recv(listener)?;
                 inbox.ready = received > FEW;
                 if received == 0 {
                     continue;

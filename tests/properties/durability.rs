@@ -278,7 +278,7 @@ impl World {
             Arc::from([Box::from("general")]),
             self.clock.clone(),
             Arc::default(),
-            Pace { interval: Duration::from_secs(60), rate: None },
+            Pace { interval: Duration::from_secs(60), ..Pace::default() },
         );
         // With a fault of the disk it fails, and that is all.
         snapshotter.take().is_ok() && !self.journal.is_behind()

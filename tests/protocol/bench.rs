@@ -18,7 +18,7 @@ use bindery::{
     time::{DeltaSeconds, Now},
     worker::{
         Arrived, Counters, DropReason, Handled, Pipeline, Rules,
-        counters::{AUTH_RESULTS, REGISTER_RESULTS},
+        counters::{AuthResult, RegisterResult},
     },
 };
 
@@ -174,18 +174,23 @@ impl Bench {
     /// What a counter says.
     pub(crate) fn counter(&self, kind: &str, name: &str) -> Result<u64, String> {
         let counters = self.pipeline.counters();
-        let of = |labels: &[&str], values: &mut dyn Iterator<Item = u64>| {
-            let at = labels.iter().position(|l| *l == name);
-            at.and_then(|at| values.nth(at)).ok_or_else(|| format!("there is no {kind} {name}"))
-        };
+        let unknown = || format!("there is no {kind} {name}");
         match kind {
-            "auth" => of(&AUTH_RESULTS, &mut counters.auths()),
-            "register" => of(&REGISTER_RESULTS, &mut counters.registers()),
+            "auth" => AuthResult::ALL
+                .into_iter()
+                .find(|result| result.label() == name)
+                .map(|result| counters.auths(result))
+                .ok_or_else(unknown),
+            "register" => RegisterResult::ALL
+                .into_iter()
+                .find(|result| result.label() == name)
+                .map(|result| counters.registers(result))
+                .ok_or_else(unknown),
             "drop" => DropReason::ALL
                 .into_iter()
                 .find(|reason| reason.label() == name)
                 .map(|reason| counters.drops(reason))
-                .ok_or_else(|| format!("there is no {kind} {name}")),
+                .ok_or_else(unknown),
             "requests" => {
                 let method = Method::parse(name.as_bytes()).ordinal();
                 Ok(counters.requests(method, Transport::Udp))

@@ -311,6 +311,7 @@ fn metrics_are_valid_and_true() {
         ("bindery_bindings{transport=\"udp\"}", 2.0),
         ("bindery_aors", 2.0),
         ("bindery_users", 0.0),
+        ("bindery_user_agents", 0.0),
         ("bindery_expirations_total", 0.0),
         ("bindery_snapshot_sections", 2.0),
         ("bindery_snapshot_failures_total", 0.0),

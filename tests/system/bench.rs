@@ -118,7 +118,43 @@ fn an_open_loop_keeps_its_rate() {
     // The last one starts after 0.498 s, and no sooner.
     assert!(report["seconds"].as_f64().unwrap() >= 0.498, "{report}");
     assert!(report["lateness"][0].is_f64() && report["window"].is_null());
+    assert_eq!(report["not_started"], 0);
     agree(&server, &report);
+}
+
+#[test]
+fn a_rate_that_is_not_kept_is_told() {
+    // Nobody answers after the first request, so each phone waits for its answer.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = socket.local_addr().unwrap().to_string();
+    let echo = std::thread::spawn(move || {
+        let mut octets = [0; 4096];
+        let (_, from) = socket.recv_from(&mut octets).unwrap();
+        socket.send_to(b"x", from).unwrap();
+        socket
+    });
+    let output = run(&[
+        "echo",
+        "--target",
+        &target,
+        "--users",
+        "3",
+        "--rate",
+        "1000",
+        "--duration",
+        "0.3",
+        "--warmup",
+        "0",
+        "--json",
+        "-",
+    ]);
+    drop(echo.join().unwrap());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    let missing = report["not_started"].as_u64().unwrap();
+    assert_eq!(missing + 3, 300, "{report}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("297 of 300 that were due (99 %) were not started"), "{said}");
 }
 
 #[test]
@@ -137,6 +173,44 @@ fn a_storm_ends_when_all_are_registered() {
 }
 
 #[test]
+fn a_lost_enrolment_is_asked_for_again() {
+    // The first datagram of each user is lost, after that of the probe.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = socket.local_addr().unwrap().to_string();
+    let registrar = std::thread::spawn(move || {
+        let mut octets = [0; 4096];
+        let mut seen = 0;
+        // The probe, three times two REGISTERs, and three refreshes.
+        while seen < 10 {
+            let (len, from) = socket.recv_from(&mut octets).unwrap();
+            seen += 1;
+            if !(2..=4).contains(&seen) {
+                socket.send_to(&answer(&octets[..len], "200 OK"), from).unwrap();
+            }
+        }
+        socket
+    });
+    let output = run(&[
+        "refresh", "--target", &target, "--users", "3", "--count", "3", "--warmup", "0", "--json",
+        "-",
+    ]);
+    drop(registrar.join().unwrap());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert_eq!((&report["completed"], &report["users_missing"]), (&3.into(), &0.into()));
+    assert_eq!(report["all_messages"]["retransmissions"], 3);
+}
+
+/// A registrar's answer to a request.
+fn answer(request: &[u8], status: &str) -> Vec<u8> {
+    let request = String::from_utf8_lossy(request);
+    let headers = ["Via", "From", "To", "Call-ID", "CSeq", "Contact"];
+    let named = |line: &&str| headers.iter().any(|name| line.starts_with(name));
+    let lines: String = request.lines().filter(named).map(|line| format!("{line}\r\n")).collect();
+    format!("SIP/2.0 {status}\r\n{lines}Content-Length: 0\r\n\r\n").into_bytes()
+}
+
+#[test]
 fn phones_turned_away_come_back_when_told() {
     // Two of the server's answers are 503 with Retry-After, then it is in order.
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -146,20 +220,13 @@ fn phones_turned_away_come_back_when_told() {
         let mut seen = 0;
         loop {
             let (len, from) = socket.recv_from(&mut octets).unwrap();
-            let request = String::from_utf8_lossy(&octets[..len]).into_owned();
-            let lines = |names: &[&str]| -> String {
-                let named = |line: &&str| names.iter().any(|name| line.starts_with(name));
-                request.lines().filter(named).map(|line| format!("{line}\r\n")).collect()
-            };
             seen += 1;
             // The first one is to find out about challenges; this registrar wants none.
             let status = match seen {
                 2 | 3 => "503 Busy\r\nRetry-After: 1",
                 _ => "200 OK",
             };
-            let headers = lines(&["Via", "From", "To", "Call-ID", "CSeq", "Contact"]);
-            let answer = format!("SIP/2.0 {status}\r\n{headers}Content-Length: 0\r\n\r\n");
-            socket.send_to(answer.as_bytes(), from).unwrap();
+            socket.send_to(&answer(&octets[..len], status), from).unwrap();
             if seen == 5 {
                 return;
             }
@@ -262,6 +329,27 @@ fn what_cannot_be_measured_is_one_sentence() {
     ] {
         refused(wrong, 2);
     }
+}
+
+/// What a command says that is refused for its arguments.
+fn misused(args: &[&str]) -> String {
+    let Output { status, stderr, .. } =
+        command(Path::new(".")).arg("bench").args(args).output().unwrap();
+    assert_eq!(status.code(), Some(2));
+    String::from_utf8(stderr).unwrap()
+}
+
+#[test]
+fn an_echo_for_anyone_is_asked_for() {
+    let said = misused(&["echo-server", "--listen", "0.0.0.0:0"]);
+    assert!(said.starts_with("error: 0.0.0.0:0 is not loopback"), "{said}");
+    assert!(said.contains("--anyone") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn ports_in_a_row_end_at_the_last_one() {
+    let said = misused(&["refresh", "--port", "65530", "--sources", "7"]);
+    assert_eq!(said, "error: --port 65530 with --sources 7 goes beyond port 65535\n");
 }
 
 #[test]
