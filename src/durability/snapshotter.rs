@@ -118,8 +118,8 @@ pub struct Pace {
     pub hurry: Arc<AtomicBool>,
 }
 
-/// How soon a snapshot is tried again that has to make up for a journal that failed.
-const RETRY: Duration = Duration::from_secs(5);
+/// How soon a snapshot is tried that has to make up for a journal that failed.
+const RETRY: Duration = Duration::from_secs(2);
 
 impl<C: Clock> Snapshotter<C> {
     /// A snapshotter, and where to ask it for a snapshot. It ends, after a last snapshot, when
@@ -157,26 +157,34 @@ impl<C: Clock> Snapshotter<C> {
     /// # Errors
     /// Why the last one failed.
     pub fn run(mut self) -> Result<Taken, String> {
+        let interval = u64::try_from(self.pace.interval.as_millis()).unwrap_or(u64::MAX);
+        let mut last = self.clock.now().millis;
         loop {
-            let is_behind = self.journal.as_ref().is_some_and(|journal| journal.is_behind());
-            let wait = if is_behind { self.pace.interval.min(RETRY) } else { self.pace.interval };
-            match self.requests.recv_timeout(wait) {
+            let left = (last + interval).saturating_sub(self.clock.now().millis);
+            match self.requests.recv_timeout(Duration::from_millis(left).min(RETRY)) {
+                Err(RecvTimeoutError::Disconnected) => return self.take(),
                 Ok(request) if self.location.is_loading() => {
                     let _ = request.send(Err("registrations are being restored".to_owned()));
                 }
-                Err(RecvTimeoutError::Timeout) if self.location.is_loading() => {}
                 Ok(request) => {
                     let result = self.take();
                     // Who asked may have gone meanwhile.
                     let _ = request.send(result);
                 }
+                Err(RecvTimeoutError::Timeout) if self.location.is_loading() => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    if is_behind || self.covered != Some(self.location.changes()) {
+                    let is_behind =
+                        self.journal.as_ref().is_some_and(|journal| journal.is_behind());
+                    let is_due = self.clock.now().millis >= last.saturating_add(interval);
+                    if is_due {
+                        last = self.clock.now().millis;
+                    }
+                    let is_changed = self.covered != Some(self.location.changes());
+                    if is_behind || is_due && is_changed {
                         // Why it failed is in the log and in the status.
                         let _ = self.take();
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return self.take(),
             }
         }
     }

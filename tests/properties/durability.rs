@@ -381,7 +381,7 @@ fn live(durability: Durability, steps: Vec<Step>) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn a_kill_loses_nothing(steps in vec(step(false), 1..40)) {

@@ -44,6 +44,33 @@ impl Server {
 
     /// Starts in `folder` with `args`; waits until it listens if it is to.
     pub(crate) fn launch(folder: tempfile::TempDir, args: &[&str], waits: bool) -> Self {
+        Self::run(folder, |folder| command(folder), args, waits)
+    }
+
+    /// Starts where no file may be longer than so many times 512 octets: a write beyond fails, as
+    /// on a full disk.
+    pub(crate) fn launch_with_short_files(
+        folder: tempfile::TempDir,
+        args: &[&str],
+        blocks: u32,
+    ) -> Self {
+        let shell = |folder: &Path| {
+            let mut shell = Command::new("sh");
+            // An ignored signal stays so in the program.
+            let limit = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
+            shell.current_dir(folder).args(["-c", &limit, "sh", env!("CARGO_BIN_EXE_bindery")]);
+            shell.env_remove("RUST_LOG");
+            shell
+        };
+        Self::run(folder, shell, args, true)
+    }
+
+    fn run(
+        folder: tempfile::TempDir,
+        command: impl FnOnce(&Path) -> Command,
+        args: &[&str],
+        waits: bool,
+    ) -> Self {
         let mut child = command(folder.path())
             .arg("serve")
             .args(args)
@@ -86,9 +113,16 @@ impl Server {
         Self::launch(folder, &["--config", "conf", "--admin", "127.0.0.1:0"], true)
     }
 
+    /// Kills it; the folder is as it left it.
+    pub(crate) fn killed(self) -> tempfile::TempDir {
+        self.signal("KILL");
+        self.stop().1
+    }
+
     /// Stops it by SIGTERM, if it still runs.
     pub(crate) fn stop(mut self) -> (ExitStatus, tempfile::TempDir) {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            // One that was killed may not be gone yet; another signal does no harm.
             self.signal("TERM");
         }
         let status = self.wait();

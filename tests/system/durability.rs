@@ -1,0 +1,227 @@
+//! What the journal is for, on the real binary: kills, damaged files, a disk that is full.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    CONF, USERS,
+    support::{Phone, Server, command, wait_until},
+};
+
+const ARGS: [&str; 4] = ["--config", "conf", "--admin", "127.0.0.1:0"];
+
+/// A server of one worker, whose changes all go to one segment.
+fn server(persist: &str) -> Server {
+    let conf = format!("[general]\nworkers=1\n{CONF}[persist]\n{persist}\n");
+    Server::start(&[("bindery.conf", &conf), ("regfile.conf", USERS)])
+}
+
+fn contacts(server: &Server, phone: &mut Phone) -> usize {
+    phone.turn_to(server.sip[0]);
+    let answer = phone.query();
+    assert_eq!(answer.code, 200, "{}", answer.text);
+    answer.headers("Contact").len()
+}
+
+/// The worker's segment of the journal that has something in it.
+fn segment(folder: &Path) -> PathBuf {
+    const HEAD_LEN: u64 = 32;
+    let files = fs::read_dir(folder.join("state")).unwrap().map(|file| file.unwrap().path());
+    let is_it = |path: &PathBuf| {
+        path.to_str().is_some_and(|path| path.ends_with("-001.log"))
+            && fs::metadata(path).is_ok_and(|file| file.len() > HEAD_LEN)
+    };
+    files.filter(is_it).max().expect("a segment with changes")
+}
+
+#[test]
+fn what_was_answered_outlives_a_kill() {
+    for durability in ["journal", "sync"] {
+        let server = server(&format!("durability={durability}"));
+        let mut alice = Phone::new(server.sip[0], "alice", "secret");
+        let mut bob = Phone::new(server.sip[0], "bob", "hidden");
+        assert_eq!(alice.register(3600).code, 200);
+        assert_eq!(alice.register(1800).code, 200);
+        assert_eq!(bob.register(3600).code, 200);
+        assert_eq!(bob.register(0).code, 200);
+
+        let server = Server::launch(server.killed(), &ARGS, true);
+        // No challenge: what the nonce was used for came back as well.
+        alice.turn_to(server.sip[0]);
+        let answer = alice.send("");
+        assert_eq!(answer.code, 200, "{}", answer.text);
+        let left = answer.expires().unwrap();
+        assert!((1700..=1800).contains(&left), "{left}");
+        assert_eq!(contacts(&server, &mut bob), 0, "what was removed came back");
+
+        // And again, with nothing but what the start before has read.
+        let server = Server::launch(server.killed(), &ARGS, true);
+        assert_eq!(contacts(&server, &mut alice), 1);
+        assert_eq!(contacts(&server, &mut bob), 0);
+    }
+}
+
+#[test]
+fn damage_in_the_journal_costs_what_was_damaged() {
+    let server = server("");
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    let mut bob = Phone::new(server.sip[0], "bob", "hidden");
+    assert_eq!(alice.register(3600).code, 200);
+    assert_eq!(bob.register(3600).code, 200);
+    let folder = server.killed();
+    let segment = segment(folder.path());
+    let mut octets = fs::read(&segment).unwrap();
+    // In the first change, after the heads of file and frame; and an end that was not written.
+    octets[32 + 20 + 20] ^= 1;
+    octets.extend_from_slice(b"\xf5\xc0\xf6\xc1torn");
+    fs::write(&segment, octets).unwrap();
+
+    let server = Server::launch(folder, &ARGS, true);
+    let log = server.log();
+    assert!(log.contains("the journal is damaged: changes were lost"), "{log}");
+    assert!(log.contains("cut a torn end off"), "{log}");
+    assert_eq!(contacts(&server, &mut alice), 0);
+    assert_eq!(contacts(&server, &mut bob), 1);
+}
+
+#[test]
+fn what_is_no_segment_is_set_aside() {
+    let server = server("");
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    assert_eq!(alice.register(3600).code, 200);
+    let folder = server.killed();
+    let state = folder.path().join("state");
+    fs::write(state.join("journal-00000007-001.log"), [b'x'; 100]).unwrap();
+    fs::write(state.join("journal-00000008-001.log"), b"").unwrap();
+
+    let server = Server::launch(folder, &ARGS, true);
+    let log = server.log();
+    assert!(log.contains("set a damaged segment of the journal aside"), "{log}");
+    assert!(server.path("state/journal-00000007-001.log.corrupt").exists());
+    assert_eq!(contacts(&server, &mut alice), 1);
+}
+
+/// A server whose files may have 4 KiB each: some fifty refreshes.
+fn short_of_room(on_disk_error: &str) -> Server {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("conf")).unwrap();
+    let conf = format!(
+        "[general]\nworkers=1\n{CONF}[persist]\non_disk_error={on_disk_error}\n\
+         snapshot_interval=600\n"
+    );
+    fs::write(folder.path().join("conf/bindery.conf"), conf).unwrap();
+    fs::write(folder.path().join("conf/regfile.conf"), USERS).unwrap();
+    Server::launch_with_short_files(folder, &ARGS, 8)
+}
+
+#[test]
+fn a_full_disk_does_not_stop_service() {
+    let server = short_of_room("serve");
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    wait_until("a fault of the disk", || {
+        assert_eq!(alice.register(3600).code, 200);
+        server.log().contains("the journal can't be written")
+    });
+    // A snapshot makes up for it, without anybody's doing.
+    server.await_log("everything acknowledged is on disk again");
+    assert_eq!(alice.register(1800).code, 200);
+
+    let server = Server::launch(server.killed(), &ARGS, true);
+    assert_eq!(contacts(&server, &mut alice), 1);
+    assert!(alice.query().expires().unwrap() <= 1800);
+}
+
+#[test]
+fn a_full_disk_refuses_what_it_cannot_keep() {
+    let server = short_of_room("refuse");
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    alice.accept_silence();
+    let (mut is_refused, mut is_silent) = (false, false);
+    wait_until("a refusal", || {
+        let answer = alice.register(3600);
+        match answer.code {
+            503 => {
+                assert!(answer.text.contains("Registrations Cannot Be Saved"), "{}", answer.text);
+                assert_eq!(answer.headers("Retry-After").len(), 1);
+                is_refused = true;
+            }
+            // The one whose change could not be written.
+            0 => is_silent = true,
+            code => assert_eq!(code, 200, "{}", answer.text),
+        }
+        is_refused
+    });
+    assert!(is_silent);
+    server.await_log("everything acknowledged is on disk again");
+    wait_until("service again", || alice.register(3600).code == 200);
+}
+
+/// Runs `bindery state` and gives its code and what it printed.
+fn state(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let output = command(folder).arg("state").args(args).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn a_state_folder_is_verified_dumped_and_compacted_offline() {
+    let server = server("");
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    assert_eq!(alice.register(3600).code, 200);
+    let (code, said) = state(&server.path("."), &["verify", "state"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("a server uses the folder state: stop it first"), "{said}");
+
+    let folder = server.killed();
+    let (code, said) = state(folder.path(), &["verify", "state"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("journal-00000001-001.log"), "{said}");
+    let (code, said) = state(folder.path(), &["dump", "state"]);
+    assert_eq!((code, said.lines().count()), (Some(0), 1), "{said}");
+    assert!(said.starts_with("{\"aor\":\"alice\",\"sequence\":"), "{said}");
+    assert!(said.contains("\"listener\":\"main\""), "{said}");
+
+    for _ in 0..3 {
+        let (code, said) = state(folder.path(), &["compact", "state", "--keep", "1"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.starts_with("1 binding of 1 AoR in a snapshot of "), "{said}");
+    }
+    let (code, said) = state(folder.path(), &["verify", "state"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("journal-"), "{said}");
+
+    let path = folder.path().join("state/regfile.snapshot");
+    let mut octets = fs::read(&path).unwrap();
+    octets[40] ^= 1;
+    fs::write(&path, octets).unwrap();
+    let (code, said) = state(folder.path(), &["verify", "state"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("1 file damaged"), "{said}");
+    assert!(path.exists(), "verify renames nothing");
+
+    // The older one has it, too.
+    let server = Server::launch(folder, &ARGS, true);
+    assert_eq!(contacts(&server, &mut alice), 1);
+}
+
+#[test]
+fn a_journal_is_read_though_it_is_no_longer_written() {
+    let server = server("");
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    let mut bob = Phone::new(server.sip[0], "bob", "hidden");
+    assert_eq!(alice.register(3600).code, 200);
+    assert_eq!(bob.register(3600).code, 200);
+    let folder = server.killed();
+    let conf = format!("[general]\nworkers=1\n{CONF}[persist]\ndurability=snapshot\n");
+    fs::write(folder.path().join("conf/bindery.conf"), conf).unwrap();
+    let server = Server::launch(folder, &ARGS, true);
+    assert_eq!(contacts(&server, &mut alice), 1);
+    bob.turn_to(server.sip[0]);
+    assert_eq!(bob.register(0).code, 200);
+    // What the old segments say of bob is overtaken by the last snapshot.
+    let server = server.restart();
+    assert_eq!(contacts(&server, &mut alice), 1);
+    assert_eq!(contacts(&server, &mut bob), 0);
+}
