@@ -104,11 +104,11 @@ fn what_is_no_segment_is_set_aside() {
 }
 
 /// A server whose files may have 4 KiB each: some fifty refreshes.
-fn short_of_room(on_disk_error: &str) -> Server {
+fn short_of_room() -> Server {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("conf")).unwrap();
     let conf = format!(
-        "[general]\nworkers=1\n{CONF}[persist]\non_disk_error={on_disk_error}\n\
+        "[general]\nworkers=1\n{CONF}[persist]\non_disk_error=serve\n\
          snapshot_interval=600\n"
     );
     fs::write(folder.path().join("conf/bindery.conf"), conf).unwrap();
@@ -118,7 +118,7 @@ fn short_of_room(on_disk_error: &str) -> Server {
 
 #[test]
 fn a_full_disk_does_not_stop_service() {
-    let server = short_of_room("serve");
+    let server = short_of_room();
     let mut alice = Phone::new(server.sip[0], "alice", "secret");
     wait_until("a fault of the disk", || {
         assert_eq!(alice.register(3600).code, 200);
@@ -131,31 +131,6 @@ fn a_full_disk_does_not_stop_service() {
     let server = Server::launch(server.killed(), &ARGS, true);
     assert_eq!(contacts(&server, &mut alice), 1);
     assert!(alice.query().expires().unwrap() <= 1800);
-}
-
-#[test]
-fn a_full_disk_refuses_what_it_cannot_keep() {
-    let server = short_of_room("refuse");
-    let mut alice = Phone::new(server.sip[0], "alice", "secret");
-    alice.accept_silence();
-    let (mut is_refused, mut is_silent) = (false, false);
-    wait_until("a refusal", || {
-        let answer = alice.register(3600);
-        match answer.code {
-            503 => {
-                assert!(answer.text.contains("Registrations Cannot Be Saved"), "{}", answer.text);
-                assert_eq!(answer.headers("Retry-After").len(), 1);
-                is_refused = true;
-            }
-            // The one whose change could not be written.
-            0 => is_silent = true,
-            code => assert_eq!(code, 200, "{}", answer.text),
-        }
-        is_refused
-    });
-    assert!(is_silent);
-    server.await_log("everything acknowledged is on disk again");
-    wait_until("service again", || alice.register(3600).code == 200);
 }
 
 /// Runs `bindery state` and gives its code and what it printed.
