@@ -44,7 +44,7 @@ impl Server {
 
     /// Starts in `folder` with `args`; waits until it listens if it is to.
     pub(crate) fn launch(folder: tempfile::TempDir, args: &[&str], waits: bool) -> Self {
-        Self::run(folder, |folder| command(folder), args, waits)
+        Self::run(folder, command, args, waits)
     }
 
     /// Starts where no file may be longer than so many times 512 octets: a write beyond fails, as
