@@ -24,6 +24,7 @@ pub(crate) struct Phone {
     cseq: u32,
     challenge: Option<(String, String)>,
     nc: u32,
+    accepts_silence: bool,
 }
 
 /// An answer to a phone.
@@ -67,6 +68,7 @@ impl Phone {
             cseq: 0,
             challenge: None,
             nc: 0,
+            accepts_silence: false,
         }
     }
 
@@ -81,6 +83,12 @@ impl Phone {
         let contact =
             format!("Contact: <sip:{}@127.0.0.1:{port}>;expires={expires}\r\n", self.user);
         self.ask(&contact)
+    }
+
+    /// Takes silence for an answer, after `patience`: its code is zero.
+    pub(crate) fn accept_silence(&mut self, patience: Duration) {
+        self.socket.set_read_timeout(Some(patience)).expect("a timeout");
+        self.accepts_silence = true;
     }
 
     /// Asks for the bindings.
@@ -153,7 +161,11 @@ impl Phone {
 
     fn receive(&self) -> Answer {
         let mut space = [0; 65_535];
-        let (len, from) = self.socket.recv_from(&mut space).expect("an answer");
+        let received = self.socket.recv_from(&mut space);
+        if self.accepts_silence && received.is_err() {
+            return Answer { code: 0, text: String::new(), from: self.server };
+        }
+        let (len, from) = received.expect("an answer");
         let text = String::from_utf8_lossy(&space[..len]).into_owned();
         let code = text.get(8..11).and_then(|c| c.parse().ok()).expect("a status line");
         Answer { code, text, from }

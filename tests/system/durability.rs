@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{
@@ -16,6 +17,16 @@ const ARGS: [&str; 4] = ["--config", "conf", "--admin", "127.0.0.1:0"];
 fn server(persist: &str) -> Server {
     let conf = format!("[general]\nworkers=1\n{CONF}[persist]\n{persist}\n");
     Server::start(&[("bindery.conf", &conf), ("regfile.conf", USERS)])
+}
+
+/// A server at which alice has registered, then bob.
+fn with_two_phones(persist: &str) -> (Server, Phone, Phone) {
+    let server = server(persist);
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    let mut bob = Phone::new(server.sip[0], "bob", "hidden");
+    assert_eq!(alice.register(3600).code, 200);
+    assert_eq!(bob.register(3600).code, 200);
+    (server, alice, bob)
 }
 
 fn contacts(server: &Server, phone: &mut Phone) -> usize {
@@ -39,12 +50,8 @@ fn segment(folder: &Path) -> PathBuf {
 #[test]
 fn what_was_answered_outlives_a_kill() {
     for durability in ["journal", "sync"] {
-        let server = server(&format!("durability={durability}"));
-        let mut alice = Phone::new(server.sip[0], "alice", "secret");
-        let mut bob = Phone::new(server.sip[0], "bob", "hidden");
-        assert_eq!(alice.register(3600).code, 200);
+        let (server, mut alice, mut bob) = with_two_phones(&format!("durability={durability}"));
         assert_eq!(alice.register(1800).code, 200);
-        assert_eq!(bob.register(3600).code, 200);
         assert_eq!(bob.register(0).code, 200);
 
         let server = Server::launch(server.killed(), &ARGS, true);
@@ -65,11 +72,7 @@ fn what_was_answered_outlives_a_kill() {
 
 #[test]
 fn damage_in_the_journal_costs_what_was_damaged() {
-    let server = server("");
-    let mut alice = Phone::new(server.sip[0], "alice", "secret");
-    let mut bob = Phone::new(server.sip[0], "bob", "hidden");
-    assert_eq!(alice.register(3600).code, 200);
-    assert_eq!(bob.register(3600).code, 200);
+    let (server, mut alice, mut bob) = with_two_phones("");
     let folder = server.killed();
     let segment = segment(folder.path());
     let mut octets = fs::read(&segment).unwrap();
@@ -104,11 +107,11 @@ fn what_is_no_segment_is_set_aside() {
 }
 
 /// A server whose files may have 4 KiB each: some fifty refreshes.
-fn short_of_room() -> Server {
+fn short_of_room(on_disk_error: &str) -> Server {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("conf")).unwrap();
     let conf = format!(
-        "[general]\nworkers=1\n{CONF}[persist]\non_disk_error=serve\n\
+        "[general]\nworkers=1\n{CONF}[persist]\non_disk_error={on_disk_error}\n\
          snapshot_interval=600\n"
     );
     fs::write(folder.path().join("conf/bindery.conf"), conf).unwrap();
@@ -118,7 +121,7 @@ fn short_of_room() -> Server {
 
 #[test]
 fn a_full_disk_does_not_stop_service() {
-    let server = short_of_room();
+    let server = short_of_room("serve");
     let mut alice = Phone::new(server.sip[0], "alice", "secret");
     wait_until("a fault of the disk", || {
         assert_eq!(alice.register(3600).code, 200);
@@ -131,6 +134,32 @@ fn a_full_disk_does_not_stop_service() {
     let server = Server::launch(server.killed(), &ARGS, true);
     assert_eq!(contacts(&server, &mut alice), 1);
     assert!(alice.query().expires().unwrap() <= 1800);
+}
+
+#[test]
+fn a_full_disk_refuses_what_it_cannot_keep() {
+    let server = short_of_room("refuse");
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    // Less than what a snapshot takes to make up for it: the refusals come before that.
+    alice.accept_silence(Duration::from_millis(200));
+    let (mut is_refused, mut is_silent) = (false, false);
+    wait_until("a refusal", || {
+        let answer = alice.register(3600);
+        match answer.code {
+            503 => {
+                assert!(answer.text.contains("Registrations Cannot Be Saved"), "{}", answer.text);
+                assert_eq!(answer.headers("Retry-After").len(), 1);
+                is_refused = true;
+            }
+            // The one whose change could not be written.
+            0 => is_silent = true,
+            code => assert_eq!(code, 200, "{}", answer.text),
+        }
+        is_refused
+    });
+    assert!(is_silent);
+    server.await_log("everything acknowledged is on disk again");
+    wait_until("service again", || alice.register(3600).code == 200);
 }
 
 /// Runs `bindery state` and gives its code and what it printed.
@@ -183,11 +212,7 @@ fn a_state_folder_is_verified_dumped_and_compacted_offline() {
 
 #[test]
 fn a_journal_is_read_though_it_is_no_longer_written() {
-    let server = server("");
-    let mut alice = Phone::new(server.sip[0], "alice", "secret");
-    let mut bob = Phone::new(server.sip[0], "bob", "hidden");
-    assert_eq!(alice.register(3600).code, 200);
-    assert_eq!(bob.register(3600).code, 200);
+    let (server, mut alice, mut bob) = with_two_phones("");
     let folder = server.killed();
     let conf = format!("[general]\nworkers=1\n{CONF}[persist]\ndurability=snapshot\n");
     fs::write(folder.path().join("conf/bindery.conf"), conf).unwrap();
