@@ -19,8 +19,9 @@ use super::{
 };
 use crate::{
     admin::view::BindingView,
-    durability::{File, Folder, Restored},
+    durability::{File, Folder, Restored, SNAPSHOT},
     location::Location,
+    registrar::Binding,
     time::{Clock, SystemClock},
 };
 
@@ -79,7 +80,6 @@ pub fn run(args: &State) -> anyhow::Result<ExitCode> {
 
 /// Opens a folder that is there, and keeps servers out of it meanwhile.
 fn open(at: &At) -> anyhow::Result<Folder> {
-    const SNAPSHOT: &str = "regfile.snapshot";
     let storage = locked(&at.folder)?;
     let Some(snapshot) = &at.snapshot else {
         return Ok(Folder::new(Arc::clone(&storage), storage, SNAPSHOT));
@@ -148,8 +148,8 @@ fn dump(folder: &Folder) -> anyhow::Result<ExitCode> {
     for part in 0..Location::PARTS {
         contents.location.scan(part, None, |_, record| {
             let aor = String::from_utf8_lossy(record.aor());
-            let view = |binding| {
-                let listener = contents.listener(binding_listener(&binding));
+            let view = |binding: Binding<'_>| {
+                let listener = contents.listener(binding.flow.listener);
                 BindingView::with_listener(&binding, listener, now)
             };
             let bindings: Vec<_> = record.bindings(now).map(view).collect();
@@ -164,10 +164,6 @@ fn dump(folder: &Folder) -> anyhow::Result<ExitCode> {
         });
     }
     printed(written.and_then(|()| out.flush()).map_err(Into::into))
-}
-
-fn binding_listener(binding: &crate::registrar::Binding<'_>) -> crate::flow::ListenerId {
-    binding.flow.listener
 }
 
 fn compact(folder: &Folder, keep: usize) -> anyhow::Result<ExitCode> {

@@ -191,7 +191,7 @@ impl Node {
     /// Removes the bindings of AoRs that no longer have an account.
     pub(super) fn remove_orphans(&self) -> u64 {
         let rules = self.rules.load_full();
-        let now = self.clock.now();
+        let when = (self.clock.now(), Cause::Removed);
         let mut removed = 0;
         let mut orphans: Vec<Box<[u8]>> = Vec::new();
         for part in 0..Location::PARTS {
@@ -201,13 +201,17 @@ impl Node {
                 }
                 true
             });
-            for aor in orphans.drain(..) {
-                removed += self.update(&aor, (now, Cause::Removed), |entry| {
-                    let bindings = entry.record().map_or(0, |r| r.len());
-                    entry.remove();
-                    bindings as u64
-                });
-            }
+            // Written, and synced, together: there may be a million of them.
+            self.change(|journal| {
+                for aor in orphans.drain(..) {
+                    removed += self.location.update(&aor, when, journal, |entry| {
+                        let bindings = entry.record().map_or(0, |r| r.len());
+                        entry.remove();
+                        bindings as u64
+                    });
+                    journal.flush();
+                }
+            });
         }
         removed
     }
@@ -216,7 +220,7 @@ impl Node {
     /// `None` if the AoR has no binding.
     pub fn remove(&self, aor: &[u8], which: impl Fn(u64) -> bool) -> Option<Pruned> {
         let now = self.clock.now();
-        self.update(aor, (now, Cause::Removed), |entry| {
+        let change = |entry: &mut Entry<'_>| {
             let record = entry.record()?;
             let before = record.bindings(now).count() as u64;
             if before == 0 {
@@ -233,7 +237,9 @@ impl Node {
             // Fewer bindings never exceed a bound.
             entry.commit(&packed).ok()?;
             Some(Pruned { removed: before - left, left })
-        })
+        };
+        let when = (now, Cause::Removed);
+        self.change(|journal| self.location.update(aor, when, journal, change))
     }
 
     /// Makes changes that no REGISTER asks for; when this returns, they are as safe as those of an
@@ -243,15 +249,6 @@ impl Node {
             Some(journal) => journal.change(change),
             None => change(&mut Unrecorded),
         }
-    }
-
-    fn update<R>(
-        &self,
-        aor: &[u8],
-        when: (Now, Cause),
-        change: impl FnOnce(&mut Entry<'_>) -> R,
-    ) -> R {
-        self.change(|journal| self.location.update(aor, when, journal, change))
     }
 
     /// Writes a snapshot now and waits for it.

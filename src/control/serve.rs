@@ -43,7 +43,8 @@ use crate::{
         settings::{Config, Durability, Listener},
     },
     durability::{
-        Journal, Outlook, Pace, RestoreError, Saved, SnapshotStatus, Snapshotter, WorkerLane,
+        Journal, Outlook, Pace, RestoreError, SNAPSHOT, Saved, SnapshotStatus, Snapshotter,
+        WorkerLane,
     },
     flow::ListenerId,
     location::{Location, Unrecorded},
@@ -51,9 +52,6 @@ use crate::{
     time::{Clock, SystemClock},
     worker::{Counters, Listening, Log, Pipeline, Worker},
 };
-
-/// The snapshot's name in the state folder, unless regfile.conf says `file=`.
-const SNAPSHOT: &str = "regfile.snapshot";
 
 /// Why the registrar did not start, or did not go on; one sentence for the operator.
 #[derive(Debug, thiserror::Error)]

@@ -65,8 +65,7 @@ struct Lane {
     writer: Option<Writer>,
     /// The generation in which a segment was given up: what was written there can't be built upon.
     gave_up: Option<u32>,
-    /// Whether whatever is told must be refused.
-    refuses: bool,
+    on_error: OnDiskError,
     /// Why the segment is about to be given up.
     error: Option<JournalError>,
     progress: Arc<Progress>,
@@ -122,7 +121,7 @@ impl Journal {
                 listeners: Arc::clone(listeners),
                 writer: None,
                 gave_up: None,
-                refuses: false,
+                on_error,
                 error: None,
                 progress: Arc::clone(progress),
             }))
@@ -141,9 +140,6 @@ impl Journal {
         journal.rotate(unix)?;
         Ok(journal)
     }
-
-    /// The most workers that a journal has lanes for.
-    pub const MAX_WORKERS: u16 = u8::MAX as u16 - 1;
 
     /// Has all lanes go on with segments of the next generation, which is the result: whatever they
     /// take from now on is there.
@@ -171,7 +167,6 @@ impl Journal {
             let mut lane = lock(lane);
             if lane.gave_up.is_some_and(|at| at < generation) {
                 lane.gave_up = None;
-                lane.refuses = false;
             }
             is_behind |= lane.gave_up.is_some();
         }
@@ -219,11 +214,6 @@ impl Journal {
         result
     }
 
-    /// Whether changes are refused, since they could not be saved.
-    pub fn refuses(&self) -> bool {
-        self.on_error == OnDiskError::Refuse && self.is_behind()
-    }
-
     /// Syncs a lane's segments whenever somebody waits, and now and then, until the journal's other
     /// users are gone; wakes `waker` each time.
     pub fn keep_synced(&self, lane: usize, waker: Option<&Waker>, stop: &Receiver<()>) {
@@ -266,7 +256,6 @@ impl Journal {
             let generation = lane.writer.as_ref().map(|writer| writer.id().generation());
             lane.gave_up = lane.gave_up.max(generation);
             lane.writer = None;
-            lane.refuses = refuses;
             lane.progress.abandon(refuses);
         }
         self.faults.fetch_add(1, Ordering::Relaxed);
@@ -355,7 +344,7 @@ impl Recorder for Lane {
     }
 
     fn refuses(&self) -> bool {
-        self.refuses
+        self.on_error == OnDiskError::Refuse && self.gave_up.is_some()
     }
 }
 
@@ -426,7 +415,6 @@ impl Log for WorkerLane {
         let Self { journal, lane: number } = &*self;
         let mut lane = lock(&journal.lanes[*number]);
         run(&mut *lane);
-        let refuses = lane.refuses;
         let written = lane.write();
         let is_given_up = lane.writer.is_none();
         drop(lane);
@@ -444,8 +432,10 @@ impl Log for WorkerLane {
             }
             Err(error) => {
                 journal.give_up(*number, &error);
-                let refuses = refuses || journal.on_error == OnDiskError::Refuse;
-                if refuses { Leave::Never } else { Leave::Now }
+                match journal.on_error {
+                    OnDiskError::Refuse => Leave::Never,
+                    OnDiskError::Serve => Leave::Now,
+                }
             }
         }
     }

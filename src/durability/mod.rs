@@ -15,3 +15,6 @@ pub use self::{
     recovery::{Basis, Outlook, Progress, RestoreError, Restored, Saved},
     snapshotter::{Pace, Request, SnapshotStatus, Snapshotter, Taken},
 };
+
+/// The snapshot's name in the state folder, unless regfile.conf says `file=`.
+pub const SNAPSHOT: &str = "regfile.snapshot";

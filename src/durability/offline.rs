@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use persist::{
-    error::{ReadError, StorageError, WriteError},
+    error::{StorageError, WriteError},
     journal::{self, SegmentId},
     snapshot::{self, General, Generations, Origin},
     storage::{Input, Output, Storage},
@@ -27,8 +27,6 @@ pub struct Folder {
     /// The folder with the snapshots, where it is another one, and their name.
     snapshots: Arc<dyn Storage>,
     name: String,
-    /// Older snapshots that stay beside the newest.
-    keep: usize,
 }
 
 /// One file, and what is wrong with it.
@@ -85,9 +83,7 @@ impl Contents {
 impl Folder {
     /// The folder `storage`, with the snapshots called `name` in `snapshots`.
     pub fn new(storage: Arc<dyn Storage>, snapshots: Arc<dyn Storage>, name: &str) -> Self {
-        /// As many as anybody may have set.
-        const KEEP: usize = 100;
-        Self { storage, snapshots, name: name.to_owned(), keep: KEEP }
+        Self { storage, snapshots, name: name.to_owned() }
     }
 
     /// Reads every file that a start would, and those that it would only if newer ones were
@@ -96,23 +92,11 @@ impl Folder {
     /// # Errors
     /// When the folder can't be listed.
     pub fn verify(&self, now: Now) -> Result<Vec<File>, StorageError> {
-        let mut files = Vec::new();
-        let listed = self.snapshots.list().map_err(|source| StorageError {
-            action: "list",
-            name: "the folder".to_owned(),
-            source,
-        })?;
-        let number = |name: &str| match name.strip_prefix(&*self.name)? {
-            "" => Some(0),
-            rest => rest.strip_prefix('.')?.parse::<usize>().ok(),
-        };
-        let mut names: Vec<_> =
-            listed.iter().filter_map(|name| Some((number(name)?, name))).collect();
-        names.sort_unstable();
-        files.extend(names.into_iter().map(|(_, name)| self.verify_snapshot(name, now)));
+        let snapshots = Generations::new(Arc::clone(&self.snapshots), &self.name, 0).names()?;
         let segments = journal::segments(&*self.storage)?;
-        files.extend(segments.into_iter().map(|id| self.verify_segment(id, now)));
-        Ok(files)
+        let snapshots = snapshots.iter().map(|name| self.verify_snapshot(name, now));
+        let segments = segments.into_iter().map(|id| self.verify_segment(id, now));
+        Ok(snapshots.chain(segments).collect())
     }
 
     fn verify_snapshot(&self, name: &str, now: Now) -> File {
@@ -197,7 +181,8 @@ impl Folder {
         threads: usize,
     ) -> Result<Contents, RestoreError> {
         let mut saved = Saved {
-            snapshots: Generations::new(snapshots, &self.name, self.keep),
+            // Nothing is written, so none go.
+            snapshots: Generations::new(snapshots, &self.name, 0),
             journals: &**journals,
         };
         let outlook = saved.outlook()?;
@@ -263,11 +248,5 @@ impl Storage for ReadOnly {
 
     fn sync_folder(&self) -> io::Result<()> {
         refused()
-    }
-}
-
-impl From<ReadError> for CompactError {
-    fn from(error: ReadError) -> Self {
-        Self::Restore(error.into())
     }
 }

@@ -90,7 +90,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Octets that were read, of how many: the snapshot's count twice.
+    /// Octets that were read, of how many: the snapshot's count twice. What turns out not to be
+    /// needed is never read.
     pub fn octets(&self) -> (u64, u64) {
         (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
@@ -174,6 +175,8 @@ impl Saved<'_> {
             .into_iter()
             .filter(|segment| segment.generation() < until)
             .collect();
+        let length = |id: &SegmentId| self.journals.open(&id.to_string()).ok().map(|f| f.size());
+        progress.total.store(segments.iter().filter_map(length).sum(), Ordering::Relaxed);
         let reading = Reading::new(location, basis, progress);
         let snapshot = self.newest(&reading)?;
         let general = snapshot.as_ref().and_then(|snapshot| match snapshot.summary().origin {
@@ -205,7 +208,7 @@ impl Saved<'_> {
     /// The newest snapshot that is whole.
     fn newest(&mut self, reading: &Reading<'_>) -> Result<Option<Verified>, RestoreError> {
         let newest = self.snapshots.newest_checked_by(|checking| {
-            reading.progress.total.store(checking.bytes() * 2, Ordering::Relaxed);
+            reading.progress.total.fetch_add(checking.bytes() * 2, Ordering::Relaxed);
             reading.share(Checking::run, checking, Checking::done);
         })?;
         for aside in &newest.set_aside {

@@ -11,7 +11,9 @@ use super::{
 use crate::{
     auth::{NonceCounts, Renewal},
     flow::Transport,
-    registrar::{AorRecord, RecordWriter, Refresh, set_scheduled, set_sequence, set_writer},
+    registrar::{
+        AorRecord, Binding, RecordWriter, Refresh, set_scheduled, set_sequence, set_writer,
+    },
     time::Now,
 };
 
@@ -223,10 +225,7 @@ impl<'e> Entry<'e> {
     /// What is left is an empty record, until the wheel comes to it: an AoR that comes and goes
     /// has one place in the wheel, not one for each time.
     pub fn remove(&mut self) {
-        let Some(old) = self.record() else { return };
-        let mut packed = Vec::new();
-        let Some(writer) = RecordWriter::new(&mut packed, old.aor(), b"") else { return };
-        writer.finish();
+        let Some(packed) = self.record().and_then(|old| emptied(old.aor())) else { return };
         // Neither fewer bindings nor a shorter record exceed a bound.
         let _ = self.commit(&packed);
     }
@@ -241,11 +240,10 @@ impl<'e> Entry<'e> {
             self.publish(sequence, old.aor().into(), Box::default());
         }
         // That an empty record goes changes nothing for anybody who reads the journal.
-        if self.journal.writer() != 0 && !old.is_empty() {
-            let mut gone = Vec::new();
-            if let Some(writer) = RecordWriter::new(&mut gone, old.aor(), b"") {
-                writer.finish();
-            }
+        if self.journal.writer() != 0
+            && !old.is_empty()
+            && let Some(mut gone) = emptied(old.aor())
+        {
             set_sequence(&mut gone, sequence);
             if let Some(gone) = AorRecord::new(&gone) {
                 self.journal.record(self.now, Recorded::State(gone));
@@ -290,9 +288,8 @@ impl<'e> Entry<'e> {
         let mut writer = RecordWriter::new(out, early.aor(), &packed)?;
         early.stored().try_for_each(|binding| writer.push(&binding))?;
         for binding in stored.iter().flat_map(AorRecord::stored) {
-            let is_it = |new: crate::registrar::Binding<'_>| {
-                new.matches(binding.uri, binding.instance(), binding.reg_id())
-            };
+            let is_it =
+                |new: Binding<'_>| new.matches(binding.uri, binding.instance(), binding.reg_id());
             if !early.stored().any(is_it) {
                 // What does not fit any more is the oldest.
                 let _ = writer.push(&binding);
@@ -320,6 +317,13 @@ impl<'e> Entry<'e> {
     fn publish(&self, sequence: u64, aor: Box<[u8]>, record: Box<[u8]>) {
         self.location.feed.publish(&Change { sequence, cause: self.cause, aor, record });
     }
+}
+
+/// A record of `aor` with nothing in it.
+fn emptied(aor: &[u8]) -> Option<Vec<u8>> {
+    let mut packed = Vec::new();
+    RecordWriter::new(&mut packed, aor, b"")?.finish();
+    Some(packed)
 }
 
 /// When the sweep has to look at a record: at its first deadline, or, without bindings, soon, to

@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use super::Sample;
-use crate::{flow::Transport, registrar::AGENT_PLACES};
+use crate::{durability::JournalCounts, flow::Transport, registrar::AGENT_PLACES};
 
 /// The media type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -135,7 +135,7 @@ impl Sample {
         let restored = u64::from(self.is_restored);
         families.gauge("restored", "1 once all saved bindings are back", None, restored)?;
         let Some((counts, is_saved)) = self.journal else { return Ok(()) };
-        let crate::durability::JournalCounts { records, bytes, syncs, faults } = counts;
+        let JournalCounts { records, bytes, syncs, faults } = counts;
         families.counter("journal_records", "Changes written to the journal", records)?;
         families.counter("journal_written_bytes", "Octets written to the journal", bytes)?;
         families.counter(

@@ -79,7 +79,6 @@ fn work_out(
         keep_bindings(now, aor.as_bytes(), entry, space);
         return Decision::Loading;
     }
-    let record = entry.record();
     let worked_out = registrar::register(
         &rules.registrar,
         now,

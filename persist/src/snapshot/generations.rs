@@ -68,12 +68,8 @@ impl Generations {
         &mut self,
         mut check: impl FnMut(&Checking),
     ) -> Result<Newest, ReadError> {
-        let names = self.list()?;
-        let mut numbers: Vec<usize> = names.iter().filter_map(|name| self.number(name)).collect();
-        numbers.sort_unstable();
         let mut set_aside = Vec::new();
-        for number in numbers {
-            let name = self.at(number);
+        for name in self.names()? {
             let checked = Checking::open(self.storage.as_ref(), &name).and_then(|checking| {
                 check(&checking);
                 checking.finish()
@@ -114,9 +110,16 @@ impl Generations {
     /// What the generations say of themselves, without a look at what follows their heads; Yate's,
     /// and those whose head can't be read, are left out.
     pub fn heads(&self) -> Result<Vec<General>, StorageError> {
+        let general = |name: String| general_of(self.storage.as_ref(), &name).ok()?;
+        Ok(self.names()?.into_iter().filter_map(general).collect())
+    }
+
+    /// The names of all generations that are there, the newest first.
+    pub fn names(&self) -> Result<Vec<String>, StorageError> {
         let names = self.list()?;
-        let ours = names.iter().filter(|name| self.number(name).is_some());
-        Ok(ours.filter_map(|name| general_of(self.storage.as_ref(), name).ok()?).collect())
+        let mut numbers: Vec<usize> = names.iter().filter_map(|name| self.number(name)).collect();
+        numbers.sort_unstable();
+        Ok(numbers.into_iter().map(|number| self.at(number)).collect())
     }
 
     pub(super) fn storage(&self) -> &dyn Storage {
