@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::churn;
 use super::clock::{MILLI, SECOND, seconds, thread_cpu};
 use super::engine::{Engine, MAX_ANSWER};
 use super::plan::{Extent, Operation, Pace, Plan, Scenario};
@@ -55,6 +56,8 @@ pub(super) enum Work {
     Repeat(Operation),
     /// Operations by weight, round and round.
     Mix,
+    /// A random change of a random user.
+    Churn,
 }
 
 /// Where a part stands.
@@ -132,6 +135,9 @@ impl Engine<'_> {
                 alive = now;
             }
             let is_gone = self.tally.refused > 0 && now > alive + GONE;
+            if is_gone && self.plan.scenario == Scenario::Churn {
+                break;
+            }
             if is_gone && self.plan.scenario != Scenario::Storm {
                 return Err(Error::Gone(self.plan.target));
             }
@@ -158,8 +164,22 @@ impl Engine<'_> {
                 self.sleep(part, &course, is_over, now)?;
             }
         }
+        if self.plan.scenario == Scenario::Churn {
+            self.take_what_came(&mut inbox)?;
+        }
         self.abandon();
         Ok(std::mem::replace(&mut self.tally, Tally::new(0)))
+    }
+
+    /// Takes every answer that the server has sent: one that was killed has still acknowledged them.
+    fn take_what_came(&mut self, inbox: &mut PeerRecv) -> io::Result<()> {
+        loop {
+            // An ICMP message is told once, in place of the answers before it.
+            let refused = self.tally.refused;
+            if self.receive(inbox)? == 0 && self.tally.refused == refused {
+                return Ok(());
+            }
+        }
     }
 
     /// Starts the operations that are due.
@@ -195,6 +215,7 @@ impl Engine<'_> {
                 Work::Enrol | Work::Each => Operation::Registration,
                 Work::Repeat(operation) => operation,
                 Work::Mix => self.plan.weights.pick(self.random.next()),
+                Work::Churn => churn::pick(self.random.next()),
             };
             course.started += 1;
             course.active = now;
@@ -217,6 +238,7 @@ impl Engine<'_> {
                 }
                 Work::Each => place,
                 Work::Repeat(_) | Work::Mix => place % count,
+                Work::Churn => self.random.below(count),
             };
             // The last group of an enrolment may have gaps.
             let user = u32::try_from(user).ok()?;
@@ -301,6 +323,7 @@ pub(super) fn measured(plan: &Plan) -> Part {
         Scenario::Options => Work::Repeat(Operation::Options),
         Scenario::Echo => Work::Repeat(Operation::Echo),
         Scenario::Mix => Work::Mix,
+        Scenario::Churn => Work::Churn,
     };
     let pace = match plan.scenario {
         Scenario::Storm => Pace::Rate(f64::from(plan.users.count()) / seconds(plan.ramp.max(1))),

@@ -4,6 +4,7 @@ use std::io;
 
 use super::answer::{Answer, MARK_LEN, Reader};
 use super::challenge::{self, Challenge};
+use super::churn::{self, Ledger, Standing};
 use super::clock::{SECOND, Stopwatch};
 use super::line::Line;
 use super::phones::Phones;
@@ -40,6 +41,8 @@ pub(super) struct Engine<'p> {
     pub(super) registered_at: Vec<u64>,
     /// What chance is asked of.
     pub(super) random: Random,
+    /// In a churn: what each user was told.
+    ledger: Ledger,
     common: Common,
     secrets: Secrets,
     reader: Reader,
@@ -79,6 +82,10 @@ impl<'p> Engine<'p> {
             waiting: 0,
             registered_at: Vec::new(),
             random,
+            ledger: Ledger::new(match plan.scenario {
+                Scenario::Churn => plan.users.count(),
+                _ => 0,
+            }),
             common: Common { domain, mark, expires, credentials: None },
             secrets: Secrets::default(),
             reader: Reader::new(&mark),
@@ -175,7 +182,10 @@ impl<'p> Engine<'p> {
         phone.nc += u32::from(phone.authorized);
         phone.retransmissions = 0;
         phone.sent = now;
-        let cseq = phone.cseq;
+        let (cseq, authorized) = (phone.cseq, phone.authorized);
+        if let Some(operation) = phone.operation.filter(|_| authorized) {
+            self.ledger.asked(user, cseq, operation);
+        }
         self.tally.requests += 1;
         self.timers.set(now, user, cseq, 0);
         self.push(user)
@@ -191,7 +201,11 @@ impl<'p> Engine<'p> {
         let values = Values { name: &self.name, user, cseq: phone.cseq, nc: phone.nc, nonce };
         let ha1 = (operation != Operation::Echo)
             .then(|| self.secrets.of(usize::try_from(user).unwrap_or(usize::MAX)));
-        let taken = line.push(&self.common, form(operation), &values, ha1);
+        let form = match self.plan.scenario {
+            Scenario::Churn if form(operation) == Form::Bind => Form::Churn,
+            _ => form(operation),
+        };
+        let taken = line.push(&self.common, form, &values, ha1);
         if !taken {
             let said = "the requests would be too long: shorten the names or the domain";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, said));
@@ -284,6 +298,10 @@ impl<'p> Engine<'p> {
             self.fail(&answer, Fault::Method, now);
             return Ok(());
         }
+        if self.plan.scenario == Scenario::Churn && answer.status != 200 {
+            let was_repeated = phone.retransmissions > 0;
+            self.ledger.refused(answer.user, answer.cseq, was_repeated);
+        }
         match (answer.status, operation) {
             (200, Operation::Options) => self.complete(answer.user, now),
             (200, _) => {
@@ -293,6 +311,10 @@ impl<'p> Engine<'p> {
                     self.name.extend_from_slice(&line.at_host);
                 }
                 let lists = self.reader.lists(&answer, &self.name);
+                if self.plan.scenario == Scenario::Churn {
+                    self.changed(&answer, operation, lists, now);
+                    return Ok(());
+                }
                 match (lists, operation) {
                     (false, Operation::Unregistration) => {
                         self.complete(answer.user, now);
@@ -310,6 +332,32 @@ impl<'p> Engine<'p> {
             _ => self.fail(&answer, Fault::Status, now),
         }
         Ok(())
+    }
+
+    /// A churn's change was acknowledged by an answer that does, or does not, list the contact.
+    fn changed(&mut self, answer: &Answer<'_>, operation: Operation, lists: bool, now: u64) {
+        let granted = churn::granted(answer.octets, &self.name).unwrap_or(0);
+        self.ledger.acknowledged(answer.user, granted);
+        match (operation, lists) {
+            (Operation::Reregistration, false) => self.fail(answer, Fault::ContactMissing, now),
+            (Operation::Unregistration | Operation::Clearing, true) => {
+                self.fail(answer, Fault::ContactLeft, now);
+            }
+            _ => self.complete(answer.user, now),
+        }
+    }
+
+    /// In a churn: what each user was told. Otherwise nothing.
+    pub(super) fn standings(&self) -> Vec<Standing> {
+        let mut name = Vec::new();
+        let mark = String::from_utf8_lossy(&self.common.mark);
+        let standing = |user| {
+            self.plan.users.name(user, &mut name);
+            let ip = self.lines.get(line_number(self.plan, user))?.peer.local_addr().ip();
+            let name = String::from_utf8_lossy(&name).into_owned();
+            self.ledger.standing(user, name, format!("{user:08x}-{mark}@{ip}"))
+        };
+        (0..self.ledger.count()).filter_map(standing).collect()
     }
 
     fn challenged(&mut self, answer: &Answer<'_>, now: u64) -> io::Result<()> {
@@ -473,6 +521,7 @@ fn form(operation: Operation) -> Form {
         | Operation::Echo => Form::Bind,
         Operation::Query => Form::Query,
         Operation::Unregistration => Form::Unbind,
+        Operation::Clearing => Form::Clear,
         Operation::Options => Form::Options,
     }
 }

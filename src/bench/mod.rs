@@ -10,6 +10,7 @@
 
 mod answer;
 mod challenge;
+pub mod churn;
 pub mod clock;
 pub mod cpu;
 mod drive;
@@ -104,6 +105,8 @@ pub struct Outcome {
     pub generator: CpuSpent,
     /// In a storm: when each phone was registered, in nanoseconds since it began.
     pub registered_at: Vec<u64>,
+    /// Of a churn: what each user was told.
+    pub standings: Vec<churn::Standing>,
     /// Whether it was stopped before its end.
     pub interrupted: bool,
 }
@@ -131,7 +134,7 @@ pub fn run(
         }
     }
     let part = measured(plan);
-    if plan.warmup > 0 && !matches!(plan.scenario, Scenario::Register | Scenario::Storm) {
+    if plan.warmup > 0 && !measures_from_the_start(plan.scenario) {
         let warmup = Part { name: "warming up", extent: Extent::Time(plan.warmup), ..part };
         let tally = engine.drive(warmup, stop, progress)?;
         messages.add_messages(&tally);
@@ -148,6 +151,21 @@ pub fn run(
     messages.add_messages(&measured);
     let begun = measured.span.0;
     let registered_at = engine.registered_at.iter().map(|at| at.saturating_sub(begun)).collect();
+    let standings = engine.standings();
     let interrupted = stop.load(Ordering::Relaxed);
-    Ok(Outcome { measured, messages, missing, server, generator, registered_at, interrupted })
+    Ok(Outcome {
+        measured,
+        messages,
+        missing,
+        server,
+        generator,
+        registered_at,
+        standings,
+        interrupted,
+    })
+}
+
+/// Whether there is nothing to warm up: what comes first counts.
+fn measures_from_the_start(scenario: Scenario) -> bool {
+    matches!(scenario, Scenario::Register | Scenario::Storm | Scenario::Churn)
 }

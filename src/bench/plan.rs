@@ -22,6 +22,8 @@ pub enum Scenario {
     Options,
     /// Re-registrations, registrations, queries and removals by weight
     Mix,
+    /// Registrations, refreshes and removals at random, for a server that is killed meanwhile
+    Churn,
     /// All phones come back at once, and again until they are registered
     Storm,
     /// The same datagrams against `bindery bench echo-server`
@@ -41,6 +43,8 @@ pub enum Operation {
     Unregistration,
     /// Puts it back.
     Restoration,
+    /// Removes all Contacts at once: `Contact: *`.
+    Clearing,
     /// OPTIONS.
     Options,
     /// A datagram that is answered by an echo.
@@ -49,12 +53,13 @@ pub enum Operation {
 
 impl Operation {
     /// All.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Registration,
         Self::Reregistration,
         Self::Query,
         Self::Unregistration,
         Self::Restoration,
+        Self::Clearing,
         Self::Options,
         Self::Echo,
     ];
@@ -67,6 +72,7 @@ impl Operation {
             Self::Query => "query",
             Self::Unregistration => "unregistration",
             Self::Restoration => "restoration",
+            Self::Clearing => "clearing",
             Self::Options => "options",
             Self::Echo => "echo",
         }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::answer::{INDEX_LEN, MARK_LEN};
+use super::churn;
 use crate::auth::policy::Algorithm;
 
 /// Octets of the longest request: a slot of the batch that it is assembled in.
@@ -12,6 +13,9 @@ pub(super) const MAX_REQUEST: usize = 2048;
 pub(super) const CSEQ_LEN: usize = 9;
 /// The first CSeq; 2^31 is the end (RFC 3261 §8.1.1.5).
 pub(super) const FIRST_CSEQ: u32 = 100_000_000;
+
+/// Digits of an expiry that differs from request to request.
+const EXPIRES_LEN: usize = 4;
 
 /// The client's nonce: the same in all requests, as nobody here is to be protected.
 pub(super) const CNONCE: &[u8; 8] = b"0a4f113b";
@@ -27,14 +31,18 @@ pub(super) enum Form {
     Unbind,
     /// OPTIONS.
     Options,
+    /// A REGISTER with a Contact whose expiry differs each time.
+    Churn,
+    /// A REGISTER with `Contact: *`.
+    Clear,
 }
 
 impl Form {
-    pub(super) const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 6;
 
     pub(super) fn method(self) -> &'static str {
         match self {
-            Self::Bind | Self::Query | Self::Unbind => "REGISTER",
+            Self::Bind | Self::Query | Self::Unbind | Self::Churn | Self::Clear => "REGISTER",
             Self::Options => "OPTIONS",
         }
     }
@@ -81,6 +89,7 @@ enum Field {
     CSeq,
     Nonce,
     Nc,
+    Expires,
 }
 
 /// A request of one form from one port, for names and nonces of one length.
@@ -132,12 +141,21 @@ impl Template {
         let contact_expires = match form {
             Form::Bind => Some(*expires),
             Form::Unbind => Some(0),
-            Form::Query | Form::Options => None,
+            Form::Query | Form::Options | Form::Churn | Form::Clear => None,
         };
         if let Some(expires) = contact_expires {
             template.text("Contact: <sip:");
             template.field(Field::Name, values.name.len());
             template.text(&format!("@{local}>\r\nExpires: {expires}\r\n"));
+        }
+        if form == Form::Churn {
+            template.text("Contact: <sip:");
+            template.field(Field::Name, values.name.len());
+            template.text(&format!("@{local}>\r\nExpires: "));
+            template.field(Field::Expires, EXPIRES_LEN);
+            template.text("\r\n");
+        } else if form == Form::Clear {
+            template.text("Contact: *\r\nExpires: 0\r\n");
         }
         let version = env!("CARGO_PKG_VERSION");
         template.text(&format!("User-Agent: bindery-bench/{version}\r\n"));
@@ -202,7 +220,7 @@ impl Template {
             slot.copy_from_slice(&self.octets);
         }
         let user = hexadecimal(values.user);
-        let cseq = decimal(values.cseq);
+        let cseq = decimal::<CSEQ_LEN>(values.cseq);
         let nc = hexadecimal(values.nc);
         for (field, at) in &self.fields {
             match field {
@@ -211,6 +229,10 @@ impl Template {
                 Field::CSeq => put(slot, *at, &cseq),
                 Field::Nonce => put(slot, *at, values.nonce),
                 Field::Nc => put(slot, *at, &nc),
+                Field::Expires => {
+                    let expires = churn::expires(values.user, values.cseq);
+                    put(slot, *at, &decimal::<EXPIRES_LEN>(expires));
+                }
             }
         }
         len
@@ -237,8 +259,8 @@ pub(super) fn hexadecimal(number: u32) -> [u8; 8] {
     digits
 }
 
-fn decimal(mut number: u32) -> [u8; CSEQ_LEN] {
-    let mut digits = [b'0'; CSEQ_LEN];
+fn decimal<const LEN: usize>(mut number: u32) -> [u8; LEN] {
+    let mut digits = [b'0'; LEN];
     for digit in digits.iter_mut().rev() {
         *digit += u8::try_from(number % 10).unwrap_or(0);
         number /= 10;
@@ -319,7 +341,9 @@ mod tests {
 
     #[test]
     fn each_form_is_what_the_parser_takes() {
-        for form in [Form::Bind, Form::Query, Form::Unbind, Form::Options] {
+        let forms =
+            [Form::Bind, Form::Query, Form::Unbind, Form::Options, Form::Churn, Form::Clear];
+        for form in forms {
             for nonce in [&b""[..], b"abcd"] {
                 let text = written(form, &Values { nonce, ..VALUES });
                 let mut parser = sip::Parser::new(sip::Limits::default());
@@ -328,8 +352,10 @@ mod tests {
                     "{text}"
                 );
                 assert_eq!(text.contains("Authorization"), !nonce.is_empty());
-                assert_eq!(text.contains("Contact"), matches!(form, Form::Bind | Form::Unbind));
-                assert_eq!(text.contains("Expires: 0"), form == Form::Unbind);
+                let has_contact = !matches!(form, Form::Query | Form::Options);
+                assert_eq!(text.contains("Contact"), has_contact);
+                let removes = matches!(form, Form::Unbind | Form::Clear);
+                assert_eq!(text.contains("Expires: 0"), removes);
                 assert!(text.starts_with(form.method()));
             }
         }

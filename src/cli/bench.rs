@@ -17,6 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::client::write_json;
 use super::usage;
 use crate::auth::policy::Algorithm;
+use crate::bench::churn::Standing;
 use crate::bench::clock::nanos;
 use crate::bench::plan::{Extent, Pace, Plan, Scenario, Weights};
 use crate::bench::report::Report;
@@ -125,6 +126,9 @@ pub struct Load {
     /// What chance follows from [default: another each time]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Write what each user of a churn was told to a file, a line of JSON for each
+    #[arg(long, value_name = "FILE")]
+    pub acknowledged: Option<PathBuf>,
     /// Write all figures to a file, or to standard output (-) instead of the table
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -195,7 +199,12 @@ fn put_load(args: &Load) -> anyhow::Result<ExitCode> {
     let bar = bar();
     let outcome = bench::run(&plan, &stop, &mut |progress| show(&bar, progress));
     bar.finish_and_clear();
-    let report = Report::new(&plan, command(std::env::args_os()), &outcome?);
+    let outcome = outcome?;
+    if let Some(path) = &args.acknowledged {
+        write_standings(path, &outcome.standings)
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
+    let report = Report::new(&plan, command(std::env::args_os()), &outcome);
     let mut out = io::stdout().lock();
     match args.json.as_deref() {
         Some(path) if path == Path::new("-") => write_json(&mut out, &report)?,
@@ -213,6 +222,15 @@ fn put_load(args: &Load) -> anyhow::Result<ExitCode> {
         eprintln!("bindery: {shortfall}");
     }
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write_standings(path: &Path, standings: &[Standing]) -> io::Result<()> {
+    let mut file = io::BufWriter::new(File::create(path)?);
+    for standing in standings {
+        serde_json::to_writer(&mut file, standing)?;
+        file.write_all(b"\n")?;
+    }
+    file.flush()
 }
 
 fn plan(args: &Load) -> anyhow::Result<Plan> {
@@ -258,6 +276,10 @@ fn plan(args: &Load) -> anyhow::Result<Plan> {
     anyhow::ensure!(
         args.scenario != Scenario::Register || args.count.is_none() && args.duration.is_none(),
         "register is each user once: it takes --users, not --count or --duration"
+    );
+    anyhow::ensure!(
+        args.acknowledged.is_none() || args.scenario == Scenario::Churn,
+        "--acknowledged is what a churn writes"
     );
     // More under way than there are phones can't be.
     let window = args.window.unwrap_or(256).min(users.count());
