@@ -37,7 +37,7 @@ pub struct Standing {
 }
 
 /// What is known of all users.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ledger(Vec<Entry>);
 
 #[derive(Clone, Debug, Default)]

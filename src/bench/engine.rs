@@ -42,7 +42,7 @@ pub(super) struct Engine<'p> {
     /// What chance is asked of.
     pub(super) random: Random,
     /// In a churn: what each user was told.
-    ledger: Ledger,
+    ledger: Option<Ledger>,
     common: Common,
     secrets: Secrets,
     reader: Reader,
@@ -82,10 +82,7 @@ impl<'p> Engine<'p> {
             waiting: 0,
             registered_at: Vec::new(),
             random,
-            ledger: Ledger::new(match plan.scenario {
-                Scenario::Churn => plan.users.count(),
-                _ => 0,
-            }),
+            ledger: (plan.scenario == Scenario::Churn).then(|| Ledger::new(plan.users.count())),
             common: Common { domain, mark, expires, credentials: None },
             secrets: Secrets::default(),
             reader: Reader::new(&mark),
@@ -183,8 +180,10 @@ impl<'p> Engine<'p> {
         phone.retransmissions = 0;
         phone.sent = now;
         let (cseq, authorized) = (phone.cseq, phone.authorized);
-        if let Some(operation) = phone.operation.filter(|_| authorized) {
-            self.ledger.asked(user, cseq, operation);
+        if let Some(ledger) = &mut self.ledger
+            && let Some(operation) = phone.operation.filter(|_| authorized)
+        {
+            ledger.asked(user, cseq, operation);
         }
         self.tally.requests += 1;
         self.timers.set(now, user, cseq, 0);
@@ -298,9 +297,10 @@ impl<'p> Engine<'p> {
             self.fail(&answer, Fault::Method, now);
             return Ok(());
         }
-        if self.plan.scenario == Scenario::Churn && answer.status != 200 {
-            let was_repeated = phone.retransmissions > 0;
-            self.ledger.refused(answer.user, answer.cseq, was_repeated);
+        if let Some(ledger) = &mut self.ledger
+            && answer.status != 200
+        {
+            ledger.refused(answer.user, answer.cseq, phone.retransmissions > 0);
         }
         match (answer.status, operation) {
             (200, Operation::Options) => self.complete(answer.user, now),
@@ -311,20 +311,21 @@ impl<'p> Engine<'p> {
                     self.name.extend_from_slice(&line.at_host);
                 }
                 let lists = self.reader.lists(&answer, &self.name);
-                if self.plan.scenario == Scenario::Churn {
-                    self.changed(&answer, operation, lists, now);
-                    return Ok(());
+                if let Some(ledger) = &mut self.ledger {
+                    let granted = churn::granted(answer.octets, &self.name).unwrap_or(0);
+                    ledger.acknowledged(answer.user, granted);
                 }
-                match (lists, operation) {
-                    (false, Operation::Unregistration) => {
+                let removes = matches!(operation, Operation::Unregistration | Operation::Clearing);
+                match (lists, removes) {
+                    (true, true) => self.fail(&answer, Fault::ContactLeft, now),
+                    (false, false) => self.fail(&answer, Fault::ContactMissing, now),
+                    _ => {
                         self.complete(answer.user, now);
-                        return self.begin(answer.user, Operation::Restoration, now, now);
+                        // Only in a churn they may stay away.
+                        if removes && self.ledger.is_none() {
+                            return self.begin(answer.user, Operation::Restoration, now, now);
+                        }
                     }
-                    (true, Operation::Unregistration) => {
-                        self.fail(&answer, Fault::ContactLeft, now);
-                    }
-                    (true, _) => self.complete(answer.user, now),
-                    (false, _) => self.fail(&answer, Fault::ContactMissing, now),
                 }
             }
             (401, Operation::Options) => self.fail(&answer, Fault::Status, now),
@@ -334,30 +335,18 @@ impl<'p> Engine<'p> {
         Ok(())
     }
 
-    /// A churn's change was acknowledged by an answer that does, or does not, list the contact.
-    fn changed(&mut self, answer: &Answer<'_>, operation: Operation, lists: bool, now: u64) {
-        let granted = churn::granted(answer.octets, &self.name).unwrap_or(0);
-        self.ledger.acknowledged(answer.user, granted);
-        match (operation, lists) {
-            (Operation::Reregistration, false) => self.fail(answer, Fault::ContactMissing, now),
-            (Operation::Unregistration | Operation::Clearing, true) => {
-                self.fail(answer, Fault::ContactLeft, now);
-            }
-            _ => self.complete(answer.user, now),
-        }
-    }
-
     /// In a churn: what each user was told. Otherwise nothing.
     pub(super) fn standings(&self) -> Vec<Standing> {
+        let Some(ledger) = &self.ledger else { return Vec::new() };
         let mut name = Vec::new();
         let mark = String::from_utf8_lossy(&self.common.mark);
         let standing = |user| {
             self.plan.users.name(user, &mut name);
             let ip = self.lines.get(line_number(self.plan, user))?.peer.local_addr().ip();
             let name = String::from_utf8_lossy(&name).into_owned();
-            self.ledger.standing(user, name, format!("{user:08x}-{mark}@{ip}"))
+            ledger.standing(user, name, format!("{user:08x}-{mark}@{ip}"))
         };
-        (0..self.ledger.count()).filter_map(standing).collect()
+        (0..ledger.count()).filter_map(standing).collect()
     }
 
     fn challenged(&mut self, answer: &Answer<'_>, now: u64) -> io::Result<()> {
