@@ -27,7 +27,7 @@ use super::{
     },
 };
 use crate::{
-    control::{Node, ReloadError},
+    control::{Node, NotSaved, ReloadError},
     hex::parse_hex,
     metrics::{self, Sample},
     registrar::AorRecord,
@@ -256,7 +256,9 @@ fn remove_those(
 ) -> Result<RemovedView, Problem> {
     restored(node)?;
     for key in keys(&node.rules.load(), aor) {
-        if let Some(pruned) = node.remove(&key, &which) {
+        let unsaved =
+            |error: NotSaved| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        if let Some(pruned) = node.remove(&key, &which).map_err(unsaved)? {
             let view = RemovedView::new(&key, pruned);
             if view.removed > 0 {
                 let (aor, removed) = (&view.aor, view.removed);

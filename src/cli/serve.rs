@@ -40,7 +40,7 @@ pub struct Serve {
 /// One sentence on why it did not start, or had to stop.
 pub fn run(args: Serve) -> anyhow::Result<ExitCode> {
     let _flush = log::start(&args.log);
-    let (folder, welcome) = match first_start::locate(args.config.as_deref(), &FOLDERS)? {
+    let (folder, mut welcome) = match first_start::locate(args.config.as_deref(), &FOLDERS)? {
         Located::Folder(folder) => (folder, None),
         Located::Nowhere(folder) => {
             let welcome = first_start::create(&folder).map_err(|error| {
@@ -52,7 +52,12 @@ pub fn run(args: Serve) -> anyhow::Result<ExitCode> {
             (folder, Some(welcome))
         }
     };
-    let served = control::serve(&folder, args.overrides, |started| announce(started, welcome));
+    let served =
+        control::serve(&folder, args.overrides, |started| announce(started, welcome.take()));
+    if let Some(welcome) = welcome {
+        // It did not start, and the next start will find a configuration that is there already.
+        let _ = writeln!(io::stdout().lock(), "{welcome}");
+    }
     // Its sentence has the cause in it already.
     served.map(|()| ExitCode::SUCCESS).map_err(|error| anyhow::anyhow!("{error}"))
 }

@@ -7,7 +7,7 @@ mod serve;
 mod status;
 
 pub use self::{
-    node::{Node, Pruned, ReloadError, Reloaded},
+    node::{Node, NotSaved, Pruned, ReloadError, Reloaded},
     serve::{Restoring, ServeError, Started, serve},
     status::{Check, ListenerStatus},
 };

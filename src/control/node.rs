@@ -117,6 +117,11 @@ pub enum ReloadError {
     Auth(#[from] crate::auth::authenticator::PolicyError),
 }
 
+/// What can't be written can't be changed: `on_disk_error=refuse` stands for it.
+#[derive(Debug, thiserror::Error)]
+#[error("the change can't be saved: {0}")]
+pub struct NotSaved(String);
+
 /// How much [`Node::remove`] removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pruned {
@@ -218,7 +223,16 @@ impl Node {
 
     /// Removes the bindings of `aor` that `which` says, and keeps what its nonces were used for.
     /// `None` if the AoR has no binding.
-    pub fn remove(&self, aor: &[u8], which: impl Fn(u64) -> bool) -> Option<Pruned> {
+    ///
+    /// # Errors
+    /// It can't be saved, and `on_disk_error=refuse`. If the disk failed only now, the bindings are
+    /// gone, but may be back after a restart.
+    pub fn remove(
+        &self,
+        aor: &[u8],
+        which: impl Fn(u64) -> bool,
+    ) -> Result<Option<Pruned>, NotSaved> {
+        self.is_saving()?;
         let now = self.clock.now();
         let change = |entry: &mut Entry<'_>| {
             let record = entry.record()?;
@@ -239,7 +253,15 @@ impl Node {
             Some(Pruned { removed: before - left, left })
         };
         let when = (now, Cause::Removed);
-        self.change(|journal| self.location.update(aor, when, journal, change))
+        let pruned = self.change(|journal| self.location.update(aor, when, journal, change));
+        self.is_saving()?;
+        Ok(pruned)
+    }
+
+    /// An error while changes are to be refused because the journal can't be written.
+    fn is_saving(&self) -> Result<(), NotSaved> {
+        let refusal = self.journal.as_ref().and_then(|journal| journal.refusal());
+        refusal.map_or(Ok(()), |fault| Err(NotSaved(fault)))
     }
 
     /// Makes changes that no REGISTER asks for; when this returns, they are as safe as those of an

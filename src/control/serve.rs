@@ -249,9 +249,16 @@ impl Running {
         }
         // The snapshotter writes its last one when nobody can ask for another.
         *self.node.snapshotter.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        match self.snapshotter.join() {
-            Ok(last) => last.map_err(ServeError::LastSnapshot),
-            Err(_) => Err(ServeError::LastSnapshot("the thread panicked".to_owned())),
+        let last = self.snapshotter.join();
+        let Err(error) = last.unwrap_or_else(|_| Err("the thread panicked".to_owned())) else {
+            return Ok(());
+        };
+        match &self.node.journal {
+            Some(journal) if !journal.is_behind() => {
+                tracing::warn!(error, "no last snapshot: the next start reads the journal");
+                Ok(())
+            }
+            _ => Err(ServeError::LastSnapshot(error)),
         }
     }
 }

@@ -65,7 +65,8 @@ impl Server {
         Self::run(folder, shell, args, true)
     }
 
-    fn run(
+    /// Starts what `command` makes of the folder.
+    pub(crate) fn run(
         folder: tempfile::TempDir,
         command: impl FnOnce(&Path) -> Command,
         args: &[&str],

@@ -32,10 +32,10 @@ fn token(server: &Server) -> String {
 }
 
 /// What the API answered.
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     headers: HeaderMap,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Answer {
@@ -43,12 +43,12 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
     }
 
     /// The detail of problem details with this status.
-    fn problem(&self, status: u16) -> String {
+    pub(super) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.text);
         assert_eq!(self.header("content-type"), "application/problem+json");
         let problem = self.json();
@@ -58,7 +58,13 @@ impl Answer {
     }
 }
 
-fn ask(server: &Server, method: &str, path: &str, authorization: &str, body: &str) -> Answer {
+pub(super) fn ask(
+    server: &Server,
+    method: &str,
+    path: &str,
+    authorization: &str,
+    body: &str,
+) -> Answer {
     let agent = Agent::config_builder().http_status_as_error(false).proxy(None).build().new_agent();
     let request = Request::builder()
         .method(method)
@@ -76,8 +82,13 @@ fn ask(server: &Server, method: &str, path: &str, authorization: &str, body: &st
 }
 
 /// Asks with the token.
-fn call(server: &Server, method: &str, path: &str) -> Answer {
-    ask(server, method, path, &format!("Bearer {}", token(server)), "")
+pub(super) fn call(server: &Server, method: &str, path: &str) -> Answer {
+    ask(server, method, path, &bearer(server), "")
+}
+
+/// The Authorization that opens the API.
+pub(super) fn bearer(server: &Server) -> String {
+    format!("Bearer {}", token(server))
 }
 
 fn get(server: &Server, path: &str) -> Value {

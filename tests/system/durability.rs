@@ -11,7 +11,7 @@ use super::{
     support::{Phone, Server, command, wait_until},
 };
 
-const ARGS: [&str; 4] = ["--config", "conf", "--admin", "127.0.0.1:0"];
+pub(super) const ARGS: [&str; 4] = ["--config", "conf", "--admin", "127.0.0.1:0"];
 
 /// A server of one worker, whose changes all go to one segment.
 fn server(persist: &str) -> Server {
@@ -29,7 +29,7 @@ fn with_two_phones(persist: &str) -> (Server, Phone, Phone) {
     (server, alice, bob)
 }
 
-fn contacts(server: &Server, phone: &mut Phone) -> usize {
+pub(super) fn contacts(server: &Server, phone: &mut Phone) -> usize {
     phone.turn_to(server.sip[0]);
     let answer = phone.query();
     assert_eq!(answer.code, 200, "{}", answer.text);

@@ -3,6 +3,7 @@
 mod admin;
 mod admin_cli;
 mod bench;
+mod disks;
 mod durability;
 #[path = "../support/mod.rs"]
 mod support;
@@ -45,6 +46,21 @@ fn the_first_start_tells_what_to_type_into_a_phone() {
     let mut phone = Phone::new(server.sip[0], value(3), value(4));
     assert_eq!(phone.register(120).code, 200);
     assert!(server.path("conf/bindery.conf").exists());
+}
+
+#[test]
+fn a_first_start_that_fails_tells_it_as_well() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["--listen", &taken, "--admin", "127.0.0.1:0"];
+    let mut server = Server::launch(folder, &args, false);
+    assert_eq!(server.wait().code(), Some(1));
+    let said: Vec<String> = (0..5).map(|_| server.stdout_line()).collect();
+    assert_eq!(said[0], "There was no configuration: conf is a first one.");
+    let password = said[4].split_whitespace().nth(1).unwrap();
+    let regfile = fs::read_to_string(server.path("conf/regfile.conf")).unwrap();
+    assert!(regfile.contains(&format!("password={password}\n")), "{regfile}");
 }
 
 #[test]
