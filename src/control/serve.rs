@@ -111,6 +111,11 @@ pub enum ServeError {
     LastSnapshot(String),
 }
 
+/// The priority of the thread that writes snapshots, the lowest: on the CPU of a worker it would
+/// otherwise take half of each moment in which that has something to do. At the end, when the last
+/// one is written, nobody else wants the CPU.
+const SNAPSHOT_NICE: i32 = 19;
+
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
     move |source| ServeError::System { what, source }
 }
@@ -372,6 +377,10 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let notice = EndNotice::new("snapshotter", events);
     let snapshotter = spawn("snapshotter", move || {
         let _notice = notice;
+        // On Linux, this thread's alone. Where it is refused, snapshots only cost latency.
+        if let Err(error) = rustix::process::setpriority_process(None, SNAPSHOT_NICE) {
+            tracing::warn!(%error, "snapshots are written with the same priority as answers");
+        }
         snapshotter.run().map(drop)
     })?;
     let ticker = start_ticker(Arc::clone(&node), events)?;
