@@ -89,12 +89,14 @@ class Server:
     def bench(self, scenario, *args):
         """The report of `bindery bench`, which has the CPU that the server has not."""
         report = self.folder / "report.json"
+        # What is read below must be of this run.
+        report.unlink(missing_ok=True)
         done = subprocess.run(
             [self.program, "bench", scenario, "--target", f"127.0.0.1:{self.sip}",
              "--domain", DOMAIN, "--core", "1", "--pid", str(self.pid), "--json", report,
              *map(str, args)], capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            print(f"bench {scenario}: {done.stdout}{done.stderr}", file=sys.stderr)
+            sys.exit(f"bench {scenario}: {done.stdout}{done.stderr}")
         return json.loads(report.read_text())
 
     @contextlib.contextmanager

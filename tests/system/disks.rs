@@ -12,22 +12,20 @@ use std::{
 };
 
 use super::{
-    CONF, USERS,
     admin::{ask, bearer, call},
-    durability::{ARGS, contacts},
+    durability::{ARGS, contacts, folder},
     support::{Phone, Server, wait_until},
 };
 
 /// Somebody who is not root.
 const NOBODY: u32 = 65534;
 
-fn folder(persist: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("conf")).unwrap();
-    let conf = format!("[general]\nworkers=1\n{CONF}[persist]\n{persist}\n");
-    fs::write(folder.path().join("conf/bindery.conf"), conf).unwrap();
-    fs::write(folder.path().join("conf/regfile.conf"), USERS).unwrap();
-    folder
+/// Starts in `folder`, and registers alice.
+fn with_alice(folder: tempfile::TempDir) -> (Server, Phone) {
+    let server = Server::launch(folder, &ARGS, true);
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    assert_eq!(alice.register(3600).code, 200);
+    (server, alice)
 }
 
 fn run(program: &str, args: &[&str]) {
@@ -91,9 +89,7 @@ fn a_disk_that_dies_does_not_stop_service() {
     for durability in ["journal", "sync"] {
         let folder = folder(&format!("durability={durability}"));
         let disk = Disk::mounted_at(folder.path().join("state"));
-        let server = Server::launch(folder, &ARGS, true);
-        let mut alice = Phone::new(server.sip[0], "alice", "secret");
-        assert_eq!(alice.register(3600).code, 200);
+        let (server, mut alice) = with_alice(folder);
         disk.dies();
         assert_eq!(alice.register(1800).code, 200);
         server.await_log("the journal can't be written; a snapshot will be tried");
@@ -117,9 +113,7 @@ fn a_disk_that_dies_does_not_stop_service() {
 fn a_disk_that_dies_refuses_changes_where_it_is_to() {
     let folder = folder("on_disk_error=refuse");
     let disk = Disk::mounted_at(folder.path().join("state"));
-    let server = Server::launch(folder, &ARGS, true);
-    let mut alice = Phone::new(server.sip[0], "alice", "secret");
-    assert_eq!(alice.register(3600).code, 200);
+    let (server, mut alice) = with_alice(folder);
     // The token's file goes with the disk.
     let bearer = bearer(&server);
     disk.dies();
@@ -135,9 +129,7 @@ fn a_disk_that_dies_refuses_changes_where_it_is_to() {
 fn a_read_only_disk_refuses_the_start_and_keeps_what_it_has() {
     let folder = folder("");
     let disk = Disk::mounted_at(folder.path().join("state"));
-    let server = Server::launch(folder, &ARGS, true);
-    let mut alice = Phone::new(server.sip[0], "alice", "secret");
-    assert_eq!(alice.register(3600).code, 200);
+    let (server, mut alice) = with_alice(folder);
     let folder = server.killed();
     disk.is_read_only();
     let mut server = Server::launch(folder, &ARGS, false);
@@ -154,9 +146,7 @@ fn a_read_only_disk_refuses_the_start_and_keeps_what_it_has() {
 #[test]
 #[ignore = "needs root and chattr"]
 fn a_folder_that_takes_no_more_files_costs_snapshots_only() {
-    let server = Server::launch(folder(""), &ARGS, true);
-    let mut alice = Phone::new(server.sip[0], "alice", "secret");
-    assert_eq!(alice.register(3600).code, 200);
+    let (server, mut alice) = with_alice(folder(""));
     let state = server.path("state");
     let fixed = Immutable::new(&state);
     let said = call(&server, "POST", "/api/v1/snapshot").problem(500);
@@ -182,9 +172,7 @@ fn what_is_somebody_elses_is_not_taken_for_nothing() {
     let bin = folder.path().join("bindery");
     fs::copy(env!("CARGO_BIN_EXE_bindery"), &bin).unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let server = Server::launch(folder, &ARGS, true);
-    let mut alice = Phone::new(server.sip[0], "alice", "secret");
-    assert_eq!(alice.register(3600).code, 200);
+    let (server, mut alice) = with_alice(folder);
     let (status, folder) = server.stop();
     assert!(status.success());
 

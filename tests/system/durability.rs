@@ -13,10 +13,13 @@ use super::{
 
 pub(super) const ARGS: [&str; 4] = ["--config", "conf", "--admin", "127.0.0.1:0"];
 
-/// A server of one worker, whose changes all go to one segment.
+/// Of one worker, whose changes all go to one segment.
+fn conf(persist: &str) -> String {
+    format!("[general]\nworkers=1\n{CONF}[persist]\n{persist}\n")
+}
+
 fn server(persist: &str) -> Server {
-    let conf = format!("[general]\nworkers=1\n{CONF}[persist]\n{persist}\n");
-    Server::start(&[("bindery.conf", &conf), ("regfile.conf", USERS)])
+    Server::launch(folder(persist), &ARGS, true)
 }
 
 /// A server at which alice has registered, then bob.
@@ -106,17 +109,19 @@ fn what_is_no_segment_is_set_aside() {
     assert_eq!(contacts(&server, &mut alice), 1);
 }
 
-/// A server whose files may have 4 KiB each: some fifty refreshes.
-fn short_of_room(on_disk_error: &str) -> Server {
+/// The folder of a server that was not started yet.
+pub(super) fn folder(persist: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("conf")).unwrap();
-    let conf = format!(
-        "[general]\nworkers=1\n{CONF}[persist]\non_disk_error={on_disk_error}\n\
-         snapshot_interval=600\n"
-    );
-    fs::write(folder.path().join("conf/bindery.conf"), conf).unwrap();
+    fs::write(folder.path().join("conf/bindery.conf"), conf(persist)).unwrap();
     fs::write(folder.path().join("conf/regfile.conf"), USERS).unwrap();
-    Server::launch_with_short_files(folder, &ARGS, 8)
+    folder
+}
+
+/// A server whose files may have 4 KiB each: some fifty refreshes.
+fn short_of_room(on_disk_error: &str) -> Server {
+    let persist = format!("on_disk_error={on_disk_error}\nsnapshot_interval=600");
+    Server::launch_with_short_files(folder(&persist), &ARGS, 8)
 }
 
 #[test]
@@ -214,8 +219,7 @@ fn a_state_folder_is_verified_dumped_and_compacted_offline() {
 fn a_journal_is_read_though_it_is_no_longer_written() {
     let (server, mut alice, mut bob) = with_two_phones("");
     let folder = server.killed();
-    let conf = format!("[general]\nworkers=1\n{CONF}[persist]\ndurability=snapshot\n");
-    fs::write(folder.path().join("conf/bindery.conf"), conf).unwrap();
+    fs::write(folder.path().join("conf/bindery.conf"), conf("durability=snapshot")).unwrap();
     let server = Server::launch(folder, &ARGS, true);
     assert_eq!(contacts(&server, &mut alice), 1);
     bob.turn_to(server.sip[0]);
