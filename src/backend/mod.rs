@@ -1,6 +1,7 @@
 //! Where accounts come from.
 
 pub mod regfile;
+pub mod sql;
 
 use std::path::Path;
 
