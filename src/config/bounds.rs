@@ -73,3 +73,22 @@ pub const LIMIT_CONTACTS: Bounds = bounds(32, 1, 256, "contacts");
 pub const LIMIT_PATH: Bounds = bounds(1024, 64, 8192, "octets");
 /// `[limits] max_contact_params`.
 pub const LIMIT_CONTACT_PARAMS: Bounds = bounds(512, 64, 8192, "octets");
+/// `timeout` of an account in `pgsqldb.conf` and `mysqldb.conf`; Yate's default.
+pub const SERVER_TIMEOUT: Bounds = bounds(10_000, 100, 600_000, "milliseconds");
+/// `timeout` of an account in `sqlitedb.conf`; Yate's default and floor.
+pub const SQLITE_TIMEOUT: Bounds = bounds(2000, 100, 600_000, "milliseconds");
+/// `retry` of an account; Yate's default.
+pub const RETRY: Bounds = bounds(5, 0, 100, "more attempts");
+/// `poolsize` in `pgsqldb.conf`: each connection carries dozens of queries, and a server has as
+/// many cores.
+pub const POSTGRES_POOLSIZE: Bounds = bounds(4, 1, 1000, "connections");
+/// `poolsize` in `mysqldb.conf`: each connection carries one query.
+pub const MYSQL_POOLSIZE: Bounds = bounds(16, 1, 1000, "connections");
+/// `poolsize` in `sqlitedb.conf`: threads that read.
+pub const SQLITE_POOLSIZE: Bounds = bounds(2, 1, 64, "connections");
+/// `port` in `pgsqldb.conf`.
+pub const POSTGRES_PORT: Bounds = bounds(5432, 1, 65_535, "a port");
+/// `port` in `mysqldb.conf`; zero is MySQL's usual one, or its socket.
+pub const MYSQL_PORT: Bounds = bounds(0, 0, 65_535, "a port");
+/// `[general] expires` in `register.conf`: seconds between two runs of the timer's query.
+pub const TIMER: Bounds = bounds(30, 1, DAY, "seconds");

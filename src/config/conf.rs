@@ -117,9 +117,16 @@ impl Reader<'_> {
     fn file(&mut self, path: &Path, section: &mut Vec<u8>) -> io::Result<()> {
         let bytes = std::fs::read(path)?;
         self.open.push(path.canonicalize()?);
+        self.lines(path, &bytes, section);
+        self.open.pop();
+        Ok(())
+    }
+
+    /// Reads the lines of a file.
+    fn lines(&mut self, path: &Path, bytes: &[u8], section: &mut Vec<u8>) {
         let file: Arc<Path> = path.into();
         let mut enabled = true;
-        for line in Lines::new(&bytes) {
+        for line in Lines::new(bytes) {
             let at = At { file: &file, line: line.number };
             match line.kind {
                 Kind::Directive { word: b"$enabled", argument } => {
@@ -148,8 +155,6 @@ impl Reader<'_> {
                 }
             }
         }
-        self.open.pop();
-        Ok(())
     }
 
     /// `text` with `${configpath}` replaced; other names aren't known to us and become their
@@ -321,10 +326,27 @@ pub struct Key {
 impl Conf {
     /// Reads `path` and all that it includes; `None` if there is no such file.
     pub fn read(path: &Path, findings: &mut Findings) -> Option<Self> {
+        let mut exists = false;
+        let conf = Self::build(findings, |findings, sink| exists = stream(path, findings, sink));
+        exists.then_some(conf)
+    }
+
+    /// Reads text that is built in, and called `name`.
+    pub fn parse(name: &Path, text: &[u8], findings: &mut Findings) -> Self {
+        Self::build(findings, |findings, sink| {
+            let mut reader = Reader { folder: PathBuf::new(), open: Vec::new(), findings, sink };
+            reader.lines(name, text, &mut Vec::new());
+        })
+    }
+
+    fn build(
+        findings: &mut Findings,
+        read: impl FnOnce(&mut Findings, &mut dyn FnMut(&mut Findings, At<'_>, Event<'_>)),
+    ) -> Self {
         let mut conf = Self::default();
         let mut current = 0;
         let mut splices = Vec::new();
-        let exists = stream(path, findings, &mut |_, at, event| match event {
+        read(findings, &mut |_, at, event| match event {
             Event::Section(name) => current = conf.open(name, at),
             Event::Key { key, value } => {
                 if let Some(section) = conf.sections.get_mut(current) {
@@ -347,7 +369,7 @@ impl Conf {
             }
         });
         conf.splice(splices, findings);
-        exists.then_some(conf)
+        conf
     }
 
     /// The section with this name.

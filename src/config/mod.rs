@@ -6,10 +6,13 @@
 
 pub mod bounds;
 pub mod conf;
+pub mod databases;
 pub mod edit;
 pub mod first_start;
+pub mod lenient;
 pub mod lines;
 pub mod nearest;
+pub mod register;
 pub mod replace;
 pub mod resolve;
 pub mod section;
