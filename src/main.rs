@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bindery::cli::{
-    bench, check, list, processor, reload, remove, serve, show, snapshot, state, stats, users,
+    bench, check, db, list, processor, reload, remove, serve, show, snapshot, state, stats, users,
 };
 use clap::{Parser, Subcommand};
 
@@ -24,6 +24,7 @@ struct Bindery {
 enum Command {
     Serve(serve::Serve),
     Check(check::Check),
+    Db(db::Db),
     Users(users::Users),
     Show(show::Show),
     List(list::List),
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     let result = match Bindery::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Db(args) => db::run(&args),
         Command::Users(args) => users::run(&args),
         Command::Show(args) => show::run(&args),
         Command::List(args) => list::run(&args),

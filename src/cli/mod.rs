@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod check;
 pub mod client;
+pub mod db;
 pub mod list;
 pub mod log;
 pub mod processor;
