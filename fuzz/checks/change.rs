@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bindery::{
     durability::{Basis, Pace, Progress, Saved, Snapshotter},
     location::Location,
+    registrar::Binding,
     sip::uri::is_well_formed,
     time::{Clock, Now},
 };
@@ -71,9 +72,13 @@ fn all(location: &Location) -> BTreeMap<Vec<u8>, (u64, Vec<String>)> {
                 assert!(!texts.concat().iter().any(u8::is_ascii_control));
                 assert!(!binding.agent.iter().any(u8::is_ascii_control));
             }
+            // One that a clock dated which was set back since ends sooner with each restore, so that it
+            // never lasts longer than was granted.
+            let is_dated = |binding: &&Binding<'_>| u64::from(binding.updated) <= NOW.unix;
+            let bindings: Vec<_> =
+                bindings.iter().filter(is_dated).map(|binding| format!("{binding:?}")).collect();
             // Those without a binding are kept for their nonce counts only.
             if !bindings.is_empty() {
-                let bindings = bindings.iter().map(|binding| format!("{binding:?}")).collect();
                 all.insert(record.aor().to_vec(), (record.sequence(), bindings));
             }
             true
