@@ -2,11 +2,15 @@
 
 /// Octets written as hexadecimal digits of either case.
 pub fn parse_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let (pairs, rest) = text.as_chunks::<2>();
-    if pairs.len() != N || !rest.is_empty() {
-        return None;
-    }
     let mut octets = [0; N];
+    (octets_into(text, &mut octets)?.len() == N).then_some(octets)
+}
+
+/// Octets written as hexadecimal digits of either case, at the start of `octets`; `None` if there
+/// are more of them.
+pub fn octets_into<'o>(text: &[u8], octets: &'o mut [u8]) -> Option<&'o [u8]> {
+    let (pairs, rest) = text.as_chunks::<2>();
+    let octets = octets.get_mut(..pairs.len()).filter(|_| rest.is_empty())?;
     for (octet, [high, low]) in octets.iter_mut().zip(pairs) {
         let high = char::from(*high).to_digit(16)?;
         let low = char::from(*low).to_digit(16)?;

@@ -9,6 +9,8 @@ mod answer;
 mod arrival;
 #[path = "../fuzz/checks/authorization.rs"]
 mod authorization;
+#[path = "../fuzz/checks/change.rs"]
+mod change;
 #[path = "../fuzz/checks/crc32.rs"]
 mod crc32;
 #[path = "../fuzz/checks/journal.rs"]
@@ -55,6 +57,7 @@ fn what_was_found_stays_fixed() {
     replay("fuzz/regressions/message", message::check);
     replay("fuzz/regressions/pipeline", pipeline::check);
     replay("fuzz/regressions/uri", uri::check);
+    replay("fuzz/regressions/change", change::check);
 }
 
 #[test]
@@ -66,5 +69,6 @@ fn torture_messages_pass_all_checks() {
         replay(rfc, authorization::check);
         replay(rfc, snapshot::check);
         replay(rfc, journal::check);
+        replay(rfc, change::check);
     }
 }

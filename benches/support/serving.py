@@ -86,14 +86,16 @@ class Server:
         self.process.send_signal(number)
         self.process.wait(PATIENCE)
 
-    def bench(self, scenario, *args):
-        """The report of `bindery bench`, which has the CPU that the server has not."""
+    def bench(self, scenario, *args, target=None):
+        """The report of `bindery bench`, which has the CPU that the server has not; `target` takes
+        the load in this server's place."""
+        target = target or self
         report = self.folder / "report.json"
         # What is read below must be of this run.
         report.unlink(missing_ok=True)
         done = subprocess.run(
-            [self.program, "bench", scenario, "--target", f"127.0.0.1:{self.sip}",
-             "--domain", DOMAIN, "--core", "1", "--pid", str(self.pid), "--json", report,
+            [self.program, "bench", scenario, "--target", f"127.0.0.1:{target.sip}",
+             "--domain", DOMAIN, "--core", "1", "--pid", str(target.process.pid), "--json", report,
              *map(str, args)], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             sys.exit(f"bench {scenario}: {done.stdout}{done.stderr}")

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use persist::error::{ReadError, WriteError};
-use persist::snapshot::{Checking, General, Generations, Origin, Summary, read};
+use persist::snapshot::{self, Checking, General, Generations, Origin, Summary, read};
 use persist::storage::Storage;
 use persist::storage::file::FileStorage;
 use persist::storage::memory::MemoryStorage;
@@ -369,6 +369,57 @@ fn any_sections() -> impl Strategy<Value = Sections> {
 }
 
 proptest! {
+    /// Made elsewhere, and given to the writer in pieces among those that it makes itself.
+    #[test]
+    fn sections_made_elsewhere_are_read_in_the_order_they_were_given(
+        sections in any_sections(),
+        elsewhere in prop::collection::vec(any::<bool>(), 8),
+    ) {
+        let memory = MemoryStorage::new();
+        let whole = write(Arc::new(memory.clone()), 0, &sections);
+        let mut generations = Generations::new(Arc::new(memory.clone()), NAME, 0);
+        let mut writer = generations.begin(GENERAL).unwrap();
+        let mut made = snapshot::Sections::default();
+        for ((name, pairs), elsewhere) in sections.iter().zip(elsewhere) {
+            let pairs = pairs.iter().map(|(key, value)| (key, value));
+            if elsewhere {
+                made.section(name, 2, pairs).unwrap();
+            } else {
+                writer.append(&mut made).unwrap();
+                writer.section(name, 2, pairs).unwrap();
+            }
+        }
+        writer.append(&mut made).unwrap();
+        prop_assert_eq!(writer.finish().unwrap(), whole);
+        prop_assert_eq!(load(&memory, NAME).unwrap(), (whole, sections));
+    }
+
+    /// Whoever knows the keys reads the values as they are, or nothing.
+    #[test]
+    fn plain_lines_are_the_pairs_that_need_no_escape(sections in any_sections()) {
+        let memory = MemoryStorage::new();
+        let named = |(name, pairs): (Vec<u8>, Pairs)| {
+            (name, pairs.into_iter().map(|(_, value)| ("key".to_owned(), value)).collect())
+        };
+        write(Arc::new(memory.clone()), 0, &sections.into_iter().map(named).collect());
+        read(&memory, NAME, |section| {
+            let mut plain = section.plain();
+            assert_eq!(plain.take(b"kex="), None);
+            for (_, value) in section.pairs() {
+                let is_plain = !value.iter().any(|b| *b < 0x20 || *b == 0x7f)
+                    && value.last() != Some(&b'\\')
+                    && value.first() != Some(&b' ')
+                    && value.last() != Some(&b' ');
+                assert_eq!(plain.take(b"key="), is_plain.then_some(&*value));
+                if !is_plain {
+                    return;
+                }
+            }
+            assert!(plain.is_done());
+        })
+        .unwrap();
+    }
+
     #[test]
     fn whatever_is_written_is_read(sections in any_sections()) {
         let memory = MemoryStorage::new();

@@ -40,8 +40,18 @@ pub(super) fn nonce_keys(path: &Path) -> io::Result<NonceKeys> {
 /// The key that requests are told apart with. It comes from the nonces' key, because nonce counts
 /// that outlive the process hold hashes made with it.
 pub(super) fn request_key(keys: &NonceKeys) -> [u8; 16] {
-    let digest =
-        Sha256::new().chain_update(b"request key").chain_update(keys.to_bytes()).finalize();
+    derived(keys, b"request key")
+}
+
+/// The key that AoRs are hashed with. A snapshot has them in the order of their hashes: with the
+/// same key after a restart they come back in the order of the table, and each finds its place in
+/// the processor's cache. It is as secret as the nonces' key is.
+pub(super) fn hash_key(keys: &NonceKeys) -> [u8; 16] {
+    derived(keys, b"hash key")
+}
+
+fn derived(keys: &NonceKeys, purpose: &[u8]) -> [u8; 16] {
+    let digest = Sha256::new().chain_update(purpose).chain_update(keys.to_bytes()).finalize();
     let mut key = [0; 16];
     key.copy_from_slice(&digest[..16]);
     key

@@ -43,7 +43,7 @@ use crate::{
         settings::{Config, Durability, Listener},
     },
     durability::{
-        Journal, Outlook, Pace, RestoreError, SNAPSHOT, Saved, SnapshotStatus, Snapshotter,
+        Journal, Last, Outlook, Pace, RestoreError, SNAPSHOT, Saved, SnapshotStatus, Snapshotter,
         WorkerLane,
     },
     flow::ListenerId,
@@ -112,9 +112,13 @@ pub enum ServeError {
 }
 
 /// The priority of the thread that writes snapshots, the lowest: on the CPU of a worker it would
-/// otherwise take half of each moment in which that has something to do. At the end, when the last
-/// one is written, nobody else wants the CPU.
+/// otherwise take half of each moment in which that has something to do. The last one, when nobody
+/// else wants the CPU, is not written by that thread.
 const SNAPSHOT_NICE: i32 = 19;
+
+/// How long the last snapshot may take where the journal has everything: it only makes the next
+/// start quicker.
+const LAST_SNAPSHOT: Duration = Duration::from_secs(3);
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
     move |source| ServeError::System { what, source }
@@ -211,7 +215,7 @@ struct Running {
     restorer: JoinHandle<bool>,
     /// Keep the lanes of the journal synced for as long as the sender lives.
     syncers: (Sender<()>, Vec<JoinHandle<()>>),
-    snapshotter: JoinHandle<Result<(), String>>,
+    snapshotter: JoinHandle<Snapshotter<Arc<SystemClock>>>,
     ticker: (Sender<()>, JoinHandle<()>),
     admin: Option<admin::Server>,
     /// Held for the locks on them.
@@ -252,18 +256,28 @@ impl Running {
         if !is_restored {
             return Ok(());
         }
-        // The snapshotter writes its last one when nobody can ask for another.
+        // The snapshotter ends when nobody can ask it any more.
         *self.node.snapshotter.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let last = self.snapshotter.join();
-        let Err(error) = last.unwrap_or_else(|_| Err("the thread panicked".to_owned())) else {
-            return Ok(());
+        // Without a journal, or with one that has failed, whatever it takes.
+        let has_all = self.node.journal.as_ref().is_some_and(|journal| !journal.is_behind());
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let last = match self.snapshotter.join() {
+            Ok(snapshotter) => snapshotter.last(threads, has_all.then_some(LAST_SNAPSHOT)),
+            Err(_) => Err("the thread panicked".to_owned()),
         };
-        match &self.node.journal {
-            Some(journal) if !journal.is_behind() => {
+        match last {
+            Ok(Last::Taken(_) | Last::NotNeeded) => Ok(()),
+            Ok(Last::TooSlow) => {
+                tracing::info!(
+                    "no last snapshot, as there is much: the next start reads the journal"
+                );
+                Ok(())
+            }
+            Err(error) if has_all => {
                 tracing::warn!(error, "no last snapshot: the next start reads the journal");
                 Ok(())
             }
-            _ => Err(ServeError::LastSnapshot(error)),
+            Err(error) => Err(ServeError::LastSnapshot(error)),
         }
     }
 }
@@ -281,8 +295,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         config.secret_file.clone().unwrap_or_else(|| config.state.join(secrets::NONCE_KEY_FILE));
     let keys = secrets::nonce_keys(&key_file)
         .map_err(|source| ServeError::Secret { path: key_file, source })?;
-    let random = system("random numbers");
-    let hash_key = secrets::random().map_err(random)?;
+    let hash_key = secrets::hash_key(&keys);
     let tag_key = secrets::request_key(&keys);
 
     let bound = bind(&config)?;
@@ -333,7 +346,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let pace = Pace {
         interval: Duration::from_secs(config.persist.snapshot_interval.0.into()),
         rate: (rate > 0).then_some(rate),
-        hurry: Arc::clone(&stop),
+        stopping: Arc::clone(&stop),
     };
     let (snapshotter, ask) = Snapshotter::new(
         generations(),
@@ -381,7 +394,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         if let Err(error) = rustix::process::setpriority_process(None, SNAPSHOT_NICE) {
             tracing::warn!(%error, "snapshots are written with the same priority as answers");
         }
-        snapshotter.run().map(drop)
+        snapshotter.run()
     })?;
     let ticker = start_ticker(Arc::clone(&node), events)?;
     let syncers = start_syncers(&node, events)?;

@@ -40,6 +40,16 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// is spent on them; with it, answers leave later by as much, but only where there are many.
 const SYNC_PACE: Duration = Duration::from_millis(2);
 
+/// How often a sync that is due is put off because the worker has more than it can do, and for how
+/// long each time: until then it may be about to write as much again. Together with the pace that
+/// is what `durability=sync` adds to an answer at most, beside the disk's own time; it is gone as
+/// soon as there is nothing to be gained by it.
+const PUT_OFF: u32 = 6;
+const PUT_OFF_BY: Duration = Duration::from_millis(1);
+
+/// Records of a batch after which another one most likely waits: half of what a batch may have.
+const MANY: u64 = 16;
+
 /// Octets that are written together where there is no batch to wait for.
 const TOGETHER: usize = 64 << 10;
 
@@ -80,6 +90,8 @@ struct Lane {
 struct Progress {
     /// Batches that the kernel has.
     written: AtomicU64,
+    /// Records of the last of them.
+    last: AtomicU64,
     settled: Mutex<Settled>,
     /// The lane's segments that are not synced yet, the one in use last.
     handles: Mutex<Vec<SyncHandle>>,
@@ -231,8 +243,12 @@ impl Journal {
         let Some(progress) = self.progress.get(lane) else { return };
         let mut paced = after(Duration::ZERO);
         loop {
+            let mut is_asked = false;
             let mut is_over = crossbeam::select! {
-                recv(progress.asked) -> _ => false,
+                recv(progress.asked) -> _ => {
+                    is_asked = true;
+                    false
+                }
                 recv(stop) -> _ => true,
                 default(SYNC_EVERY) => false,
             };
@@ -241,6 +257,9 @@ impl Journal {
                     recv(paced) -> _ => false,
                     recv(stop) -> _ => true,
                 };
+            }
+            if is_asked && !is_over {
+                is_over = progress.gather(stop);
             }
             paced = after(SYNC_PACE);
             self.sync(lane);
@@ -324,9 +343,11 @@ impl Lane {
         }
         let (octets, records) = (writer.length(), writer.records());
         writer.write()?;
-        let Progress { written, octets: all, records: every, .. } = &*self.progress;
+        let Progress { written, last, octets: all, records: every, .. } = &*self.progress;
+        let records = writer.records() - records;
         all.fetch_add(writer.length() - octets, Ordering::Relaxed);
-        every.fetch_add(writer.records() - records, Ordering::Relaxed);
+        every.fetch_add(records, Ordering::Relaxed);
+        last.store(records, Ordering::Relaxed);
         written.fetch_add(1, Ordering::Release);
         Ok(())
     }
@@ -373,6 +394,7 @@ impl Progress {
         let (ask, asked) = bounded(1);
         Self {
             written: AtomicU64::new(0),
+            last: AtomicU64::new(0),
             settled: Mutex::default(),
             handles: Mutex::default(),
             ask,
@@ -381,6 +403,28 @@ impl Progress {
             octets: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
         }
+    }
+
+    /// Waits for as long as the lane's worker has all hands full; whether `stop` has ended it.
+    ///
+    /// A sync takes the worker's CPU part of the time, so that at full load fewer are better. When
+    /// it stands still, because all who talk to it wait for their answers, none is soon enough.
+    fn gather(&self, stop: &Receiver<()>) -> bool {
+        let mut seen = self.written.load(Ordering::Relaxed);
+        for _ in 0..PUT_OFF {
+            if self.last.load(Ordering::Relaxed) < MANY {
+                return false;
+            }
+            crossbeam::select! {
+                recv(stop) -> _ => return true,
+                default(PUT_OFF_BY) => {}
+            }
+            let written = self.written.load(Ordering::Relaxed);
+            if std::mem::replace(&mut seen, written) == written {
+                return false;
+            }
+        }
+        false
     }
 
     /// Syncs whatever was written by now, in the segment before as well.

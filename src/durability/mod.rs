@@ -13,7 +13,7 @@ pub use self::{
     journal::{Journal, JournalCounts, WorkerLane},
     offline::{CompactError, Contents, File, Folder},
     recovery::{Basis, Outlook, Progress, RestoreError, Restored, Saved},
-    snapshotter::{Pace, Request, SnapshotStatus, Snapshotter, Taken},
+    snapshotter::{Last, Pace, Request, SnapshotStatus, Snapshotter, Taken},
 };
 
 /// The snapshot's name in the state folder, unless regfile.conf says `file=`.

@@ -11,9 +11,9 @@ use persist::{
 
 use super::{
     change::{Change, Found},
-    convert::record_into,
+    convert::record_of_section,
     recovery::{Basis, Outlook, Progress, RestoreError, Restored, Saved},
-    snapshotter::{Brake, Pace, Taken, prune, write_all},
+    snapshotter::{Limit, Table, Taken, prune, write_together},
 };
 use crate::{
     flow::ListenerId,
@@ -104,11 +104,9 @@ impl Folder {
         let (mut packed, found, mut unreadable) = (Vec::new(), Found::default(), 0_u64);
         let read = snapshot::verify(&*self.snapshots, name).and_then(|verified| {
             verified.read(|section| {
-                let owned: Vec<_> = section.pairs().collect();
-                let pairs = owned.iter().map(|(key, value)| (*key, value.as_ref()));
                 let name = section.name();
-                unreadable +=
-                    u64::from(record_into(&name, pairs, now, &found, &mut packed).is_err());
+                let read = record_of_section(&name, &section, now, &found, &mut packed);
+                unreadable += u64::from(read.is_err());
             })
         });
         match read {
@@ -201,7 +199,7 @@ impl Folder {
     /// Then everything is as it was, but for damaged files, which are renamed.
     pub fn compact(
         &self,
-        clock: &impl Clock,
+        clock: &(impl Clock + Sync),
         threads: usize,
         keep: usize,
     ) -> Result<(Restored, Taken), CompactError> {
@@ -211,8 +209,10 @@ impl Folder {
         let sequence = outlook.sequence.max(location.sequence());
         let general = General { sequence, written: now.unix, journal: Some(outlook.generation) };
         let mut generations = Generations::new(Arc::clone(&self.snapshots), &self.name, keep);
-        let brake = Brake::new(&Pace::default(), now);
-        let taken = write_all(&mut generations, general, &location, &listeners, clock, brake)?;
+        let table = Table { location: &location, listeners: &listeners, clock };
+        let limit = Limit::none(now);
+        let taken = write_together(&mut generations, general, &table, threads, limit)
+            .map_err(WriteError::from)?;
         prune(&generations, &*self.storage);
         Ok((restored, taken))
     }

@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -24,7 +24,7 @@ use persist::{
 
 use super::{
     change::{Change, Listeners, Numbers, What},
-    convert::record_into,
+    convert::record_of_section,
 };
 use crate::{
     location::{Entry, Location, LocationFull},
@@ -38,6 +38,9 @@ const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
 /// Records and sections that can't be used and are logged one by one; more are only counted.
 const LOGGED: u64 = 20;
+
+/// Shares that the AoRs of a segment are divided into at most: each reads all of it.
+const SHARES_MAX: usize = 8;
 
 /// Generations of sequences: within one, no AoR changes more often than this. At a million changes
 /// a second of one AoR that is a day; a snapshot, which begins the next, is due every minute.
@@ -242,7 +245,24 @@ struct Reading<'r> {
     changes: AtomicU64,
     unreadable: AtomicU64,
     is_full: AtomicU64,
-    failed: Mutex<Option<ReadError>>,
+}
+
+/// A thread's part of the AoRs, by the shard they are in.
+#[derive(Clone, Copy)]
+struct Share {
+    number: usize,
+    of: usize,
+}
+
+impl Share {
+    /// Whether it is the one to speak of what is nobody's, or everybody's.
+    fn is_first(self) -> bool {
+        self.number == 0
+    }
+
+    fn has(self, shard: usize) -> bool {
+        shard % self.of == self.number
+    }
 }
 
 impl<'r> Reading<'r> {
@@ -257,7 +277,6 @@ impl<'r> Reading<'r> {
             changes: zero(),
             unreadable: zero(),
             is_full: zero(),
-            failed: Mutex::default(),
         }
     }
 
@@ -295,6 +314,7 @@ impl<'r> Reading<'r> {
 
     fn snapshot(&self, snapshot: Verified, covered: u64) -> Result<(), RestoreError> {
         let file = snapshot.name().to_owned();
+        self.location.reserve(snapshot.summary().sections);
         let parts = snapshot.parts();
         let run = |parts: &Parts| {
             let mut packed = Vec::new();
@@ -310,13 +330,11 @@ impl<'r> Reading<'r> {
     fn section(&self, section: &Section<'_>, file: &str, covered: u64, packed: &mut Vec<u8>) {
         let Basis { rules, listeners, now, .. } = self.basis;
         let name = section.name();
-        let owned: Vec<_> = section.pairs().collect();
-        let pairs = owned.iter().map(|(key, value)| (*key, value.as_ref()));
         let aor = match rules {
             Some(rules) => rules.aor_of_section(&name),
             None => (&*name).into(),
         };
-        let unpacked = match record_into(&aor, pairs, now, listeners, packed) {
+        let unpacked = match record_of_section(&aor, section, now, listeners, packed) {
             Ok(unpacked) => unpacked,
             Err(what) => {
                 if self.unreadable.fetch_add(1, Ordering::Relaxed) < LOGGED {
@@ -360,6 +378,9 @@ impl<'r> Reading<'r> {
     }
 
     /// Reads the segments of one generation.
+    ///
+    /// Threads share the AoRs of each segment, not its octets: changes of one AoR are taken in
+    /// their order, and to apply them takes many times as long as to read past them.
     fn segments(
         &self,
         storage: &dyn Storage,
@@ -367,31 +388,42 @@ impl<'r> Reading<'r> {
         covered: u64,
     ) -> Result<(), RestoreError> {
         let (next, read) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let shares = self.basis.threads.clamp(1, SHARES_MAX);
+        let refused = Mutex::new(Vec::new());
         let run = |next: &AtomicUsize| {
             let mut work = (Vec::new(), Vec::new());
-            while let Some(&id) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(&id) = segments.get(number / shares) else { return };
+                let share = Share { number: number % shares, of: shares };
                 let segment = journal::read(storage, id, |record| {
-                    read.fetch_add(record.octets.len() as u64, Ordering::Relaxed);
-                    self.change(id, record, covered, &mut work);
+                    if share.is_first() {
+                        read.fetch_add(record.octets.len() as u64, Ordering::Relaxed);
+                    }
+                    self.change(id, record, covered, share, &mut work);
                 });
                 match segment {
-                    Ok(segment) => report(&segment),
-                    Err(error) => self.refused(storage, id, error),
+                    Ok(segment) if share.is_first() => report(&segment),
+                    Err(error) if share.is_first() => lock(&refused).push((id, error)),
+                    Ok(_) | Err(_) => {}
                 }
             }
         };
         self.share(run, &next, |_| read.load(Ordering::Relaxed));
-        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(error.into()),
-            None => Ok(()),
+        // Only now that nobody reads them any more.
+        for (id, error) in refused.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            self.refused(storage, id, error)?;
         }
+        Ok(())
     }
 
-    fn refused(&self, storage: &dyn Storage, id: SegmentId, error: ReadError) {
-        let ReadError::Damaged { .. } = error else {
-            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            return;
-        };
+    fn refused(
+        &self,
+        storage: &dyn Storage,
+        id: SegmentId,
+        error: ReadError,
+    ) -> Result<(), RestoreError> {
+        let ReadError::Damaged { .. } = error else { return Err(error.into()) };
         self.unreadable.fetch_add(1, Ordering::Relaxed);
         match journal::set_aside(storage, id) {
             Ok(renamed) => {
@@ -401,6 +433,7 @@ impl<'r> Reading<'r> {
                 tracing::error!(file = %id, error = %failed, damage = %error, "a damaged segment of the journal can't be set aside");
             }
         }
+        Ok(())
     }
 
     /// Applies one change of the journal.
@@ -409,6 +442,7 @@ impl<'r> Reading<'r> {
         id: SegmentId,
         record: journal::Record<'_>,
         covered: u64,
+        share: Share,
         (packed, merged): &mut (Vec<u8>, Vec<u8>),
     ) {
         let unreadable = |what: &str| {
@@ -418,10 +452,16 @@ impl<'r> Reading<'r> {
             }
         };
         let Some(change) = Change::decode(record.octets) else {
-            return unreadable("expected a change");
+            if share.is_first() {
+                unreadable("expected a change");
+            }
+            return;
         };
         let Change { aor, sequence, what, .. } = change;
-        if sequence <= covered || self.is_orphan(aor, 1) {
+        if sequence <= covered
+            || !share.has(self.location.key(aor).shard())
+            || self.is_orphan(aor, 1)
+        {
             return;
         }
         let Basis { listeners, now, .. } = self.basis;
@@ -474,6 +514,10 @@ impl<'r> Reading<'r> {
             ..Restored::default()
         })
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The record with the new numbers of its one binding.

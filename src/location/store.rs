@@ -273,6 +273,18 @@ impl Location {
         self.update_at(self.key(aor), aor, when, journal, change)
     }
 
+    /// Makes room for so many records in all, so that the map need not grow while they come.
+    pub fn reserve(&self, records: u64) {
+        /// More than 32 bits name no record.
+        const MOST: u64 = 1 << 32;
+        let each = usize::try_from(records.min(MOST)).unwrap_or_default() / SHARDS;
+        // Some shards get more than others: by more than this, one of ten thousand.
+        let each = each + 4 * each.isqrt();
+        for shard in self.map.shards() {
+            shard.write().reserve(each, |(tag, _)| table_hash(*tag));
+        }
+    }
+
     /// Gives the record of `aor` to `change`, to be replaced by [`Entry::restore`] with what was
     /// read from disk.
     pub fn restore<R>(&self, aor: &[u8], now: Now, change: impl FnOnce(&mut Entry<'_>) -> R) -> R {

@@ -215,7 +215,7 @@ impl World {
         let storage: Arc<dyn Storage> = Arc::new(self.faulty.clone());
         let snapshots = Generations::new(Arc::clone(&storage), NAME, 1);
         let names: Vec<Box<str>> = vec!["general".into()];
-        let basis = Basis { rules: None, listeners: &names, now, threads: 1 };
+        let basis = Basis { rules: None, listeners: &names, now, threads: 2 };
         let restored = Saved { snapshots, journals: &*storage }
             .restore(&self.location, self.generation, basis, &Progress::default())
             .unwrap();

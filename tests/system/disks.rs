@@ -42,7 +42,8 @@ impl Disk {
         let image = path.with_extension("image");
         fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
         run("mkfs.ext4", &["-q", image.to_str().unwrap()]);
-        run("mount", &["-o", "loop", image.to_str().unwrap(), path.to_str().unwrap()]);
+        let options = "loop,errors=remount-ro";
+        run("mount", &["-o", options, image.to_str().unwrap(), path.to_str().unwrap()]);
         Self(path)
     }
 
@@ -53,6 +54,20 @@ impl Disk {
             folder = os.open(sys.argv[1], os.O_RDONLY)\n\
             fcntl.ioctl(folder, 0x8004587d, struct.pack('I', 2))\n";
         run("python3", &["-c", EXT4_IOC_SHUTDOWN, self.0.to_str().unwrap()]);
+    }
+
+    /// Has the kernel find an error and go on read-only, under whoever has files open: to ask for
+    /// that with mount is refused as long as there are any.
+    fn turns_read_only(&self) {
+        let output = Command::new("findmnt").args(["-no", "SOURCE"]).arg(&self.0).output().unwrap();
+        let device = String::from_utf8(output.stdout).unwrap();
+        let name = Path::new(device.trim()).file_name().unwrap().to_owned();
+        let trigger = Path::new("/sys/fs/ext4").join(name).join("trigger_fs_error");
+        fs::write(trigger, "for a test").unwrap();
+        wait_until("a read-only file system", || {
+            fs::File::create(self.0.join("probe"))
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+        });
     }
 
     fn is_read_only(&self) {
@@ -101,6 +116,31 @@ fn a_disk_that_dies_does_not_stop_service() {
         });
         assert_eq!(contacts(&server, &mut alice), 1);
         // There is no promise that it could keep.
+        server.signal("TERM");
+        server.await_log("the registrations were not saved");
+        let (status, _folder) = server.stop();
+        assert_eq!(status.code(), Some(1));
+    }
+}
+
+#[test]
+#[ignore = "needs root and a loop device"]
+fn a_disk_that_turns_read_only_does_not_stop_service() {
+    for durability in ["journal", "sync"] {
+        let folder = folder(&format!("durability={durability}"));
+        let disk = Disk::mounted_at(folder.path().join("state"));
+        let (server, mut alice) = with_alice(folder);
+        disk.turns_read_only();
+        assert_eq!(alice.register(1800).code, 200);
+        let said = server.await_log("the journal can't be written; a snapshot will be tried");
+        assert!(said.contains("Read-only file system"), "{said}");
+        server.await_log("can't write a snapshot");
+        wait_until("/readyz to name both", || {
+            let ready = ask(&server, "GET", "/readyz", "", "");
+            let checks = &ready.json()["checks"];
+            ready.status == 503 && checks["journal"] != "ok" && checks["snapshot"] != "ok"
+        });
+        assert_eq!(contacts(&server, &mut alice), 1);
         server.signal("TERM");
         server.await_log("the registrations were not saved");
         let (status, _folder) = server.stop();

@@ -14,9 +14,9 @@ mod writer;
 
 pub use generations::{Generations, Newest, SetAside};
 pub use reader::{Checking, Parts, Verified, read, verify};
-pub use section::{Pairs, Section};
+pub use section::{Pairs, Plain, Section};
 pub use text::VERSION;
-pub use writer::Writer;
+pub use writer::{Sections, Writer};
 
 /// What a snapshot says of itself, given by whoever takes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -45,6 +45,11 @@ impl<'a> Section<'a> {
         Pairs { lines: self.body, escapes: self.escapes }
     }
 
+    /// Its lines, for whoever knows which they are.
+    pub fn plain(&self) -> Plain<'a> {
+        Plain { lines: self.body.strip_prefix(b"\n").unwrap_or(self.body) }
+    }
+
     /// Where the section starts in the file, in bytes from 0; for messages.
     pub fn offset(&self) -> u64 {
         self.at
@@ -71,6 +76,40 @@ impl<'a> Iterator for Pairs<'a> {
             }
         }
         None
+    }
+}
+
+/// The lines of a [`Section`], taken one by one as [`Writer`](super::Writer) has written those that
+/// need no escape. Whoever knows which line is next reads it in half the time that [`Pairs`] takes
+/// to find out; what looks any other way is left to those.
+#[derive(Clone, Debug)]
+pub struct Plain<'a> {
+    lines: &'a [u8],
+}
+
+impl<'a> Plain<'a> {
+    /// Takes the value of the next line if that begins with `start`, which is a key and its `=`.
+    ///
+    /// `None`, and the line is still there, if it begins otherwise, or if its value holds a control
+    /// character, begins or ends with a blank, or has no line end.
+    // Of a known length, so that it is compared in place.
+    #[inline]
+    pub fn take<const N: usize>(&mut self, start: &[u8; N]) -> Option<&'a [u8]> {
+        let (found, line) = self.lines.split_first_chunk::<N>()?;
+        if found != start {
+            return None;
+        }
+        let (value, rest) = line.split_at(text::plain_end(line)?);
+        if value.first() == Some(&b' ') || value.last() == Some(&b' ') {
+            return None;
+        }
+        self.lines = rest.get(1..)?;
+        Some(value)
+    }
+
+    /// Whether only the blank line is left that each section ends with.
+    pub fn is_done(&self) -> bool {
+        matches!(self.lines, b"" | b"\n")
     }
 }
 

@@ -183,6 +183,27 @@ fn find_equals(line: &[u8]) -> Option<usize> {
     memchr(b'=', line)
 }
 
+/// Where the line ends that `text` begins with, if no other control character is before its end.
+/// Most lines are too short for a search that is made for long texts.
+pub(super) fn plain_end(text: &[u8]) -> Option<usize> {
+    const ONES: u128 = u128::MAX / 0xff;
+    const FIRST_PRINTED: u128 = ONES * 0x20;
+    let (chunks, rest) = text.as_chunks();
+    let mut at = 0;
+    for chunk in chunks {
+        // As in `find_equals`: below is what borrows, but has not had the top bit before.
+        let octets = u128::from_le_bytes(*chunk);
+        let below = octets.wrapping_sub(FIRST_PRINTED) & !octets & (ONES << 7);
+        if below != 0 {
+            at += usize::try_from(below.trailing_zeros() / 8).ok()?;
+            return (text.get(at) == Some(&b'\n')).then_some(at);
+        }
+        at += chunk.len();
+    }
+    let end = rest.iter().position(|octet| *octet < 0x20)?;
+    (rest.get(end) == Some(&b'\n')).then_some(at + end)
+}
+
 /// Takes blanks, tabs, and a line end's CR off both ends.
 pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t' | b'\r', rest @ ..] | [rest @ .., b' ' | b'\t' | b'\r'] = text {
@@ -304,6 +325,15 @@ mod tests {
         fn the_first_equals_sign_is_found(line in "[<=>a\u{bd}\u{3c}]{0,40}") {
             let expected = line.bytes().position(|b| b == b'=');
             prop_assert_eq!(find_equals(line.as_bytes()), expected);
+        }
+
+        #[test]
+        fn a_plain_line_ends_where_any_other_does(
+            line in "[ -~\u{9}\u{1f}\u{20}\u{7f}\u{a0}\n]{0,60}",
+        ) {
+            let expected = line.bytes().position(|b| b < 0x20);
+            let expected = expected.filter(|at| line.as_bytes()[*at] == b'\n');
+            prop_assert_eq!(plain_end(line.as_bytes()), expected);
         }
 
         #[test]

@@ -11,6 +11,48 @@ use crate::storage::Output;
 /// beside formatting, small enough to stay in a core's cache.
 const BUFFER: usize = 256 << 10;
 
+/// Sections on their way to a [`Writer`]: threads that have one each make them side by side.
+#[derive(Debug, Default)]
+pub struct Sections {
+    text: Vec<u8>,
+    sections: u64,
+    bindings: u64,
+}
+
+impl Sections {
+    /// Adds a section, as [`Writer::section`] does.
+    pub fn section<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &mut self,
+        name: &[u8],
+        bindings: u64,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<(), WriteError> {
+        let start = self.text.len();
+        text::encode_name(&mut self.text, name);
+        for (key, value) in pairs {
+            let key = key.as_ref();
+            if !text::is_key(key) {
+                self.text.truncate(start);
+                return Err(WriteError::Key(String::from_utf8_lossy(key).into_owned()));
+            }
+            text::encode_pair(&mut self.text, key, value.as_ref());
+        }
+        self.sections += 1;
+        self.bindings += bindings;
+        Ok(())
+    }
+
+    /// Whether there are so many that it is time to give them to the writer.
+    pub fn is_full(&self) -> bool {
+        self.text.len() >= BUFFER
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        (self.sections, self.bindings) = (0, 0);
+    }
+}
+
 /// A snapshot being written, made by [`Generations::begin`].
 ///
 /// Memory is bounded by one buffer and one section. Dropped before [`Writer::finish`], it takes
@@ -20,7 +62,7 @@ pub struct Writer<'a> {
     /// `None` once published, or when there is nothing to take away.
     file: Option<Box<dyn Output>>,
     temporary: String,
-    buffer: Vec<u8>,
+    buffer: Sections,
     general: General,
     /// Checksum and length of what follows the head, as far as written.
     body: Hasher,
@@ -41,7 +83,7 @@ impl<'a> Writer<'a> {
             generations,
             file: Some(file),
             temporary,
-            buffer: Vec::with_capacity(BUFFER),
+            buffer: Sections::default(),
             general,
             body: Hasher::new(),
             bytes: 0,
@@ -68,25 +110,24 @@ impl<'a> Writer<'a> {
         if self.failed {
             return Err(WriteError::Abandoned);
         }
-        let start = self.buffer.len();
-        text::encode_name(&mut self.buffer, name);
-        for (key, value) in pairs {
-            let key = key.as_ref();
-            if !text::is_key(key) {
-                self.buffer.truncate(start);
-                return Err(WriteError::Key(String::from_utf8_lossy(key).into_owned()));
-            }
-            text::encode_pair(&mut self.buffer, key, value.as_ref());
+        self.buffer.section(name, bindings, pairs)?;
+        if self.buffer.is_full() { Ok(self.flush()?) } else { Ok(()) }
+    }
+
+    /// Adds sections that were made elsewhere, and empties what they were made in.
+    pub fn append(&mut self, sections: &mut Sections) -> Result<(), WriteError> {
+        if self.failed {
+            return Err(WriteError::Abandoned);
         }
-        self.sections += 1;
-        self.bindings += bindings;
-        if self.buffer.len() >= BUFFER { Ok(self.flush()?) } else { Ok(()) }
+        self.flush()?;
+        self.write(sections)?;
+        Ok(())
     }
 
     /// Bytes so far, those among them that the storage has not got yet: for whoever wants to write
     /// no more than so many in a second.
     pub fn bytes(&self) -> u64 {
-        self.bytes + self.buffer.len() as u64
+        self.bytes + self.buffer.text.len() as u64
     }
 
     /// Publishes the snapshot: when this returns, it is on the medium under its name.
@@ -98,7 +139,7 @@ impl<'a> Writer<'a> {
             return Err(WriteError::Abandoned);
         }
         // A blank line before the last one, as before every section.
-        self.buffer.push(b'\n');
+        self.buffer.text.push(b'\n');
         self.flush()?;
         let head = text::encode_head(self.general, self.sections, self.bindings);
         let mut crc = Hasher::new();
@@ -123,12 +164,21 @@ impl<'a> Writer<'a> {
     }
 
     fn flush(&mut self) -> Result<(), StorageError> {
-        self.body.update(&self.buffer);
-        self.bytes += self.buffer.len() as u64;
-        let buffer = std::mem::take(&mut self.buffer);
-        self.with_file("write", |file| file.append(&buffer))?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.write(&mut buffer)?;
         self.buffer = buffer;
-        self.buffer.clear();
+        Ok(())
+    }
+
+    fn write(&mut self, sections: &mut Sections) -> Result<(), StorageError> {
+        if !sections.text.is_empty() {
+            self.body.update(&sections.text);
+            self.bytes += sections.text.len() as u64;
+            self.sections += sections.sections;
+            self.bindings += sections.bindings;
+            self.with_file("write", |file| file.append(&sections.text))?;
+            sections.clear();
+        }
         Ok(())
     }
 
