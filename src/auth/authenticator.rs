@@ -150,7 +150,10 @@ impl Authenticator {
         let response = Response::parse(algorithm, credentials.response)
             .ok_or_else(|| invalid(Parameter::Response))?;
         Ok(Claim {
-            credentials: *credentials,
+            username: credentials.username,
+            userhash: credentials.userhash,
+            uri: credentials.uri,
+            nonce_text: credentials.nonce,
             algorithm,
             response,
             nonce,
@@ -208,7 +211,7 @@ impl Authenticator {
         lookup: impl FnOnce(&[u8]) -> Option<Secret>,
     ) -> Option<Secret> {
         let username = claim.username();
-        if claim.credentials.userhash {
+        if claim.userhash {
             // A hashed name is no name of ours.
             None
         } else if username.has_escapes {
@@ -267,7 +270,10 @@ impl Authenticator {
 /// Credentials that answer a challenge of ours; whether rightly is not known yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
-    credentials: Credentials<'a>,
+    username: Quoted<'a>,
+    userhash: bool,
+    uri: &'a [u8],
+    nonce_text: &'a [u8],
     pub(super) algorithm: Algorithm,
     pub(super) response: Response,
     nonce: Nonce,
@@ -278,12 +284,12 @@ pub struct Claim<'a> {
 impl<'a> Claim<'a> {
     /// Who the client says it is.
     pub fn username(&self) -> Quoted<'a> {
-        self.credentials.username
+        self.username
     }
 
     /// The `uri` that was hashed.
     pub(super) fn uri(&self) -> &'a [u8] {
-        self.credentials.uri
+        self.uri
     }
 
     /// Which of the account's hashes it takes to judge this.
@@ -297,7 +303,7 @@ impl<'a> Claim<'a> {
 
     /// Whether the response is right for the `uri` without its parameters.
     fn is_right_at_second(&self, ha1: &[u8], method: &[u8]) -> bool {
-        let uri = self.credentials.uri;
+        let uri = self.uri;
         match memchr::memchr(b';', uri).and_then(|semicolon| uri.get(..semicolon)) {
             Some(uri) => self.response.is_right(ha1, &Input { uri, ..self.input(method) }),
             None => false,
@@ -311,8 +317,8 @@ impl<'a> Claim<'a> {
     {
         Input {
             method,
-            uri: self.credentials.uri,
-            nonce: self.credentials.nonce,
+            uri: self.uri,
+            nonce: self.nonce_text,
             auth: self.auth.map(|auth| (auth.nc_text, auth.cnonce)),
         }
     }
@@ -337,7 +343,7 @@ impl<'a> Claim<'a> {
         Verdict::Granted(Grant {
             username: self.username(),
             used: NonceUse { nonce: self.nonce, nc: self.auth.map(|auth| auth.nc) },
-            uri_differs: !is_same_host(self.credentials.uri, request_uri),
+            uri_differs: !is_same_host(self.uri, request_uri),
         })
     }
 }

@@ -108,7 +108,9 @@ impl NonceKeys {
         let (front, proof) = octets.split_first_chunk::<8>()?;
         let &[t0, t1, t2, t3, id, u0, u1, u2] = front;
         // Both are tried, since one in 256 pairs of keys has one id.
-        let made_by = |key: &Key| key.id == id && bool::from(key.prove(*front).ct_eq(proof));
+        let proof = u64::from_le_bytes(proof.try_into().ok()?);
+        let is_proof = |own: [u8; 8]| bool::from(u64::from_le_bytes(own).ct_eq(&proof));
+        let made_by = |key: &Key| key.id == id && is_proof(key.prove(*front));
         (made_by(&self.current) || made_by(&self.previous)).then(|| Nonce {
             issued: u32::from_le_bytes([t0, t1, t2, t3]),
             tag: u32::from_le_bytes([id, u0, u1, u2]),

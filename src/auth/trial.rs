@@ -96,7 +96,7 @@ impl Trials {
     /// What became of a claim.
     pub fn verdict<'a>(&self, trial: &Trial<'a>) -> Verdict<'a> {
         let right = self.batch.computed().get(trial.place);
-        if right.is_some_and(|right| right.ct_eq(&trial.claimed).into()) {
+        if right.is_some_and(|right| is_equal(right, &trial.claimed)) {
             return trial.verdict;
         }
         match trial.verdict {
@@ -105,6 +105,17 @@ impl Trials {
             Verdict::Granted(_) | Verdict::Stale => Verdict::Challenge(Refusal::WrongPassword),
         }
     }
+}
+
+/// Whether two digests are the same, in a time that doesn't tell where they differ: two numbers take
+/// fewer steps than sixteen octets.
+fn is_equal(a: &[u8; 16], b: &[u8; 16]) -> bool {
+    let halves = |digest: &[u8; 16]| {
+        let half = |half: Option<&[u8; 8]>| half.map_or(0, |half| u64::from_le_bytes(*half));
+        (half(digest.first_chunk()), half(digest.last_chunk()))
+    };
+    let ((a_first, a_last), (b_first, b_last)) = (halves(a), halves(b));
+    (a_first.ct_eq(&b_first) & a_last.ct_eq(&b_last)).into()
 }
 
 impl std::fmt::Debug for Trials {

@@ -99,6 +99,17 @@ pub(crate) fn number<T: TryFrom<u64>>(bytes: &[u8]) -> Option<T> {
         return None;
     }
     let mut value = 0_u64;
+    if bytes.len() < 20 {
+        // Whatever 19 digits say fits.
+        for &byte in bytes {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            value = value * 10 + u64::from(digit);
+        }
+        return T::try_from(value).ok();
+    }
     for &byte in bytes {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
@@ -146,6 +157,8 @@ mod tests {
         assert_eq!(number::<u32>(b"4294967295"), Some(u32::MAX));
         assert_eq!(number::<u32>(b"4294967296"), None);
         assert_eq!(number::<u32>(b"36893488147419103232"), None);
+        assert_eq!(number::<u64>(b"9999999999999999999"), Some(9_999_999_999_999_999_999));
+        assert_eq!(number::<u32>(b"00000000000000000000000007"), Some(7));
         assert_eq!(number::<u32>(b""), None);
         assert_eq!(number::<u32>(b"+1"), None);
         assert_eq!(number::<u32>(b"-1"), None);

@@ -70,7 +70,8 @@ impl Parser {
         let Some((via, via_rest)) = message.first(HeaderName::Via).and_then(top_via) else {
             return Parsed::Silence(Silence::BadVia);
         };
-        let envelope = Envelope { message, method: start.method, via, via_rest };
+        let to_is_bare = false;
+        let envelope = Envelope { message, method: start.method, via, via_rest, to_is_bare };
         let fault = start
             .fault
             .or(scan_fault)
@@ -143,7 +144,11 @@ fn top_via(value: &[u8]) -> Option<(Via<'_>, &[u8])> {
 }
 
 /// Reads the headers that any request must have (RFC 3261 §8.1.1).
-fn read<'a>(envelope: Envelope<'a>, uri: &'a [u8], limits: &Limits) -> Result<Request<'a>, Fault> {
+fn read<'a>(
+    mut envelope: Envelope<'a>,
+    uri: &'a [u8],
+    limits: &Limits,
+) -> Result<Request<'a>, Fault> {
     let message = envelope.message;
     let required = |name| message.first(name).ok_or(Fault::Missing(name));
 
@@ -167,6 +172,7 @@ fn read<'a>(envelope: Envelope<'a>, uri: &'a [u8], limits: &Limits) -> Result<Re
     let from = address(HeaderName::From)?;
     let from_uri = parts(from.uri, Fault::Bad(HeaderName::From))?;
     let to = address(HeaderName::To)?;
+    envelope.to_is_bare = to.params.as_bytes().is_empty();
     // Who registers itself, as phones do, has the same in both.
     let to_uri =
         if to.uri == from.uri { from_uri } else { parts(to.uri, Fault::Bad(HeaderName::To))? };

@@ -29,6 +29,8 @@ pub struct Envelope<'a> {
     pub via: Via<'a>,
     /// What follows the topmost element in its Via line: a comma and more, or nothing.
     pub via_rest: &'a [u8],
+    /// Whether To is known to have no parameter, thus no tag.
+    pub to_is_bare: bool,
 }
 
 /// A broken request.

@@ -66,7 +66,7 @@ impl<'b, 's> Response<'b, 's> {
         if let Some(value) = message.first(HeaderName::To) {
             buf.put(b"To: ");
             buf.put(value);
-            if !has_tag(value) {
+            if envelope.to_is_bare || !has_tag(value) {
                 buf.put(b";tag=");
                 buf.put_hex(tag);
             }
@@ -166,12 +166,26 @@ fn put_via_params(buf: &mut Buf<'_>, params: Params<'_>, port: u16) {
 fn put_ip(buf: &mut Buf<'_>, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => {
+            let (mut text, mut len) = ([0_u8; 15], 0);
+            let mut push = |octet| {
+                if let Some(place) = text.get_mut(len) {
+                    *place = octet;
+                    len += 1;
+                }
+            };
             for (i, octet) in ip.octets().into_iter().enumerate() {
                 if i > 0 {
-                    buf.put(b".");
+                    push(b'.');
                 }
-                buf.put_number(octet);
+                if octet > 99 {
+                    push(b'0' + octet / 100);
+                }
+                if octet > 9 {
+                    push(b'0' + octet / 10 % 10);
+                }
+                push(b'0' + octet % 10);
             }
+            buf.put(&text[..len]);
         }
         IpAddr::V6(ip) => {
             // 39 octets is the longest form; an address never fails to be written there.
@@ -189,6 +203,16 @@ fn put_ip(buf: &mut Buf<'_>, ip: IpAddr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_written_as_anybody_does() {
+        for ip in ["0.9.10.99", "100.199.200.255", "255.255.255.255", "2001:db8::1"] {
+            let mut space = [0; 46];
+            let mut buf = Buf::new(&mut space);
+            put_ip(&mut buf, ip.parse().unwrap());
+            assert_eq!(buf.written(), ip.as_bytes());
+        }
+    }
     use crate::sip::{Limits, Parsed, Parser};
 
     /// The Via lines of the answer to a request with these, and where it goes.

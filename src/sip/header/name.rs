@@ -73,6 +73,7 @@ impl HeaderName {
     ];
 
     /// The name that `bytes`, a token, spells in any case.
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Self {
         if let [compact] = bytes {
             return match compact.to_ascii_lowercase() {
@@ -88,22 +89,30 @@ impl HeaderName {
                 _ => Self::Other,
             };
         }
-        let candidates: &[Self] = match bytes.len() {
-            2 => &[Self::To],
-            3 => &[Self::Via],
-            4 => &[Self::Cseq, Self::From, Self::Path, Self::Date],
-            7 => &[Self::CallId, Self::Contact, Self::Expires, Self::Require],
-            9 => &[Self::Supported],
-            10 => &[Self::UserAgent],
-            12 => &[Self::MaxForwards, Self::ContentType],
-            13 => &[Self::Authorization, Self::ProxyRequire],
-            14 => &[Self::ContentLength],
-            16 => &[Self::ContentEncoding],
-            _ => &[],
+        // Length and last letter leave one name that it may be.
+        let [.., last] = bytes else { return Self::Other };
+        let name = match (bytes.len(), last | 0x20) {
+            (2, _) => Self::To,
+            (3, _) => Self::Via,
+            (4, b'q') => Self::Cseq,
+            (4, b'm') => Self::From,
+            (4, b'h') => Self::Path,
+            (4, _) => Self::Date,
+            (7, b'd') => Self::CallId,
+            (7, b't') => Self::Contact,
+            (7, b's') => Self::Expires,
+            (7, _) => Self::Require,
+            (9, _) => Self::Supported,
+            (10, _) => Self::UserAgent,
+            (12, b's') => Self::MaxForwards,
+            (12, _) => Self::ContentType,
+            (13, b'n') => Self::Authorization,
+            (13, _) => Self::ProxyRequire,
+            (14, _) => Self::ContentLength,
+            (16, _) => Self::ContentEncoding,
+            _ => return Self::Other,
         };
-        let words = words(bytes);
-        let found = candidates.iter().find(|&&name| WORDS[name as usize] == words);
-        found.copied().unwrap_or(Self::Other)
+        if WORDS[name as usize] == words(bytes) { name } else { Self::Other }
     }
 
     /// The long form, as in a reason phrase.

@@ -80,17 +80,23 @@ fn ipv6(host: &[u8]) -> Option<Ipv6Addr> {
 
 /// The address of an `IPv4address`.
 fn ipv4(host: &[u8]) -> Option<Ipv4Addr> {
-    let mut octets = [0_u8; 4];
-    let mut rest = host;
-    for (at, octet) in octets.iter_mut().enumerate() {
-        if at > 0 {
-            rest = rest.strip_prefix(b".")?;
+    let (mut address, mut octet) = (0_u32, 0_u32);
+    let (mut digits, mut dots) = (0, 0);
+    for &byte in host {
+        match byte {
+            b'0'..=b'9' if digits < 3 => {
+                octet = octet * 10 + u32::from(byte - b'0');
+                digits += 1;
+            }
+            b'.' if digits > 0 && dots < 3 && octet < 256 => {
+                address = address << 8 | octet;
+                (octet, digits, dots) = (0, 0, dots + 1);
+            }
+            _ => return None,
         }
-        let digits = rest.iter().take(4).take_while(|b| b.is_ascii_digit()).count();
-        *octet = number(&rest[..digits]).filter(|_| digits <= 3)?;
-        rest = &rest[digits..];
     }
-    rest.is_empty().then(|| Ipv4Addr::from(octets))
+    let is_whole = dots == 3 && digits > 0 && octet < 256;
+    is_whole.then(|| Ipv4Addr::from(address << 8 | octet))
 }
 
 #[cfg(test)]
