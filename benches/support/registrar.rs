@@ -13,7 +13,7 @@ use bindery::{
     sip::Limits,
     subscribers::builder::Builder,
     time::DeltaSeconds,
-    worker::{AllCounters, Pipeline, Rules},
+    worker::{AllCounters, Elsewhere, Pipeline, Rules},
 };
 
 /// What the location service hashes with.
@@ -49,6 +49,7 @@ pub(crate) fn registrar<const WORKERS: usize>(
         registrar: policy,
         authenticator: Authenticator::new(challenges, keys).expect("a realm and an algorithm"),
         subscribers: builder.build(),
+        elsewhere: Elsewhere::default(),
         server: None,
         limits: Limits::default(),
     };

@@ -287,6 +287,11 @@ impl<'a> Claim<'a> {
         self.username
     }
 
+    /// `nonce` and `response`, as sent.
+    pub fn nonce_and_response(&self) -> (&'a [u8], &'a [u8]) {
+        (self.credentials.nonce, self.credentials.response)
+    }
+
     /// The `uri` that was hashed.
     pub(super) fn uri(&self) -> &'a [u8] {
         self.uri

@@ -25,7 +25,7 @@ use crate::{
     location::{Cause, Entry, Location, Recorder, Unrecorded},
     registrar::{AorRecord, Domains, RecordWriter},
     time::{Clock, Now, SystemClock},
-    worker::{AllCounters, Rules, SharedRules},
+    worker::{AllCounters, Elsewhere, Rules, SharedRules},
 };
 
 /// Everything that the parts of the control plane share: the admin API asks it, signals tell it.
@@ -90,6 +90,7 @@ pub(super) fn rules(
         authenticator: Authenticator::new(config.auth.clone(), keys.clone())?,
         subscribers: regfile.subscribers,
         autocreate: regfile.general.autocreate,
+        elsewhere: Elsewhere::default(),
         server: config.general.useragent.clone(),
         limits: config.limits.clone(),
     })

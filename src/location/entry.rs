@@ -7,6 +7,7 @@ use super::{
     recorder::{Recorded, Recorder},
     slab::{Chunk, words_for},
     store::{AorKey, Location, LocationFull},
+    trail::Trace,
 };
 use crate::{
     auth::{NonceCounts, Renewal},
@@ -153,6 +154,7 @@ impl<'e> Entry<'e> {
             };
             self.journal.record(self.now, what);
         }
+        self.location.leave_trace(|| Trace::Changed(self.tag));
         if self.location.feed.is_active()
             && let Some(new) = self.record()
         {
@@ -238,6 +240,9 @@ impl<'e> Entry<'e> {
         self.location.sequences.floor.fetch_max(sequence, Ordering::Relaxed);
         if self.location.feed.is_active() {
             self.publish(sequence, old.aor().into(), Box::default());
+        }
+        if !old.is_empty() {
+            self.location.leave_trace(|| Trace::Gone(old.aor().into()));
         }
         // That an empty record goes changes nothing for anybody who reads the journal.
         if self.journal.writer() != 0

@@ -15,6 +15,7 @@ mod feed;
 mod recorder;
 mod slab;
 mod store;
+mod trail;
 
 pub use self::{
     early::Early,
@@ -22,4 +23,5 @@ pub use self::{
     feed::{Cause, Change, Subscription},
     recorder::{Recorded, Recorder, Unrecorded},
     store::{AorKey, Location, LocationFull},
+    trail::{Trace, Trail},
 };

@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
     hint::black_box,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -22,6 +22,7 @@ use super::{
     feed::{Cause, Feed, Subscription},
     recorder::{Recorder, Unrecorded},
     slab::{Chunk, Slab},
+    trail::{Trace, Trail},
 };
 use crate::{
     flow::Transport,
@@ -47,6 +48,7 @@ pub struct Location {
     hash_key: [u8; 16],
     pub(super) wheels: Wheels,
     pub(super) feed: Feed,
+    trail: OnceLock<Trail>,
     pub(super) sequences: CachePadded<Sequences>,
     pub(super) counts: Counts,
     pub(super) max_bindings: AtomicU64,
@@ -149,6 +151,7 @@ impl Location {
             hash_key,
             wheels: Wheels::new(),
             feed: Feed::default(),
+            trail: OnceLock::new(),
             sequences: CachePadded::new(Sequences {
                 floor: AtomicU64::new(0),
                 highest: AtomicU64::new(0),
@@ -224,6 +227,24 @@ impl Location {
     /// The changes from now on; a subscriber that lags more than `capacity` behind misses some.
     pub fn subscribe(&self, capacity: usize) -> Subscription {
         self.feed.subscribe(capacity)
+    }
+
+    /// Where changes leave a trace from now on, of which `capacity` may wait to be taken. There is
+    /// one trail, for one who follows it.
+    pub fn trail(&self, capacity: usize) -> &Trail {
+        self.trail.get_or_init(|| Trail::new(capacity))
+    }
+
+    pub(super) fn leave_trace(&self, trace: impl FnOnce() -> Trace) {
+        if let Some(trail) = self.trail.get() {
+            trail.leave(trace());
+        }
+    }
+
+    /// Shows the records that a [`Trace::Changed`] may mean, each as it is now: one, unless two AoRs
+    /// have the same half of a hash. `visit` must be short and must not call this module.
+    pub fn traced(&self, trace: u32, visit: impl FnMut(AorRecord<'_>)) {
+        self.each_of(trace, visit);
     }
 
     /// The key of an AoR, which every call for this AoR takes; of this location service only.

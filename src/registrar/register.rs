@@ -54,6 +54,18 @@ pub struct Register<'a> {
 }
 
 impl Register<'_> {
+    /// The time that a contact of it is granted; zero removes it.
+    ///
+    /// # Errors
+    /// It is less than the least that is granted.
+    pub fn interval(
+        &self,
+        policy: &Policy,
+        contact: &Contact<'_>,
+    ) -> Result<DeltaSeconds, Refusal> {
+        granted(policy, self, contact)
+    }
+
     /// Whether it can do no more to bindings than add or refresh some, and asks for no others.
     pub fn only_adds(&self, policy: &Policy) -> bool {
         let Wanted::Contacts(contacts) = self.wanted else { return false };

@@ -5,6 +5,7 @@
 //! a look-up, no password in clear.
 
 pub mod builder;
+mod fetched;
 mod packed;
 mod table;
 
@@ -16,6 +17,8 @@ use siphasher::sip::SipHasher13;
 
 use packed::Present;
 use table::NameTable;
+
+pub use self::fetched::{Cached, Fetched, FetchedCache, Known, Lifetimes};
 
 use crate::auth::digest::Secret;
 

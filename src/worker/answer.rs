@@ -25,10 +25,17 @@ const RETRY_AFTER: u32 = 60;
 /// Seconds after which one may come again that asks for what is being restored: ten million
 /// bindings take no longer.
 const RETRY_AFTER_LOADING: u32 = 10;
+/// Seconds after which one may come again whose back end is down or behind: long enough for it not
+/// to be kept down by those who ask, short enough for phones not to be without calls.
+const RETRY_AFTER_FAULT: u32 = 30;
 
 /// Why a request is turned away that may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unavailable {
+    /// No back end can say what it takes to answer.
+    BackEnd,
+    /// As many requests wait for back ends as may.
+    Busy,
     /// There are as many bindings as there may be.
     Full,
     /// What was saved is still being read.
@@ -128,6 +135,8 @@ impl Answer<'_> {
     /// 503 to a client that may come again.
     pub(super) fn unavailable(&self, out: &mut [u8], why: Unavailable) -> Option<usize> {
         let (phrase, seconds) = match why {
+            Unavailable::BackEnd => ("Back End Unavailable", RETRY_AFTER_FAULT),
+            Unavailable::Busy => ("Too Many Requests Wait", RETRY_AFTER_FAULT),
             Unavailable::Full => ("Too Many Bindings", RETRY_AFTER),
             Unavailable::Loading => ("Registrations Are Being Restored", RETRY_AFTER_LOADING),
             Unavailable::NotSaved => ("Registrations Cannot Be Saved", RETRY_AFTER),

@@ -34,11 +34,13 @@ pub enum DropReason {
     SendFailed,
     /// Longer than `maxpkt`.
     Truncated,
+    /// A request that waits for a back end already.
+    Waiting,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ack,
         Self::AnswerTooLong,
         Self::BadSource,
@@ -49,6 +51,7 @@ impl DropReason {
         Self::Response,
         Self::SendFailed,
         Self::Truncated,
+        Self::Waiting,
     ];
 
     /// The value of the `reason` label.
@@ -64,6 +67,7 @@ impl DropReason {
             Self::Response => "response",
             Self::SendFailed => "send_failed",
             Self::Truncated => "truncated",
+            Self::Waiting => "waiting",
         }
     }
 }
@@ -111,11 +115,15 @@ pub enum AuthResult {
     NoHa1,
     /// The response is not that of the account's password.
     WrongPassword,
+    /// A back end turned the user down.
+    Refused,
+    /// No back end could say who the user is.
+    Unavailable,
 }
 
 impl AuthResult {
     /// All results.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Granted,
         Self::Stale,
         Self::Replay,
@@ -130,6 +138,8 @@ impl AuthResult {
         Self::NoPassword,
         Self::NoHa1,
         Self::WrongPassword,
+        Self::Refused,
+        Self::Unavailable,
     ];
 
     /// The value of the `result` label.
@@ -149,6 +159,8 @@ impl AuthResult {
             Self::NoPassword => "no_password",
             Self::NoHa1 => "no_ha1",
             Self::WrongPassword => "wrong_password",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
         }
     }
 }
@@ -210,11 +222,15 @@ pub enum RegisterResult {
     TooManyContacts,
     /// `Contact: *` without `Expires: 0`.
     WildcardExpires,
+    /// A back end turned the registration down.
+    Refused,
+    /// No back end could take it, or as many requests wait for one as may.
+    Unavailable,
 }
 
 impl RegisterResult {
     /// All results.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Added,
         Self::Refreshed,
         Self::Removed,
@@ -233,6 +249,8 @@ impl RegisterResult {
         Self::PathUnsupported,
         Self::TooManyContacts,
         Self::WildcardExpires,
+        Self::Refused,
+        Self::Unavailable,
     ];
 
     /// The value of the `result` label.
@@ -256,6 +274,8 @@ impl RegisterResult {
             Self::PathUnsupported => "path_unsupported",
             Self::TooManyContacts => "too_many_contacts",
             Self::WildcardExpires => "wildcard_expires",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
         }
     }
 }

@@ -1,10 +1,10 @@
 //! What a REGISTER does to the record of its AoR, under the record's lock.
 
-use super::{counters::AuthResult, exchange::Space, rules::Rules};
+use super::{counters::AuthResult, exchange::Space, parking::Question, rules::Rules};
 use crate::{
     auth::{NonceCounts, NonceUse, RequestHash, Use},
     location::Entry,
-    registrar::{self, Aor, Outcome, Refresh, Refusal, Register},
+    registrar::{self, Aor, Changes, Outcome, Refresh, Refusal, Register},
     time::Now,
 };
 
@@ -14,6 +14,8 @@ const MAX_RECORD: usize = 32 * 1024;
 /// How a REGISTER ends, decided under the record's lock and answered after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
+    /// Nothing is done before this is asked.
+    Asks(Question),
     /// The bindings are what the workspace holds.
     Done(Outcome),
     /// The location service holds as much as it may.
@@ -26,29 +28,61 @@ pub(super) enum Decision {
     Stale { result: AuthResult, not_before: u32 },
 }
 
+/// What has to be asked before a REGISTER is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AskFirst {
+    /// This, whatever it binds.
+    Always(Question),
+    /// This, if it binds what was not bound.
+    IfAdded(Question),
+    /// Nothing, or it was.
+    Nothing,
+}
+
+impl AskFirst {
+    /// What has to be asked before these changes are made.
+    fn before(self, changes: Changes) -> Option<Question> {
+        match self {
+            Self::Always(question) => (changes.added + changes.refreshed > 0).then_some(question),
+            Self::IfAdded(question) => (changes.added > 0).then_some(question),
+            Self::Nothing => None,
+        }
+    }
+}
+
 /// Judges and commits a REGISTER, under the lock of its record.
+#[expect(clippy::too_many_arguments, reason = "all that the decision is made from")]
 pub(super) fn decide(
     now: Now,
     rules: &Rules,
     register: &Register<'_>,
     aor: Aor<'_>,
     used: Option<(NonceUse, RequestHash)>,
+    ask: AskFirst,
     entry: &mut Entry<'_>,
     space: &mut Space,
 ) -> Decision {
-    match refresh(now, rules, register, used, entry, space) {
+    let refreshed = match ask {
+        AskFirst::Always(_) => None,
+        AskFirst::IfAdded(_) | AskFirst::Nothing => {
+            refresh(now, rules, register, used, entry, space)
+        }
+    };
+    match refreshed {
         Some(outcome) => Decision::Done(outcome),
-        None => work_out(now, rules, register, aor, used, entry, space),
+        None => work_out(now, rules, register, aor, used, ask, entry, space),
     }
 }
 
 /// [`decide`], whatever the request is.
+#[expect(clippy::too_many_arguments, reason = "those of `decide`")]
 fn work_out(
     now: Now,
     rules: &Rules,
     register: &Register<'_>,
     aor: Aor<'_>,
     used: Option<(NonceUse, RequestHash)>,
+    ask: AskFirst,
     entry: &mut Entry<'_>,
     space: &mut Space,
 ) -> Decision {
@@ -110,6 +144,11 @@ fn work_out(
             }
             Outcome::Queried => Decision::Done(outcome),
         };
+    }
+    if let Outcome::Registered(changes) = outcome
+        && let Some(question) = ask.before(changes)
+    {
+        return Decision::Asks(question);
     }
     if !matches!(outcome, Outcome::Registered(_)) && space.nonces == stored {
         if outcome == Outcome::Retransmitted {
@@ -184,6 +223,7 @@ mod tests {
         sip::{Limits, header::Contact, uri::SipUri},
         subscribers::builder::Builder,
         time::DeltaSeconds,
+        worker::Elsewhere,
     };
 
     const CONTACTS: [&str; 3] = [
@@ -206,6 +246,7 @@ mod tests {
             registrar: Policy::default(),
             authenticator: Authenticator::new(policy, keys).unwrap(),
             subscribers: Builder::new("example.com", &[Algorithm::Md5]).build(),
+            elsewhere: Elsewhere::default(),
             server: None,
             limits: Limits::default(),
         }
@@ -267,11 +308,11 @@ mod tests {
                 let key = aor.as_bytes();
                 let when = (now, Cause::Registered);
                 let decided = short.update(key, when, &mut Unrecorded, |entry| {
-                    decide(now, &rules, &register, aor, used, entry, &mut space)
+                    decide(now, &rules, &register, aor, used, AskFirst::Nothing, entry, &mut space)
                 });
                 let answered = space.work.record().map(|r| answer_of(&r, now));
                 let worked_out = long.update(key, when, &mut Unrecorded, |entry| {
-                    work_out(now, &rules, &register, aor, used, entry, &mut space)
+                    work_out(now, &rules, &register, aor, used, AskFirst::Nothing, entry, &mut space)
                 });
                 prop_assert_eq!(decided, worked_out);
                 if matches!(decided, Decision::Done(_)) {

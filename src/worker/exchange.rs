@@ -10,6 +10,7 @@ use siphasher::sip::SipHasher13;
 use super::{
     answer::{Answer, is_identity, is_supported},
     counters::{Counters, RegisterResult},
+    parking::Learned,
     refusals::Refusals,
     register::{Registration, Texts},
     rules::Rules,
@@ -129,9 +130,16 @@ impl<'x, 'a> Exchange<'x, 'a> {
     }
 
     /// Answers a request, or takes it as far as it goes without a digest.
-    pub(super) fn request(&mut self, request: &Request<'a>, texts: &'a mut Texts) -> Step<'a> {
+    pub(super) fn request(
+        &mut self,
+        request: &Request<'a>,
+        texts: &'a mut Texts,
+        learned: Option<&'a Learned>,
+    ) -> Step<'a> {
         match self.preliminaries(request) {
-            Ok(()) if self.envelope.method == Method::Register => self.open(request, texts),
+            Ok(()) if self.envelope.method == Method::Register => {
+                self.open(request, texts, learned)
+            }
             Ok(()) => Step::Answered(
                 self.answer()
                     .capabilities(self.out)

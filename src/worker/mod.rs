@@ -9,6 +9,8 @@ mod decide;
 mod exchange;
 mod log;
 mod outbox;
+mod owner;
+pub mod parking;
 mod pipeline;
 mod refusals;
 mod register;
@@ -19,6 +21,6 @@ pub use self::{
     counters::{AllCounters, Counters, DropReason},
     log::{Leave, Log, Settled},
     pipeline::{Answers, Arrived, Handled, Pipeline},
-    rules::{Rules, SharedRules},
+    rules::{AskAuth, AskRegister, Elsewhere, Rules, SharedRules},
     turn::{Listening, Worker},
 };

@@ -9,9 +9,11 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use super::{
+    answer::Unavailable,
     counters::{AllCounters, Counters, DropReason},
     exchange::{Answered, Exchange, Space, Step},
-    register::{Registration, Texts},
+    parking::{Learned, NoRoom, Parked, Parking, Question},
+    register::{Ended, Registration, Texts},
     rules::{Rules, RulesCache, SharedRules},
 };
 use crate::{
@@ -81,6 +83,8 @@ pub struct Pipeline {
     /// Where the records of a group are.
     keys: Vec<AorKey>,
     space: Space,
+    /// Where requests wait for back ends, if there are any.
+    parking: Option<Parking>,
 }
 
 /// What one request of a group needs for itself.
@@ -97,6 +101,8 @@ struct Waiting<'a> {
     flow: Flow,
     hash: u64,
     registration: Registration<'a>,
+    datagram: &'a [u8],
+    learned: Option<&'a Learned>,
 }
 
 /// Why there is no answer.
@@ -123,7 +129,13 @@ impl Pipeline {
         let trials = Trials::with_capacity(GROUP);
         let (logins, keys) = (Vec::with_capacity(GROUP), Vec::with_capacity(GROUP));
         let space = Space::new(hash_key);
-        Self { location, rules, counters, worker, places, trials, logins, keys, space }
+        let parking = None;
+        Self { location, rules, counters, worker, places, trials, logins, keys, space, parking }
+    }
+
+    /// Has requests wait in `parking` for what only a back end knows.
+    pub fn with_parking(self, parking: Parking) -> Self {
+        Self { parking: Some(parking), ..self }
     }
 
     /// This worker's counters.
@@ -140,7 +152,7 @@ impl Pipeline {
     /// should have room for the largest datagram there is.
     pub fn handle(&mut self, now: Now, arrived: Arrived<'_>, out: &mut [u8]) -> Handled {
         let mut only = Only { out, handled: None };
-        let mut arrived = std::iter::once(arrived);
+        let mut arrived = std::iter::once((arrived, None));
         let dropped = self.handle_group(now, &mut arrived, &mut Unrecorded, &mut only);
         let dropped = || Handled::Dropped(dropped.unwrap_or(DropReason::AnswerTooLong));
         only.handled.unwrap_or_else(dropped)
@@ -157,9 +169,34 @@ impl Pipeline {
         journal: &mut dyn Recorder,
         answers: &mut impl Answers,
     ) {
-        let mut batch = batch.peekable();
+        let mut batch = batch.map(|arrived| (arrived, None)).peekable();
         while batch.peek().is_some() {
             self.handle_group(now, &mut batch, journal, answers);
+        }
+    }
+
+    /// Handles requests again that have come back from the back ends.
+    pub fn handle_returned(
+        &mut self,
+        now: Now,
+        returned: &[Box<Parked>],
+        journal: &mut dyn Recorder,
+        answers: &mut impl Answers,
+    ) {
+        if let Some(parking) = &mut self.parking {
+            returned.iter().for_each(|parked| parking.came_back(parked));
+        }
+        let answerable = returned.iter().filter(|parked| parked.question != Question::Renew);
+        let mut batch = answerable.map(|parked| parked.again()).peekable();
+        while batch.peek().is_some() {
+            self.handle_group(now, &mut batch, journal, answers);
+        }
+    }
+
+    /// Takes the room of requests that came back and are dealt with.
+    pub fn reuse(&mut self, parked: impl Iterator<Item = Box<Parked>>) {
+        if let Some(parking) = &mut self.parking {
+            parked.for_each(|parked| parking.reuse(parked));
         }
     }
 
@@ -168,11 +205,22 @@ impl Pipeline {
     fn handle_group<'b>(
         &mut self,
         now: Now,
-        batch: &mut impl Iterator<Item = Arrived<'b>>,
+        batch: &mut impl Iterator<Item = (Arrived<'b>, Option<&'b Learned>)>,
         journal: &mut dyn Recorder,
         answers: &mut impl Answers,
     ) -> Option<DropReason> {
-        let Self { location, rules, counters, worker, places, trials, logins, keys, space } = self;
+        let Self {
+            location,
+            rules,
+            counters,
+            worker,
+            places,
+            trials,
+            logins,
+            keys,
+            space,
+            parking,
+        } = self;
         let counters = &counters[*worker];
         let rules = rules.load();
         let mut last = None;
@@ -182,11 +230,11 @@ impl Pipeline {
         };
         trials.clear();
         let mut waiting = [const { None }; GROUP];
-        for ((place, waits), arrived) in places.iter_mut().zip(&mut waiting).zip(batch) {
+        for ((place, waits), (arrived, learned)) in places.iter_mut().zip(&mut waiting).zip(batch) {
             let flow = arrived.flow;
             let answered = answers.answer(&flow, |out| {
                 let shared = Shared { now, rules, location, journal, counters, space };
-                shared.open(place, arrived, waits, out)
+                shared.open(place, arrived, learned, parking.as_ref(), waits, out)
             });
             match answered {
                 Ok(()) | Err(Unanswered::Waiting) => {}
@@ -197,7 +245,7 @@ impl Pipeline {
         logins.extend(waiting.iter().flatten().filter_map(|w| w.registration.login()));
         rules.subscribers.touch(logins);
         for Waiting { registration, .. } in waiting.iter_mut().flatten() {
-            registration.prove(rules, trials);
+            registration.prove(now, rules, trials);
         }
         trials.compute();
         // Who proved nothing has no record fetched.
@@ -208,15 +256,31 @@ impl Pipeline {
         }
         location.touch(keys);
         for waiting in waiting.iter().flatten() {
-            let answered = answers.answer(&waiting.flow, |out| {
-                let Waiting { envelope, flow, hash, registration } = waiting;
+            let Waiting { envelope, flow, hash, registration, datagram, learned } = waiting;
+            let mut park = |question| match parking {
+                Some(parking) => parking.park((datagram, *flow), *hash, question, *learned),
+                None => Err(NoRoom),
+            };
+            let answered = answers.answer(flow, |out| {
                 let mut shared = Shared { now, rules, location, journal, counters, space };
                 let mut exchange = shared.exchange(envelope, *flow, *hash, out);
-                let answered = exchange.register(registration);
-                finish(counters, envelope, flow, answered)
+                let answered = match exchange.register(registration) {
+                    Ended::Answered(answered) => answered,
+                    Ended::Renews(answered) => {
+                        // If there is no room, the next refresh asks.
+                        let _ = park(Question::Renew);
+                        answered
+                    }
+                    Ended::Asks(question) => match park(question) {
+                        Ok(()) => return Err(Unanswered::Waiting),
+                        Err(NoRoom) => exchange.no_back_end(Unavailable::Busy),
+                    },
+                };
+                finish(counters, envelope, flow, answered).map_err(Unanswered::Dropped)
             });
-            if let Err(reason) = answered {
-                drop(reason);
+            match answered {
+                Ok(()) | Err(Unanswered::Waiting) => {}
+                Err(Unanswered::Dropped(reason)) => drop(reason),
             }
         }
         last
@@ -240,6 +304,8 @@ impl<'a> Shared<'_, 'a> {
         mut self,
         place: &'a mut Place,
         arrived: Arrived<'a>,
+        learned: Option<&'a Learned>,
+        parking: Option<&Parking>,
         waits: &mut Option<Waiting<'a>>,
         out: &mut [u8],
     ) -> Result<(usize, SocketAddr), Unanswered> {
@@ -261,17 +327,24 @@ impl<'a> Shared<'_, 'a> {
             Parsed::Rejected(rejected) => &rejected.envelope,
             Parsed::Request(request) => &request.envelope,
         };
-        counters.request(&envelope.method, flow.transport);
         let hash = self.space.hash(envelope);
+        if learned.is_none() {
+            counters.request(&envelope.method, flow.transport);
+            if parking.is_some_and(|parking| parking.has(hash, flow.remote)) {
+                return Err(Unanswered::Dropped(DropReason::Waiting));
+            }
+        }
         let mut exchange = self.exchange(envelope, flow, hash, out);
         let answered = match &parsed {
             Parsed::Silence(_) => None,
             Parsed::Rejected(rejected) => exchange.reject(rejected.fault),
-            Parsed::Request(request) => match exchange.request(request, texts) {
+            Parsed::Request(request) => match exchange.request(request, texts, learned) {
                 Step::Answered(answered) => answered,
                 Step::Waits(registration) => {
                     let envelope = *envelope;
-                    *waits = Some(Waiting { envelope, flow, hash, registration });
+                    let datagram = bytes;
+                    *waits =
+                        Some(Waiting { envelope, flow, hash, registration, datagram, learned });
                     return Err(Unanswered::Waiting);
                 }
             },

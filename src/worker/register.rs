@@ -3,12 +3,14 @@
 use super::{
     answer::{SUPPORTED, Unavailable},
     counters::{AuthResult, RegisterResult},
-    decide::{Decision, decide, keep_bindings},
+    decide::{AskFirst, Decision, decide, keep_bindings},
     exchange::{Answered, Exchange, Step},
-    rules::Rules,
+    owner::{Claimant, Owner, Sought},
+    parking::{Learned, Learnt, Question, Registered},
+    rules::{AskRegister, Rules},
 };
 use crate::{
-    auth::{self, Authenticator, Claim, NonceCounts, NonceUse, Trial, Trials, Verdict},
+    auth::{self, Authenticator, NonceCounts, NonceUse, Trial, Trials, Verdict},
     location::{AorKey, Cause},
     registrar::{Aor, Binding, Changes, Outcome, Register, Wanted, nat},
     sip::{
@@ -16,8 +18,8 @@ use crate::{
         header::{Contact, Contacts, Elements, HeaderName, NameAddr, option_tags},
         uri::{SipUri, UriError},
     },
-    subscribers::{Account, LoginKey},
-    time::DeltaSeconds,
+    subscribers::LoginKey,
+    time::{DeltaSeconds, Now},
 };
 
 /// The texts of a REGISTER that don't stand in one piece of its datagram.
@@ -41,8 +43,9 @@ pub(super) struct Registration<'a> {
     key: Option<AorKey>,
     /// The position of the AoR's domain.
     scope: u8,
-    account: Option<Account<'a>>,
+    owner: Option<Owner<'a>>,
     proof: Proof<'a>,
+    learned: Option<&'a Learned>,
 }
 
 /// Whether a request comes from its account.
@@ -57,15 +60,28 @@ enum Proof<'a> {
     Computed(Trial<'a>),
     /// That is known.
     Known(Verdict<'a>),
+    /// Only a back end knows.
+    Asks,
+    /// A back end turned the user down.
+    TurnedDown(u16),
+    /// No back end could say.
+    Unavailable,
 }
 
 /// Credentials that answer a challenge of ours.
 #[derive(Clone, Copy, Debug)]
 struct Claimed<'a> {
-    claim: Claim<'a>,
+    claimant: Claimant<'a>,
     request_uri: &'a [u8],
-    domain: &'a [u8],
-    login: Option<LoginKey>,
+}
+
+/// How a REGISTER ends for now.
+pub(super) enum Ended {
+    Answered(Option<Answered>),
+    /// So, by what was known of its user; it is time to ask again.
+    Renews(Option<Answered>),
+    /// With a question.
+    Asks(Question),
 }
 
 /// The contacts of a request.
@@ -81,25 +97,28 @@ impl<'a> Registration<'a> {
     /// Where the account is that it says it comes from.
     pub(super) fn login(&self) -> Option<LoginKey> {
         match &self.proof {
-            Proof::Claimed(claimed) => claimed.login,
-            Proof::Unasked | Proof::Computed(_) | Proof::Known(_) => None,
+            Proof::Claimed(claimed) => claimed.claimant.login,
+            _ => None,
         }
     }
 
     /// Looks its account up, and has its digest computed with its group's.
-    pub(super) fn prove(&mut self, rules: &'a Rules, trials: &mut Trials) {
-        let Proof::Claimed(Claimed { claim, request_uri, domain, login }) = &self.proof else {
+    pub(super) fn prove(&mut self, now: Now, rules: &'a Rules, trials: &mut Trials) {
+        let Proof::Claimed(Claimed { claimant, request_uri }) = &self.proof else {
             return;
         };
-        let mut account = None;
-        let secret = Authenticator::look_up(claim, |username| {
-            let login = rules.subscribers.login_at((*login)?, username, domain)?;
-            account = Some(login.account);
-            Some(login.secret)
-        });
-        let method = Method::Register.as_bytes();
+        let secret = match claimant.seek(now, rules, self.learned) {
+            Sought::Found(owner, secret) => {
+                self.owner = Some(owner);
+                Some(secret)
+            }
+            Sought::Unknown => None,
+            Sought::Asks => return self.proof = Proof::Asks,
+            Sought::Refused(code) => return self.proof = Proof::TurnedDown(code),
+            Sought::Unavailable => return self.proof = Proof::Unavailable,
+        };
+        let (claim, method) = (&claimant.claim, Method::Register.as_bytes());
         let trial = trials.begin(&rules.authenticator, claim, method, request_uri, secret);
-        self.account = account;
         self.proof = trial.map_or_else(Proof::Known, Proof::Computed);
     }
 
@@ -114,14 +133,36 @@ impl<'a> Registration<'a> {
     pub(super) fn key(&self) -> Option<AorKey> {
         match self.proof {
             Proof::Unasked | Proof::Known(Verdict::Granted(_)) => self.key,
-            Proof::Claimed(_) | Proof::Computed(_) | Proof::Known(_) => None,
+            _ => None,
+        }
+    }
+
+    /// What has to be asked before anything is bound, by rules that have a back end for it.
+    fn ask_first(&self, rules: &Rules) -> AskFirst {
+        if self.owner.is_some_and(Owner::is_stale) {
+            return AskFirst::IfAdded(Question::Auth);
+        }
+        match rules.elsewhere.register {
+            _ if self.learned.is_some_and(|learned| learned.registered.is_some()) => {
+                AskFirst::Nothing
+            }
+            AskRegister::Always => AskFirst::Always(Question::Register),
+            AskRegister::New => AskFirst::IfAdded(Question::Register),
+            // Nobody has said yet that there is such a user.
+            AskRegister::Later if self.owner.is_none() => AskFirst::IfAdded(Question::Register),
+            AskRegister::Later | AskRegister::Never => AskFirst::Nothing,
         }
     }
 }
 
 impl<'a> Exchange<'_, 'a> {
     /// Begins a REGISTER that is for us and requires nothing unknown.
-    pub(super) fn open(&mut self, request: &Request<'a>, texts: &'a mut Texts) -> Step<'a> {
+    pub(super) fn open(
+        &mut self,
+        request: &Request<'a>,
+        texts: &'a mut Texts,
+        learned: Option<&'a Learned>,
+    ) -> Step<'a> {
         let Texts { aor, path } = texts;
         let asked = self.survey().and_then(|contacts| Ok((contacts, self.read_path(path)?)));
         let ((contacts, behind_nat), path) = match asked {
@@ -139,13 +180,14 @@ impl<'a> Exchange<'_, 'a> {
         let scope = rules.domains.position(domain);
 
         // Step 3. Who may not register learns nothing of who there is.
-        let (account, proof) = if rules.registrar.auth_required {
+        let (owner, proof) = if rules.registrar.auth_required {
             match self.claim(request.uri, domain) {
                 Ok(claimed) => (None, Proof::Claimed(claimed)),
                 Err(refusal) => return Step::Answered(self.unauthorized(refusal, scope)),
             }
         } else {
-            (aor.and_then(|aor| rules.subscribers.account(aor.user(), domain)), Proof::Unasked)
+            let account = aor.and_then(|aor| rules.subscribers.account(aor.user(), domain));
+            (account.map(Owner::Listed), Proof::Unasked)
         };
         Step::Waits(Registration {
             call_id: request.call_id,
@@ -156,39 +198,49 @@ impl<'a> Exchange<'_, 'a> {
             aor,
             key: aor.map(|aor| self.location.key(aor.as_bytes())),
             scope,
-            account,
+            owner,
             proof,
+            learned,
         })
     }
 
     /// Answers a REGISTER whose digest is computed.
-    pub(super) fn register(&mut self, registration: &Registration<'a>) -> Option<Answered> {
-        let Registration { aor, key, account, scope, .. } = *registration;
+    pub(super) fn register(&mut self, registration: &Registration<'a>) -> Ended {
+        let Registration { aor, key, owner, scope, learned, .. } = *registration;
         let domain = aor.and_then(|aor| aor.domain()).unwrap_or_default();
-        let used = match self.end_trial(&registration.proof, scope) {
+        let used = match self.end_trial(registration) {
             Ok(used) => used,
-            Err(answered) => return answered,
+            Err(ended) => return ended,
         };
         // Step 4.
-        if let (Some(account), Some(aor)) = (account, aor)
-            && !account.owns(aor.user(), domain)
+        if let (Some(owner), Some(aor)) = (owner, aor)
+            && !owner.owns(aor.user(), domain)
         {
-            self.spend(account, domain, used);
-            self.counters.register(RegisterResult::Forbidden, 1);
-            self.log_refusal("forbidden", Status::FORBIDDEN);
-            return self.plain(Status::FORBIDDEN);
+            let result = RegisterResult::Forbidden;
+            return self.unbound(registration, used, result, Status::FORBIDDEN);
         }
         // Step 5. Our domains are one set: phones are often pointed at a host name of ours while
         // their address has the domain's, so a user of any of them is valid at any other.
         let rules = self.rules;
-        let is_known = account.is_some() || rules.autocreate;
+        let is_known =
+            owner.is_some() || rules.autocreate || rules.elsewhere.register != AskRegister::Never;
         let Some((aor, key)) = aor.zip(key).filter(|_| is_known) else {
-            if let Some(account) = account {
-                self.spend(account, domain, used);
+            return self.unbound(registration, used, RegisterResult::NotFound, Status::NOT_FOUND);
+        };
+        let granted = match learned.and_then(|learned| learned.registered.as_ref()) {
+            None => None,
+            Some(Learnt::Is(Registered::Taken { granted })) => *granted,
+            Some(Learnt::Is(Registered::Unhandled)) => {
+                let result = RegisterResult::NotFound;
+                return self.unbound(registration, used, result, Status::NOT_FOUND);
             }
-            self.counters.register(RegisterResult::NotFound, 1);
-            self.log_refusal("not_found", Status::NOT_FOUND);
-            return self.plain(Status::NOT_FOUND);
+            Some(Learnt::Is(Registered::Refused(code))) => {
+                let status = Status::of_refusal(*code);
+                return self.unbound(registration, used, RegisterResult::Refused, status);
+            }
+            Some(Learnt::Unavailable) => {
+                return Ended::Answered(self.no_back_end(Unavailable::BackEnd));
+            }
         };
         let message = self.envelope.message;
         let (one, many);
@@ -207,7 +259,7 @@ impl<'a> Exchange<'_, 'a> {
         let register = Register {
             wanted,
             expires: message.first(HeaderName::Expires),
-            granted: account.and_then(granted_by),
+            granted: granted.or(owner.and_then(Owner::granted)),
             call_id: registration.call_id,
             cseq: registration.cseq,
             branch: self.branch_hash(),
@@ -222,15 +274,24 @@ impl<'a> Exchange<'_, 'a> {
         if !matches!(register.wanted, Wanted::Bindings) && self.journal.refuses() {
             self.counters.register(RegisterResult::NotSaved, 1);
             self.log_refusal("not_saved", Status::SERVICE_UNAVAILABLE);
-            return self.unavailable(Unavailable::NotSaved);
+            return Ended::Answered(self.unavailable(Unavailable::NotSaved));
         }
+        let ask = registration.ask_first(rules);
         let (now, location, space) = (self.now, self.location, &mut *self.space);
         let (when, journal) = ((now, Cause::Registered), &mut *self.journal);
         let decision = location.update_at(key, aor.as_bytes(), when, journal, |entry| {
-            decide(now, rules, &register, aor, used, entry, space)
+            decide(now, rules, &register, aor, used, ask, entry, space)
         });
+        if let Decision::Asks(question) = decision {
+            return Ended::Asks(question);
+        }
+        let is_bound = matches!(decision, Decision::Done(Outcome::Registered(_)));
         let one = matches!(registration.contacts, Asked::One(_)).then_some(registration.behind_nat);
-        self.settle(&register, aor, scope, one, decision)
+        let answered = self.settle(&register, aor, scope, one, decision);
+        if is_bound && owner.is_some_and(Owner::is_stale) {
+            return Ended::Renews(answered);
+        }
+        Ended::Answered(answered)
     }
 
     /// The credentials of a request.
@@ -243,33 +304,69 @@ impl<'a> Exchange<'_, 'a> {
             login = Some(subscribers.login_key(username, domain));
             None
         });
-        Ok(Claimed { claim, request_uri, domain, login })
+        Ok(Claimed { claimant: Claimant { claim, domain, login }, request_uri })
     }
 
     /// The use of a nonce that proves a request to come from its account, if anybody asks; else the
-    /// challenge that was written.
-    fn end_trial(
-        &mut self,
-        proof: &Proof<'a>,
-        scope: u8,
-    ) -> Result<Option<NonceUse>, Option<Answered>> {
-        let verdict = match proof {
+    /// challenge that was written, or what has to be asked first.
+    fn end_trial(&mut self, registration: &Registration<'a>) -> Result<Option<NonceUse>, Ended> {
+        let scope = registration.scope;
+        let verdict = match &registration.proof {
             Proof::Unasked => return Ok(None),
             Proof::Known(verdict) => *verdict,
             // What was not judged proves nothing.
             Proof::Claimed(_) | Proof::Computed(_) => Verdict::Stale,
+            Proof::Asks => return Err(Ended::Asks(Question::Auth)),
+            Proof::TurnedDown(code) => {
+                let status = Status::of_refusal(*code);
+                self.counters.auth(AuthResult::Refused);
+                self.log_refusal(AuthResult::Refused.label(), status);
+                return Err(Ended::Answered(self.plain(status)));
+            }
+            Proof::Unavailable => {
+                self.counters.auth(AuthResult::Unavailable);
+                return Err(Ended::Answered(self.unavailable(Unavailable::BackEnd)));
+            }
         };
-        match verdict {
+        let answered = match verdict {
             Verdict::Granted(grant) if grant.used.nonce.scope() == scope => {
-                self.counters.auth(AuthResult::Granted);
-                Ok(Some(grant.used))
+                // Those that come back from a later question were counted before it.
+                if registration.learned.is_none_or(|learned| learned.registered.is_none()) {
+                    self.counters.auth(AuthResult::Granted);
+                }
+                return Ok(Some(grant.used));
             }
             Verdict::Granted(_) | Verdict::Stale => {
                 self.counters.auth(AuthResult::Stale);
-                Err(self.challenge(scope, Some(0)))
+                self.challenge(scope, Some(0))
             }
-            Verdict::Challenge(refusal) => Err(self.unauthorized(refusal, scope)),
+            Verdict::Challenge(refusal) => self.unauthorized(refusal, scope),
+        };
+        Err(Ended::Answered(answered))
+    }
+
+    /// Answers an authorised request that binds nothing, whose credentials are spent all the same.
+    fn unbound(
+        &mut self,
+        registration: &Registration<'a>,
+        used: Option<NonceUse>,
+        result: RegisterResult,
+        status: Status,
+    ) -> Ended {
+        let domain = registration.aor.and_then(|aor| aor.domain()).unwrap_or_default();
+        if let Some(owner) = registration.owner {
+            self.spend(owner, domain, used);
         }
+        self.counters.register(result, 1);
+        self.log_refusal(result.label(), status);
+        Ended::Answered(self.plain(status))
+    }
+
+    /// Turns away a request that a back end would be needed for.
+    pub(super) fn no_back_end(&mut self, why: Unavailable) -> Option<Answered> {
+        self.counters.register(RegisterResult::Unavailable, 1);
+        self.log_refusal(RegisterResult::Unavailable.label(), Status::SERVICE_UNAVAILABLE);
+        self.unavailable(why)
     }
 
     /// Challenges a client whose credentials did not count.
@@ -282,15 +379,15 @@ impl<'a> Exchange<'_, 'a> {
         self.challenge(scope, None)
     }
 
-    /// Notes the use of a nonce that proved an account to a request for an AoR not its own, where
-    /// its own REGISTERs will be counted: nobody may use the same credentials again.
-    fn spend(&mut self, account: Account<'_>, domain: &[u8], used: Option<NonceUse>) {
+    /// Notes the use of a nonce that proved an account to a request that binds nothing, where its
+    /// own REGISTERs will be counted: nobody may use the same credentials again.
+    fn spend(&mut self, owner: Owner<'_>, domain: &[u8], used: Option<NonceUse>) {
         let Some(used) = used else { return };
         let first = self.rules.domains.names().next().unwrap_or_default().as_bytes();
         let domain = if domain.is_empty() { first } else { domain };
         let own = match domain {
-            b"" => account.user().to_vec(),
-            domain => [account.user(), b"@", &domain.to_ascii_lowercase()].concat(),
+            b"" => owner.user(),
+            domain => [&owner.user(), &b"@"[..], &domain.to_ascii_lowercase()].concat(),
         };
         let (request, now, rules) = (self.request_hash(), self.now, self.rules);
         let (space, when) = (&mut *self.space, (now, Cause::Registered));
@@ -321,6 +418,8 @@ impl<'a> Exchange<'_, 'a> {
                 self.counters.register(RegisterResult::Retransmitted, 1)
             }
             Decision::Done(Outcome::Registered(changes)) => self.registered(changes, register, aor),
+            // Nothing is answered before it is.
+            Decision::Asks(_) => return None,
             Decision::Stale { result, not_before } => {
                 self.counters.auth(result);
                 return self.challenge(scope, Some(not_before));
@@ -472,11 +571,4 @@ impl<'a> Exchange<'_, 'a> {
             .flat_map(|name| message.all(name).flat_map(option_tags))
             .any(|tag| tag.eq_ignore_ascii_case(SUPPORTED[0].as_bytes()))
     }
-}
-
-/// What the account grants whatever is asked: `expires=` in its section, as in Yate. A value out
-/// of bounds was warned of when it was read.
-fn granted_by(account: Account<'_>) -> Option<DeltaSeconds> {
-    let (_, value) = account.params().find(|(key, _)| *key == b"expires")?;
-    DeltaSeconds::granted(value)
 }

@@ -8,7 +8,7 @@ use crate::{
     auth::Authenticator,
     registrar::{self, Domains},
     sip::Limits,
-    subscribers::{Subscribers, split_name},
+    subscribers::{FetchedCache, Subscribers, split_name},
 };
 
 /// Everything a request is judged by but the bindings.
@@ -26,6 +26,8 @@ pub struct Rules {
     pub authenticator: Authenticator,
     /// Who they are.
     pub subscribers: Subscribers,
+    /// Who is asked besides them.
+    pub elsewhere: Elsewhere,
     /// Whether anybody may register who has no account (`autocreate`).
     pub autocreate: bool,
     /// The Server header.
@@ -35,8 +37,11 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Whether an AoR may have bindings at all: it has an account, or needs none.
+    /// Whether an AoR may have bindings at all: it has an account, or needs none, or who knows.
     pub fn has_account(&self, aor: &[u8]) -> bool {
+        if self.elsewhere.knows_users() {
+            return true;
+        }
         let (user, domain) = match split_name(aor).filter(|_| !self.domains.is_flat()) {
             Some((user, domain)) => (user, domain),
             None => (aor, &b""[..]),
@@ -54,6 +59,50 @@ impl Rules {
             }
             _ => Cow::Borrowed(name),
         }
+    }
+}
+
+/// Who is asked besides `regfile.conf`: back ends, which a worker can't wait for.
+#[derive(Clone, Debug, Default)]
+pub struct Elsewhere {
+    /// Whether and when one is asked who a user is.
+    pub auth: AskAuth,
+    /// Whether and when one is asked whether contacts may be bound.
+    pub register: AskRegister,
+    /// What they said of users.
+    pub fetched: Option<Arc<FetchedCache>>,
+}
+
+/// When a back end is asked who a user is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AskAuth {
+    /// Before `regfile.conf`: the priority of its handler is lower.
+    BeforeListed,
+    /// If `regfile.conf` knows nothing of the user.
+    AfterListed,
+    /// Never.
+    #[default]
+    Never,
+}
+
+/// When a back end is asked whether contacts may be bound (`[backend] register_wait`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AskRegister {
+    /// Before any is bound, or bound again.
+    Always,
+    /// Before one is bound that was not; it learns of the others later.
+    New,
+    /// Never: it only learns of them later.
+    Later,
+    /// There is none.
+    #[default]
+    Never,
+}
+
+impl Elsewhere {
+    /// Whether there may be users that `regfile.conf` doesn't list.
+    pub fn knows_users(&self) -> bool {
+        self.auth != AskAuth::Never || self.register != AskRegister::Never
     }
 }
 

@@ -1,6 +1,7 @@
 //! The loop around the pipeline: wait, receive a batch, answer it, send the answers.
 
 use std::{
+    collections::VecDeque,
     io,
     net::SocketAddr,
     sync::{
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use crossbeam::channel::Receiver;
 use mio::{Events, Poll, Token, Waker};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -17,11 +19,12 @@ use super::{
     counters::{Counters, DropReason},
     log::{Leave, Log},
     outbox::Outbox,
+    parking::Parked,
     pipeline::{Answers, Arrived, Pipeline},
 };
 use crate::{
     flow::{Flow, ListenerId, Transport},
-    net::{RecvBatch, SendBatch, SlotLen, UdpListener},
+    net::{BATCH, RecvBatch, SendBatch, SlotLen, UdpListener},
     time::Clock,
 };
 
@@ -80,6 +83,7 @@ pub struct Worker<C> {
     log: Box<dyn Log>,
     clock: C,
     stop: Arc<AtomicBool>,
+    returned: Option<Receiver<Box<Parked>>>,
 }
 
 impl<C: Clock> Worker<C> {
@@ -97,7 +101,13 @@ impl<C: Clock> Worker<C> {
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        Ok(Self { poll, waker, listening, pipeline, log, clock, stop })
+        Ok(Self { poll, waker, listening, pipeline, log, clock, stop, returned: None })
+    }
+
+    /// Has requests handled again that come back from the back ends; who gives them back wakes the
+    /// worker.
+    pub fn with_returned(self, returned: Receiver<Box<Parked>>) -> Self {
+        Self { returned: Some(returned), ..self }
     }
 
     /// Ends the wait of [`Worker::run`].
@@ -110,14 +120,17 @@ impl<C: Clock> Worker<C> {
     /// # Errors
     /// The kernel's, of waiting or receiving: nothing that a peer can cause.
     pub fn run(self) -> io::Result<()> {
-        let Self { mut poll, listening, pipeline, log, clock, stop, waker: _waker } = self;
+        let Self { mut poll, listening, pipeline, log, clock, stop, returned, waker: _waker } =
+            self;
         let outbox = Outbox::new(log.waits());
         let (listeners, inboxes): (Vec<_>, Vec<_>) =
             listening.into_iter().map(|l| (l.listener, l.inbox)).unzip();
         let queue = poll.registry().try_clone()?;
         let mut asked: Vec<_> = listeners.iter().map(|l| PollFd::new(l, PollFlags::IN)).collect();
         asked.push(PollFd::new(&queue, PollFlags::IN));
-        let mut desk = Desk { listeners: &listeners, asked, inboxes, outbox, pipeline, log, clock };
+        let returned = Returned { lane: returned, ready: VecDeque::new() };
+        let listeners = &*listeners;
+        let mut desk = Desk { listeners, asked, inboxes, outbox, pipeline, log, clock, returned };
         let mut woken = Events::with_capacity(1);
         while !stop.load(Ordering::Relaxed) {
             if desk.wait()? {
@@ -156,6 +169,13 @@ struct Desk<'l, C> {
     pipeline: Pipeline,
     log: Box<dyn Log>,
     clock: C,
+    returned: Returned,
+}
+
+/// What the back ends are done with.
+struct Returned {
+    lane: Option<Receiver<Box<Parked>>>,
+    ready: VecDeque<Box<Parked>>,
 }
 
 impl<C: Clock> Desk<'_, C> {
@@ -188,6 +208,7 @@ impl<C: Clock> Desk<'_, C> {
     /// Takes up to `batches` batches from each listener that has any.
     fn turn(&mut self, batches: usize) -> io::Result<()> {
         self.let_go();
+        self.take_returned();
         let Self { listeners, inboxes, outbox, pipeline, log, clock, .. } = self;
         for (number, inbox) in inboxes.iter_mut().enumerate() {
             let Some(listener) = listeners.get(number) else { continue };
@@ -201,14 +222,38 @@ impl<C: Clock> Desk<'_, C> {
                 if received == 0 {
                     continue;
                 }
-                match answer(inbox, pipeline, &mut **log, send, clock) {
-                    Leave::Now => flush(send, listener, pipeline.counters()),
-                    Leave::After(settled) => outbox.park(number, settled),
-                    Leave::Never => give_up(send, pipeline.counters()),
-                }
+                let leave = answer(inbox, pipeline, &mut **log, send, clock);
+                dispatch(leave, outbox, number, listener, pipeline.counters());
             }
         }
         Ok(())
+    }
+
+    /// Answers what has come back from the back ends, batch by batch and each by its listener.
+    fn take_returned(&mut self) {
+        let Self { listeners, outbox, pipeline, log, clock, returned, .. } = self;
+        let Returned { lane: Some(lane), ready } = returned else { return };
+        loop {
+            ready.extend(lane.try_iter().take(BATCH - ready.len().min(BATCH)));
+            let Some(first) = ready.front() else { return };
+            let Some(send) = outbox.open() else { return };
+            let listener = first.flow.listener;
+            let mut batch = Vec::with_capacity(ready.len());
+            for parked in std::mem::take(ready) {
+                if parked.flow.listener == listener {
+                    batch.push(parked);
+                } else {
+                    ready.push_back(parked);
+                }
+            }
+            let leave = log
+                .batch(&mut |journal| pipeline.handle_returned(clock.now(), &batch, journal, send));
+            pipeline.reuse(batch.into_iter());
+            let number = usize::from(listener.0);
+            if let Some(listener) = listeners.get(number) {
+                dispatch(leave, outbox, number, listener, pipeline.counters());
+            }
+        }
     }
 
     /// Sends the answers that have waited long enough.
@@ -256,6 +301,22 @@ fn answer(
         })
     };
     log.batch(&mut |journal| pipeline.handle_all(clock.now(), arrived(), journal, send))
+}
+
+/// Has the answers of the open batch leave when they may.
+fn dispatch(
+    leave: Leave,
+    outbox: &mut Outbox,
+    number: usize,
+    listener: &UdpListener,
+    counters: &Counters,
+) {
+    match (leave, outbox.open()) {
+        (Leave::After(settled), _) => outbox.park(number, settled),
+        (Leave::Now, Some(send)) => flush(send, listener, counters),
+        (Leave::Never, Some(send)) => give_up(send, counters),
+        (Leave::Now | Leave::Never, None) => {}
+    }
 }
 
 /// Sends a batch's answers.

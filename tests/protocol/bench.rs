@@ -17,7 +17,7 @@ use bindery::{
     sip::{Method, Status},
     time::{DeltaSeconds, Now},
     worker::{
-        Arrived, Counters, DropReason, Handled, Pipeline, Rules,
+        Arrived, Counters, DropReason, Elsewhere, Handled, Pipeline, Rules,
         counters::{AuthResult, RegisterResult},
     },
 };
@@ -80,6 +80,7 @@ impl Bench {
                 .map_err(|e| e.to_string())?,
             subscribers: regfile.subscribers,
             autocreate: regfile.general.autocreate,
+            elsewhere: Elsewhere::default(),
             server: config.general.useragent,
             limits: config.limits,
         };
