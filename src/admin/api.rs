@@ -53,6 +53,7 @@ pub(super) const BLOCKING_THREADS: usize = LISTS + 2;
 const OPEN: [&str; 4] = ["/", "/healthz", "/readyz", "/metrics"];
 
 const BINDINGS: &str = "/api/v1/bindings/";
+const CACHE: &str = "/api/v1/cache/";
 
 /// What all requests share.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ struct Shared {
 type Api = State<Arc<Shared>>;
 
 /// Every path that is served.
-fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 13] {
     [
         ("/", get(index)),
         ("/healthz", get(async || "ok\n")),
@@ -79,6 +80,8 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 11] {
         ("/api/v1/bindings", get(list)),
         ("/api/v1/bindings/{aor}", get(show).delete(remove)),
         ("/api/v1/bindings/{aor}/{id}", axum::routing::delete(remove_one)),
+        ("/api/v1/cache", axum::routing::delete(forget_all)),
+        ("/api/v1/cache/{username}", axum::routing::delete(forget)),
         ("/api/v1/reload", post(reload)),
         ("/api/v1/snapshot", post(snapshot)),
     ]
@@ -272,6 +275,27 @@ fn remove_those(
 
 fn no_binding(aor: &[u8]) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("{} has no binding", text(aor)))
+}
+
+/// Has the back ends asked again for everybody.
+async fn forget_all(State(shared): Api) -> Result<StatusCode, Problem> {
+    forgotten(&shared.node, None)
+}
+
+/// Has the back ends asked again for one user.
+async fn forget(State(shared): Api, uri: Uri) -> Result<StatusCode, Problem> {
+    let name = uri.path().strip_prefix(CACHE).unwrap_or_default();
+    let mut username = Vec::new();
+    unescape_into(name.as_bytes(), &mut username);
+    forgotten(&shared.node, Some(&username))
+}
+
+fn forgotten(node: &Node, username: Option<&[u8]>) -> Result<StatusCode, Problem> {
+    if node.forget(username) {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let detail = "no back end is asked for accounts, or its answers are not kept";
+    Err(Problem::new(StatusCode::NOT_FOUND, detail))
 }
 
 async fn reload(State(shared): Api) -> Result<Json<ReloadedView>, Problem> {

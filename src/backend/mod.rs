@@ -1,11 +1,29 @@
 //! Where accounts come from.
 
+pub mod chain;
+mod follow;
+mod listed;
+pub mod message;
+mod preload;
+mod reason;
 pub mod regfile;
+mod register;
+mod request;
+pub mod run;
+mod setup;
 pub mod sql;
+pub mod status;
+
+pub use self::{
+    run::{BackEnds, Setup, Shared},
+    setup::{elsewhere, setup},
+    status::Status,
+};
 
 use std::path::Path;
 
 use crate::auth::Secret;
+use crate::config::register::{self as register_conf, Register};
 use crate::config::resolve::{self, Host, Overrides};
 use crate::config::settings::Config;
 use crate::config::{Accepted, Findings, Place, Refused};
@@ -19,10 +37,18 @@ pub struct Loaded {
     pub config: Config,
     /// `regfile.conf`.
     pub regfile: regfile::Regfile,
+    /// `register.conf` with its accounts, if there is one.
+    pub register: Option<Register>,
 }
 
 /// Warns of what is legal, and seldom meant.
-fn advise(folder: &Path, config: &Config, regfile: &regfile::Regfile, findings: &mut Findings) {
+fn advise(
+    folder: &Path,
+    config: &Config,
+    regfile: &regfile::Regfile,
+    has_others: bool,
+    findings: &mut Findings,
+) {
     let place = || Place::of_file(folder.join(regfile::FILE));
     let Policy { auth_required, max_bindings, .. } = config.registrar;
     if regfile.general.autocreate && !auth_required && max_bindings == 0 {
@@ -30,7 +56,7 @@ fn advise(folder: &Path, config: &Config, regfile: &regfile::Regfile, findings: 
                     the memory";
         findings.warning(place(), what);
     }
-    if auth_required {
+    if auth_required && !has_others {
         let without = |account: &Account<'_>| matches!(account.secret(), Secret::NoPassword);
         let mut silent = regfile.subscribers.iter().filter(without);
         if let Some(first) = silent.next() {
@@ -40,6 +66,31 @@ fn advise(folder: &Path, config: &Config, regfile: &regfile::Regfile, findings: 
                 format!("[{first:?}]{others}: neither password nor ha1, so no way to register");
             findings.warning(place(), what);
         }
+    }
+}
+
+/// Warns of a query that has to be run for each request.
+fn advise_register(
+    folder: &Path,
+    config: &Config,
+    register: Option<&Register>,
+    findings: &mut Findings,
+) {
+    let auth = register.and_then(|r| r.handler(register_conf::Message::UserAuth));
+    let place = || Place::of_file(folder.join(register_conf::FILE));
+    let elsewhere = elsewhere(config, &regfile::General::default(), register);
+    if auth.is_some() && elsewhere.fetched.is_none() {
+        let known = run::OF_THE_USER.map(|name| format!("${{{name}}}")).join(", ");
+        let what = format!(
+            "[user.auth] the answer may depend on more than {known}, so it is not kept: the query \
+             is run for every request"
+        );
+        findings.warning(place(), what);
+    }
+    if config.cache.preload.is_some() && elsewhere.fetched.is_none() {
+        let what =
+            "[cache] preload of bindery.conf: there is no [user.auth] whose answers are kept";
+        findings.warning(place(), what);
     }
 }
 
@@ -54,7 +105,14 @@ pub fn load(
 ) -> Result<Accepted<Loaded>, Refused> {
     let mut findings = Findings::default();
     let config = resolve::read(folder, overrides, host, &mut findings);
-    let regfile = regfile::read(folder, &config, &mut findings);
-    advise(folder, &config, &regfile, &mut findings);
-    findings.finish(Loaded { config, regfile })
+    let register = match &overrides.db {
+        Some(path) => Some(register_conf::embedded(path)),
+        None => register_conf::read(folder, &mut findings),
+    };
+    let asks = |message| register.as_ref().is_some_and(|r| r.handler(message).is_some());
+    let has_others = asks(register_conf::Message::UserAuth);
+    let regfile = regfile::read(folder, &config, has_others, &mut findings);
+    advise(folder, &config, &regfile, has_others, &mut findings);
+    advise_register(folder, &config, register.as_ref(), &mut findings);
+    findings.finish(Loaded { config, regfile, register })
 }

@@ -52,10 +52,11 @@ impl Default for General {
     }
 }
 
-/// Reads `regfile.conf` of a folder. A missing file means no users, and a warning.
+/// Reads `regfile.conf` of a folder. A missing file means no users, and a warning unless there are
+/// others than its users.
 ///
 /// The result is to be used only if `findings` holds no error.
-pub fn read(folder: &Path, config: &Config, findings: &mut Findings) -> Regfile {
+pub fn read(folder: &Path, config: &Config, has_others: bool, findings: &mut Findings) -> Regfile {
     let path = folder.join(FILE);
     let mut found = Findings::default();
     let mut reading = Reading::new(folder, config);
@@ -77,7 +78,7 @@ pub fn read(folder: &Path, config: &Config, findings: &mut Findings) -> Regfile 
             }
         }
     }
-    if !exists {
+    if !exists && !has_others {
         found.warning(Place::of_file(path), "there is no such file: no users");
     }
     findings.append(found);

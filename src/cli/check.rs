@@ -58,7 +58,7 @@ fn check(args: &Check, folder: &Path, out: &mut dyn Write) -> anyhow::Result<Exi
             writeln!(out, "{mark}{place}: warning: {what}")?;
         }
     }
-    let Some(Loaded { config, regfile }) = loaded else {
+    let Some(Loaded { config, regfile, .. }) = loaded else {
         return Ok(ExitCode::FAILURE);
     };
     if args.settings {

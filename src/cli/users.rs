@@ -258,7 +258,7 @@ fn find(conf: &Conf, name: &[u8]) -> Option<(String, Vec<(&'static str, String)>
 fn list(folder: &Path, user: Option<&str>, out: &mut dyn Write) -> anyhow::Result<()> {
     let config = settings(folder)?;
     let mut findings = Findings::default();
-    let regfile = regfile::read(folder, &config, &mut findings);
+    let regfile = regfile::read(folder, &config, false, &mut findings);
     let subscribers = findings.finish(regfile)?.value.subscribers;
     let mut found = false;
     for account in subscribers.iter() {

@@ -53,6 +53,17 @@ pub const MAX_CONTACTS: Bounds = bounds(10, 1, 100, "bindings");
 pub const MAX_BINDINGS: Bounds = bounds(0, 0, u32::MAX, "bindings");
 /// `[auth] nonce_lifetime`. A phone that registers every hour is challenged each time anyway.
 pub const NONCE_LIFETIME: Bounds = bounds(300, 1, DAY, "seconds");
+/// `[cache] lifetime`: an account is asked for again after so long.
+pub const CACHE_LIFETIME: Bounds = bounds(300, 1, DAY, "seconds");
+/// `[cache] negative`: so long a user that nobody knows stays unknown; a new one waits no longer.
+pub const CACHE_NEGATIVE: Bounds = bounds(10, 1, DAY, "seconds");
+/// `[cache] stale`: a night without a database, and phones that register once an hour go on.
+pub const CACHE_STALE: Bounds = bounds(43_200, 0, 7 * DAY, "seconds");
+/// `[cache] size`.
+pub const CACHE_SIZE: Bounds = bounds(1_000_000, 1, 100_000_000, "accounts");
+/// `[backend] queue`: requests that may wait for back ends, and AoRs that these have yet to be told
+/// of.
+pub const QUEUE: Bounds = bounds(10_000, 1, 10_000_000, "requests");
 /// `[persist] snapshot_interval`.
 pub const SNAPSHOT_INTERVAL: Bounds = bounds(60, 1, DAY, "seconds");
 /// `[persist] snapshot_rate`; zero sets no bound.

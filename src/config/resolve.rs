@@ -8,14 +8,19 @@ use super::bounds;
 use super::conf::{Conf, Section};
 use super::nearest::hint;
 use super::section::Keys;
-use super::settings::{Admin, Config, Durability, General, Listener, OnDiskError, Persist};
-use super::values::{comma_list, lossy};
+use super::settings::{
+    Admin, BackEnd, Cache, Config, Durability, General, Listener, OnDiskError, Persist,
+};
+use super::values::{comma_list, lossy, parse_bool};
 use super::{Findings, Place};
 use crate::auth::policy::Algorithm;
+use crate::backend::chain::OnError;
 use crate::flow::Transport;
 use crate::registrar::Domains;
 use crate::registrar::policy::{CseqOrder, OnLimit};
 use crate::sip::Limits;
+use crate::subscribers::Lifetimes;
+use crate::worker::AskRegister;
 use crate::{auth, registrar};
 
 /// The name of the file in the configuration folder.
@@ -28,10 +33,11 @@ pub const MAX_LISTENERS: usize = 256;
 pub const TOKEN_FILE: &str = "admin.token";
 
 /// Sections of `bindery.conf`, besides `listener NAME`.
-const SECTIONS: [&str; 6] = ["general", "registrar", "auth", "persist", "admin", "limits"];
+const SECTIONS: [&str; 8] =
+    ["general", "registrar", "auth", "cache", "backend", "persist", "admin", "limits"];
 
 /// Sections that will have a meaning.
-const LATER_SECTIONS: [&str; 3] = ["cache", "backend", "calls"];
+const LATER_SECTIONS: [&str; 1] = ["calls"];
 
 /// Yate's keys of a listener that have no meaning here yet.
 const LATER_LISTENER_KEYS: [&str; 9] = [
@@ -63,6 +69,10 @@ pub struct Overrides {
     /// Worker threads; 0 means one for each CPU
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=256))]
     pub workers: Option<u16>,
+    /// Users in an SQLite file with the tables that `bindery db init` makes, instead of what
+    /// register.conf says
+    #[arg(long, value_name = "sqlite:PATH", value_parser = crate::config::databases::sqlite_path)]
+    pub db: Option<PathBuf>,
     /// Where bindings and keys are kept [default: ./state]
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
@@ -121,6 +131,8 @@ fn resolve(
         auth,
         secret_file,
         persist: persist(conf, findings),
+        cache: cache(conf, findings),
+        backend: backend(conf, findings),
         admin: admin(conf, folder, &state, overrides, findings),
         limits: limits(conf, findings),
         state,
@@ -374,6 +386,41 @@ fn persist(conf: &Conf, findings: &mut Findings) -> Persist {
     };
     keys.finish();
     persist
+}
+
+fn cache(conf: &Conf, findings: &mut Findings) -> Cache {
+    let mut keys = keys(conf, "cache", findings);
+    let lifetimes = Lifetimes {
+        found: keys.seconds("lifetime", &bounds::CACHE_LIFETIME),
+        negative: keys.seconds("negative", &bounds::CACHE_NEGATIVE),
+        stale: keys.seconds("stale", &bounds::CACHE_STALE),
+    };
+    let size = keys.number("size", &bounds::CACHE_SIZE);
+    let preload = keys.text("preload").filter(|text| parse_bool(text.as_bytes()) != Some(false));
+    if preload.is_some_and(|text| parse_bool(text.as_bytes()) == Some(true)) {
+        keys.refuse("preload", "no, or a query that gives all accounts, with a column `username`");
+    }
+    keys.finish();
+    Cache { lifetimes, size, preload: preload.map(Into::into) }
+}
+
+fn backend(conf: &Conf, findings: &mut Findings) -> BackEnd {
+    let mut keys = keys(conf, "backend", findings);
+    let register_wait =
+        [("new", AskRegister::New), ("always", AskRegister::Always), ("never", AskRegister::Later)];
+    let on_error = [("next", OnError::Next), ("refuse", OnError::Refuse)];
+    let backend = BackEnd {
+        register_wait: keys.word("register_wait", &register_wait).unwrap_or(AskRegister::New),
+        queue: keys.number("queue", &bounds::QUEUE),
+        on_error: keys.word("on_error", &on_error).unwrap_or(OnError::Next),
+        auth_without_username: keys.flag("auth_without_username", false),
+        allow_empty_password: keys.flag("allow_empty_password", false),
+    };
+    if backend.auth_without_username {
+        keys.not_yet("auth_without_username");
+    }
+    keys.finish();
+    backend
 }
 
 fn admin(

@@ -5,10 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::auth;
+use crate::backend::chain::OnError;
 use crate::flow::Transport;
 use crate::registrar::{self, policy::CseqOrder, policy::OnLimit};
 use crate::sip::Limits;
+use crate::subscribers::Lifetimes;
 use crate::time::DeltaSeconds;
+use crate::worker::AskRegister;
 
 /// All settings. It prints as the `bindery.conf` that would give them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,10 @@ pub struct Config {
     pub secret_file: Option<PathBuf>,
     /// `[persist]`.
     pub persist: Persist,
+    /// `[cache]`.
+    pub cache: Cache,
+    /// `[backend]`.
+    pub backend: BackEnd,
     /// `[admin]`; `None` with `enable=no`.
     pub admin: Option<Admin>,
     /// `[limits]`.
@@ -98,6 +105,33 @@ pub enum Durability {
     Snapshot,
 }
 
+/// `[cache]`: accounts that back ends were asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// How long they count.
+    pub lifetimes: Lifetimes,
+    /// How many there are room for.
+    pub size: u32,
+    /// The query that gives all of them at the start, with columns as that of `[user.auth]` has and
+    /// one called `username`.
+    pub preload: Option<Box<str>>,
+}
+
+/// `[backend]`: databases and scripts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackEnd {
+    /// Which registrations wait for `user.register`.
+    pub register_wait: AskRegister,
+    /// How many requests may wait, and how many AoRs may be yet to be told of.
+    pub queue: u32,
+    /// What happens when one can't say.
+    pub on_error: OnError,
+    /// Whether a request without credentials is asked about, as Yate does.
+    pub auth_without_username: bool,
+    /// Whether an empty password lets anybody in, as it does in Yate.
+    pub allow_empty_password: bool,
+}
+
 /// `[admin]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
@@ -117,6 +151,7 @@ impl Config {
             ("[listener]", self.listeners != new.listeners),
             ("[auth] secret_file", self.secret_file != new.secret_file),
             ("[persist]", self.persist != new.persist),
+            ("[backend] queue", self.backend.queue != new.backend.queue),
             ("[admin]", self.admin != new.admin),
         ]
         .into_iter()
@@ -185,6 +220,29 @@ impl fmt::Display for Config {
         writeln!(f, "snapshot_interval={}", self.persist.snapshot_interval.0)?;
         writeln!(f, "snapshot_rate={}", self.persist.snapshot_rate)?;
         writeln!(f, "keep={}", self.persist.keep)?;
+        let Cache { lifetimes, size, preload } = &self.cache;
+        writeln!(f, "\n[cache]")?;
+        writeln!(f, "lifetime={}", lifetimes.found.0)?;
+        writeln!(f, "negative={}", lifetimes.negative.0)?;
+        writeln!(f, "stale={}", lifetimes.stale.0)?;
+        writeln!(f, "size={size}")?;
+        writeln!(f, "preload={}", preload.as_deref().unwrap_or_default())?;
+        let backend = &self.backend;
+        writeln!(f, "\n[backend]")?;
+        let register_wait = match backend.register_wait {
+            AskRegister::Always => "always",
+            AskRegister::New => "new",
+            AskRegister::Later | AskRegister::Never => "never",
+        };
+        writeln!(f, "register_wait={register_wait}")?;
+        writeln!(f, "queue={}", backend.queue)?;
+        let on_error = match backend.on_error {
+            OnError::Next => "next",
+            OnError::Refuse => "refuse",
+        };
+        writeln!(f, "on_error={on_error}")?;
+        writeln!(f, "auth_without_username={}", yes_no(backend.auth_without_username))?;
+        writeln!(f, "allow_empty_password={}", yes_no(backend.allow_empty_password))?;
         writeln!(f, "\n[admin]")?;
         match &self.admin {
             None => writeln!(f, "enable=no")?,

@@ -15,9 +15,10 @@ use mio::Waker;
 use super::status::{Check, ListenerStatus};
 use crate::{
     auth::{Authenticator, NonceKeys},
-    backend::{self, Loaded, regfile},
+    backend::{self, BackEnds, Loaded, Status, regfile::Regfile},
     config::{
         Accepted, Refused,
+        register::Register,
         resolve::{Host, Overrides},
         settings::Config,
     },
@@ -25,7 +26,7 @@ use crate::{
     location::{Cause, Entry, Location, Recorder, Unrecorded},
     registrar::{AorRecord, Domains, RecordWriter},
     time::{Clock, Now, SystemClock},
-    worker::{AllCounters, Elsewhere, Rules, SharedRules},
+    worker::{AllCounters, Rules, SharedRules, parking::Questions},
 };
 
 /// Everything that the parts of the control plane share: the admin API asks it, signals tell it.
@@ -47,6 +48,10 @@ pub struct Node {
     pub journal: Option<Arc<Journal>>,
     /// How far what was saved is read.
     pub restoring: Arc<Progress>,
+    /// How the back ends do.
+    pub backends: Arc<Status>,
+    /// What workers ask them.
+    pub questions: Questions,
     /// What came back at the start, once it is.
     pub restored: OnceLock<Restored>,
     pub(super) started: Now,
@@ -57,6 +62,8 @@ pub struct Node {
     pub(super) source: Source,
     pub(super) keys: NonceKeys,
     pub(super) snapshotter: Mutex<Option<Sender<Request>>>,
+    /// The back ends' thread, until it is stopped.
+    pub(super) asked: Mutex<Option<BackEnds>>,
     pub(super) wakers: Box<[Arc<Waker>]>,
     pub(super) stopping: AtomicBool,
     /// One reload at a time.
@@ -81,16 +88,17 @@ impl Source {
 /// The rules that the files come to.
 pub(super) fn rules(
     config: &Config,
-    regfile: regfile::Regfile,
+    regfile: Regfile,
+    register: Option<&Register>,
     keys: &NonceKeys,
 ) -> Result<Rules, ReloadError> {
     Ok(Rules {
+        elsewhere: backend::elsewhere(config, &regfile.general, register),
         domains: Domains::new(config.general.domains.iter().map(AsRef::as_ref)),
         registrar: config.registrar.clone(),
         authenticator: Authenticator::new(config.auth.clone(), keys.clone())?,
         subscribers: regfile.subscribers,
         autocreate: regfile.general.autocreate,
-        elsewhere: Elsewhere::default(),
         server: config.general.useragent.clone(),
         limits: config.limits.clone(),
     })
@@ -166,8 +174,11 @@ impl Node {
 
     fn try_reload(&self) -> Result<Reloaded, ReloadError> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let Accepted { value: Loaded { config, regfile }, warnings } = self.source.load()?;
-        let rules = rules(&config, regfile, &self.keys)?;
+        let Accepted { value: Loaded { config, regfile, register }, warnings } =
+            self.source.load()?;
+        let general = regfile.general.clone();
+        let rules = rules(&config, regfile, register.as_ref(), &self.keys)?;
+        let setup = backend::setup(&config, &general, register, Arc::clone(&self.rules));
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         warnings.extend(self.running.needs_restart(&config));
         let users = rules.subscribers.len() as u64;
@@ -175,6 +186,9 @@ impl Node {
         self.location.set_max_bindings(config.registrar.max_bindings);
         self.config.store(Arc::new(config));
         let old = self.rules.swap(Arc::new(rules));
+        if let Some(backends) = &*self.asked.lock().unwrap_or_else(PoisonError::into_inner) {
+            backends.reload(setup);
+        }
         let removed = self.remove_orphans();
         self.wake_workers();
         retire(old);
@@ -259,6 +273,18 @@ impl Node {
         Ok(pruned)
     }
 
+    /// Forgets what back ends told of a user, or of all: they are asked again. `false` if nothing
+    /// of the kind is kept.
+    pub fn forget(&self, username: Option<&[u8]>) -> bool {
+        let rules = self.rules.load();
+        let Some(cache) = &rules.elsewhere.fetched else { return false };
+        match username {
+            Some(username) => cache.forget(username),
+            None => cache.clear(),
+        }
+        true
+    }
+
     /// An error while changes are to be refused because the journal can't be written.
     fn is_saving(&self) -> Result<(), NotSaved> {
         let refusal = self.journal.as_ref().and_then(|journal| journal.refusal());
@@ -306,6 +332,7 @@ impl Node {
             Check { name: "restored", reason: restoring },
             Check { name: "journal", reason: self.journal.as_ref().and_then(|j| j.fault()) },
             Check { name: "snapshot", reason: self.snapshots.error() },
+            Check { name: "backends", reason: self.backends.reason() },
         ]
     }
 

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     admin,
-    backend::{Loaded, regfile},
+    backend::{self, BackEnds, Loaded, regfile},
     config::{
         Accepted,
         resolve::{Host, Overrides},
@@ -50,7 +50,10 @@ use crate::{
     location::{Location, Unrecorded},
     net::{self, BindError, ListenerOptions, SlotLen, UdpListener},
     time::{Clock, SystemClock},
-    worker::{Counters, Listening, Log, Pipeline, Worker},
+    worker::{
+        Counters, Listening, Log, Pipeline, Worker,
+        parking::{Parking, Questions, Returns},
+    },
 };
 
 /// Why the registrar did not start, or did not go on; one sentence for the operator.
@@ -239,6 +242,10 @@ impl Running {
         for worker in self.workers {
             let _ = worker.join();
         }
+        let backends = self.node.asked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(backends) = backends {
+            backends.stop();
+        }
         // What is half restored must not be saved as if it were all.
         let is_restored = self.restorer.join().unwrap_or(false);
         drop(self.ticker.0);
@@ -284,7 +291,7 @@ impl Running {
 
 fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> {
     let clock = Arc::new(SystemClock::new());
-    let Accepted { value: Loaded { config, regfile }, warnings } =
+    let Accepted { value: Loaded { config, regfile, register }, warnings } =
         source.load().map_err(ReloadError::from)?;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -299,7 +306,8 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let tag_key = secrets::request_key(&keys);
 
     let bound = bind(&config)?;
-    let rules = node::rules(&config, regfile, &keys)?;
+    let general = regfile.general.clone();
+    let rules = node::rules(&config, regfile, register.as_ref(), &keys)?;
     let now = clock.now();
     let location = Arc::new(Location::new(hash_key, config.registrar.max_bindings));
     let names: Arc<[Box<str>]> = config.listeners.iter().map(|l| l.name.clone()).collect();
@@ -324,6 +332,10 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let counters: Arc<[CachePadded<Counters>]> =
         (0..workers).map(|_| CachePadded::default()).collect();
     let rules = Arc::new(ArcSwap::from_pointee(rules));
+    let setup = backend::setup(&config, &general, register, Arc::clone(&rules));
+    let queue = usize::try_from(config.backend.queue).unwrap_or(usize::MAX);
+    let (questions, taken, bell) = Questions::channel(queue);
+    let (returns, lanes) = Returns::new(workers);
     let stop = Arc::new(AtomicBool::new(false));
     let (made, listeners) = make_workers(
         &config,
@@ -335,12 +347,20 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
                 Some(journal) => Box::new(WorkerLane::new(Arc::clone(journal), worker)),
                 None => Box::new(Unrecorded),
             };
-            (Pipeline::new(location, rules, Arc::clone(&counters), worker, tag_key), log)
+            let room = queue.div_ceil(workers);
+            let parking = Parking::new(worker, room, questions.clone());
+            let pipeline = Pipeline::new(location, rules, Arc::clone(&counters), worker, tag_key);
+            (pipeline.with_parking(parking), log)
         },
         &clock,
         &stop,
     )?;
 
+    let mut made: Vec<ClockedWorker> =
+        made.into_iter().zip(lanes).map(|(worker, lane)| worker.with_returned(lane)).collect();
+    for (number, worker) in made.iter_mut().enumerate() {
+        returns.wake_by(number, worker.waker());
+    }
     let snapshots = Arc::new(SnapshotStatus::default());
     let rate = u64::from(config.persist.snapshot_rate) << 20;
     let pace = Pace {
@@ -368,6 +388,9 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         journal,
         restoring: Arc::default(),
         restored: OnceLock::new(),
+        backends: Arc::default(),
+        questions,
+        asked: Mutex::new(None),
         started: now,
         expired: AtomicU64::new(0),
         running: config.clone(),
@@ -379,6 +402,17 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         stopping: AtomicBool::new(false),
         reloading: Mutex::new(()),
     });
+    let shared = backend::Shared {
+        rules: Arc::clone(&node.rules),
+        location: Arc::clone(&node.location),
+        clock: Arc::clone(&node.clock),
+        listeners: Arc::clone(&names),
+        status: Arc::clone(&node.backends),
+    };
+    let notice = EndNotice::new("back ends", events);
+    let backends = BackEnds::start(setup, shared, (taken, bell), returns, notice)
+        .map_err(system("the back ends' thread"))?;
+    *node.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(backends);
     let config = node.config();
     let admin = match &config.admin {
         Some(settings) => Some(

@@ -6,7 +6,10 @@ mod cpu;
 mod openmetrics;
 mod totals;
 
+use std::sync::Arc;
+
 use crate::{
+    backend::Status,
     control::Node,
     durability::{JournalCounts, Taken},
     flow::Transport,
@@ -44,6 +47,12 @@ pub struct Sample {
     /// What was written to the journal, and whether all that was acknowledged is on disk; `None`
     /// without a journal.
     pub journal: Option<(JournalCounts, bool)>,
+    /// Requests that wait for back ends.
+    pub parked: u64,
+    /// Accounts that back ends told of, kept for a while; `None` where none are.
+    pub cached: Option<u64>,
+    /// How the back ends do.
+    pub backends: Arc<Status>,
     /// Whether what was saved has been read.
     pub is_restored: bool,
     /// When the process began, in Unix seconds.
@@ -85,6 +94,9 @@ impl Sample {
             snapshot: node.snapshots.last(),
             snapshot_failures: node.snapshots.failed(),
             journal: node.journal.as_ref().map(|j| (j.counts(), !j.is_behind())),
+            parked: node.questions.waiting(),
+            cached: node.rules.load().elsewhere.fetched.as_ref().map(|c| c.len() as u64),
+            backends: Arc::clone(&node.backends),
             is_restored: !node.location.is_loading(),
             started: node.started().unix,
             uptime_millis: uptime_millis(node.started(), now),

@@ -35,6 +35,7 @@ impl Collector for Sample {
         self.encode_location(&mut families)?;
         self.encode_snapshots(&mut families)?;
         self.encode_journal(&mut families)?;
+        self.encode_backends(&mut families)?;
         self.encode_process(&mut families)
     }
 }
@@ -154,6 +155,29 @@ impl Sample {
             None,
             u64::from(is_saved),
         )
+    }
+
+    /// How the back ends do.
+    fn encode_backends(&self, families: &mut Families<'_>) -> fmt::Result {
+        families.gauge("parked", "Requests that wait for back ends", None, self.parked)?;
+        let Some(cached) = self.cached else { return Ok(()) };
+        families.gauge("cached_accounts", "Accounts that back ends told of", None, cached)?;
+        families.gauge(
+            "backend_behind",
+            "AoRs that back ends have yet to be told of",
+            None,
+            self.backends.behind(),
+        )?;
+        let failures = self.backends.failures().filter(|(name, _)| name.is_about_users());
+        families.counters(
+            "backend_failures",
+            "Messages that no back end could handle, though one should have",
+            failures.map(|(name, count)| ([("message", name.as_str())], count)),
+        )?;
+        let (name, help) = ("backend", "How long queries of back ends took");
+        let unit = Some(&Unit::Seconds);
+        let family = families.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        self.backends.queries().encode(family)
     }
 
     /// The process itself.

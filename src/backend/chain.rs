@@ -1,0 +1,264 @@
+//! Handlers in the order of their priorities, as in Yate: the first to handle a message ends its way.
+
+use std::{fmt, future::Future, pin::Pin, rc::Rc};
+
+use super::message::{Message, MessageName};
+
+/// What a handler made of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handling {
+    /// It is dealt with; no other handler sees it.
+    Handled,
+    /// Not this handler's; what it set on the message stays.
+    Passed,
+    /// It could not say, for this reason.
+    Failed(String),
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dispatched {
+    /// The handler of this name took it.
+    Handled(Rc<str>),
+    /// None did.
+    Unhandled,
+    /// None did, and not all could say: for this reason, the first one.
+    Failed(String),
+}
+
+/// A future of a handler's, on the back ends' thread.
+pub type Handles<'m, T = Handling> = Pin<Box<dyn Future<Output = T> + 'm>>;
+
+/// Something that handles messages: a file, a database, a script.
+pub trait Handler: fmt::Debug {
+    /// Its name, in logs and metrics.
+    fn name(&self) -> &Rc<str>;
+
+    /// The priorities at which it wants messages of a name, lower first; none if it doesn't.
+    fn priorities(&self, name: MessageName) -> Vec<i32>;
+
+    /// Whether it takes more than memory to ask it.
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    /// What it has to do once before it can say anything.
+    fn start(&self) -> Handles<'_, ()> {
+        Box::pin(async {})
+    }
+
+    /// What keeps it from saying anything, for the operator.
+    fn fault(&self) -> Option<String> {
+        None
+    }
+
+    /// Handles a message that came to it at one of its priorities.
+    fn handle<'m>(&'m self, priority: i32, message: &'m mut Message) -> Handles<'m>;
+
+    /// Handles several messages of one name; one after the other, unless it knows better.
+    fn handle_all<'m>(
+        &'m self,
+        priority: i32,
+        messages: &'m mut [Message],
+    ) -> Handles<'m, Vec<Handling>> {
+        Box::pin(async move {
+            let mut handlings = Vec::with_capacity(messages.len());
+            for message in messages {
+                handlings.push(self.handle(priority, message).await);
+            }
+            handlings
+        })
+    }
+}
+
+/// What happens to a message whose handler could not say (`[backend] on_error`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// The next one is asked; if then nobody handled it, that it failed is the answer.
+    #[default]
+    Next,
+    /// That is the answer at once.
+    Refuse,
+}
+
+/// All handlers.
+#[derive(Clone, Debug, Default)]
+pub struct Chain {
+    handlers: Vec<(i32, MessageName, Rc<dyn Handler>)>,
+    on_error: OnError,
+}
+
+impl Chain {
+    /// These handlers. Those of one priority keep their order.
+    pub fn new(handlers: impl IntoIterator<Item = Rc<dyn Handler>>, on_error: OnError) -> Self {
+        let mut all = Vec::new();
+        for handler in handlers {
+            for name in MessageName::ALL {
+                for priority in handler.priorities(name) {
+                    all.push((priority, name, Rc::clone(&handler)));
+                }
+            }
+        }
+        all.sort_by_key(|(priority, ..)| *priority);
+        Self { handlers: all, on_error }
+    }
+
+    /// Whether anybody wants messages of this name who is not in memory.
+    pub fn has_remote(&self, name: MessageName) -> bool {
+        self.of(name).any(|(_, handler)| handler.is_remote())
+    }
+
+    fn of(&self, name: MessageName) -> impl Iterator<Item = (i32, &Rc<dyn Handler>)> {
+        self.handlers.iter().filter(move |(_, n, _)| *n == name).map(|(p, _, h)| (*p, h))
+    }
+
+    /// Has a message handled.
+    pub async fn dispatch(&self, message: &mut Message) -> Dispatched {
+        let mut failure = None;
+        for (priority, handler) in self.of(message.name) {
+            match handler.handle(priority, message).await {
+                Handling::Handled => return Dispatched::Handled(Rc::clone(handler.name())),
+                Handling::Passed => {}
+                Handling::Failed(reason) => {
+                    failure.get_or_insert(reason);
+                    if self.on_error == OnError::Refuse {
+                        break;
+                    }
+                }
+            }
+        }
+        failure.map_or(Dispatched::Unhandled, Dispatched::Failed)
+    }
+
+    /// Shows a message to all handlers that want it, whoever handles it, as in Yate goes for
+    /// `engine.timer` and `call.cdr`.
+    pub async fn broadcast(&self, message: &mut Message) {
+        for (priority, handler) in self.of(message.name) {
+            if let Handling::Failed(reason) = handler.handle(priority, message).await {
+                tracing::warn!(handler = &**handler.name(), message = %message.name, reason, "failed");
+            }
+        }
+    }
+
+    /// What keeps handlers from saying anything, each once.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults: Vec<String> = Vec::new();
+        for fault in self.handlers.iter().filter_map(|(_, _, handler)| handler.fault()) {
+            if !faults.contains(&fault) {
+                faults.push(fault);
+            }
+        }
+        faults
+    }
+
+    /// Has messages of one name handled, each handler those together that come to it.
+    pub async fn dispatch_all(&self, messages: Vec<Message>) -> Vec<Dispatched> {
+        let mut dispatched = vec![Dispatched::Unhandled; messages.len()];
+        let Some(name) = messages.first().map(|message| message.name) else { return dispatched };
+        let mut open: Vec<(usize, Message)> = messages.into_iter().enumerate().collect();
+        for (priority, handler) in self.of(name) {
+            let (places, mut batch): (Vec<_>, Vec<_>) = open.into_iter().unzip();
+            let handlings = handler.handle_all(priority, &mut batch).await;
+            open = Vec::new();
+            for ((place, message), handling) in places.into_iter().zip(batch).zip(handlings) {
+                let Some(dispatched) = dispatched.get_mut(place) else { continue };
+                match handling {
+                    Handling::Handled => {
+                        *dispatched = Dispatched::Handled(Rc::clone(handler.name()));
+                        continue;
+                    }
+                    Handling::Passed => {}
+                    Handling::Failed(reason) => {
+                        if !matches!(dispatched, Dispatched::Failed(_)) {
+                            *dispatched = Dispatched::Failed(reason);
+                        }
+                        if self.on_error == OnError::Refuse {
+                            continue;
+                        }
+                    }
+                }
+                open.push((place, message));
+            }
+        }
+        dispatched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does as it was told, and notes on the message that it was there.
+    #[derive(Debug)]
+    struct Told(Rc<str>, Vec<i32>, Handling);
+
+    fn told(name: &str, priorities: Vec<i32>, handling: Handling) -> Told {
+        Told(name.into(), priorities, handling)
+    }
+
+    impl Handler for Told {
+        fn name(&self) -> &Rc<str> {
+            &self.0
+        }
+
+        fn priorities(&self, name: MessageName) -> Vec<i32> {
+            if name == MessageName::UserAuth { self.1.clone() } else { Vec::new() }
+        }
+
+        fn handle<'m>(&'m self, _: i32, message: &'m mut Message) -> Handles<'m> {
+            let seen = format!("{}{}", message.get("seen").unwrap_or_default(), self.0);
+            message.set("seen", seen);
+            Box::pin(async { self.2.clone() })
+        }
+    }
+
+    fn failed() -> Handling {
+        Handling::Failed("down".to_owned())
+    }
+
+    fn run(handlers: Vec<Told>, on_error: OnError) -> (Dispatched, String) {
+        let handlers = handlers.into_iter().map(|h| Rc::new(h) as Rc<dyn Handler>);
+        let chain = Chain::new(handlers, on_error);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut message = Message::new(MessageName::UserAuth);
+        let dispatched = runtime.block_on(chain.dispatch(&mut message));
+        let all = runtime.block_on(chain.dispatch_all(vec![Message::new(MessageName::UserAuth)]));
+        assert_eq!(all, [dispatched.clone()]);
+        (dispatched, message.get("seen").unwrap_or_default().to_owned())
+    }
+
+    fn handled(by: &str) -> Dispatched {
+        Dispatched::Handled(by.into())
+    }
+
+    #[test]
+    fn the_lowest_priority_goes_first_and_who_handles_ends_it() {
+        let handlers = vec![
+            told("c", vec![100], Handling::Handled),
+            told("a", vec![-5], Handling::Passed),
+            told("d", vec![100], Handling::Handled),
+            told("b", vec![50], Handling::Passed),
+        ];
+        assert_eq!(run(handlers, OnError::Next), (handled("c"), "abc".to_owned()));
+        let handlers = vec![told("a", vec![1, 2], Handling::Passed)];
+        assert_eq!(run(handlers, OnError::Next), (Dispatched::Unhandled, "aa".to_owned()));
+    }
+
+    #[test]
+    fn who_cannot_say_is_passed_over_but_not_forgotten() {
+        let handlers = |last| vec![told("a", vec![1], failed()), told("b", vec![2], last)];
+        let down = || Dispatched::Failed("down".to_owned());
+        assert_eq!(
+            run(handlers(Handling::Handled), OnError::Next),
+            (handled("b"), "ab".to_owned())
+        );
+        assert_eq!(run(handlers(Handling::Passed), OnError::Next), (down(), "ab".to_owned()));
+        assert_eq!(run(handlers(Handling::Handled), OnError::Refuse), (down(), "a".to_owned()));
+    }
+
+    #[test]
+    fn names_that_nobody_wants_are_unhandled() {
+        let chain = Chain::default();
+        assert!(!chain.has_remote(MessageName::CallRoute));
+    }
+}

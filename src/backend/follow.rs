@@ -1,0 +1,379 @@
+//! Has the back ends follow the location service: what was bound, refreshed or ended is told to the
+//! handlers of `user.register` and `user.unregister` behind the answers.
+//!
+//! The database's row of a user always shows a live phone (DESIGN §13.3), so what is told is how
+//! the record of an AoR is now, not what happened to it: two changes may be told as one, and what
+//! could not be told is told later. A refresh that changes nothing but the time is told only when
+//! two thirds of what the row says are left, or less; a row is renewed before it ends in any case.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use std::hash::{Hash, Hasher};
+
+use siphasher::sip::SipHasher13;
+
+use super::{
+    chain::Dispatched,
+    message::Message,
+    request::{self, Context},
+};
+use crate::{
+    flow::Flow,
+    location::{Location, Trace, Trail},
+    registrar::{AorRecord, Binding},
+    subscribers::split_name,
+    time::{Deadline, Now},
+};
+
+/// Messages that go to the handlers together.
+const BATCH: usize = 500;
+
+/// Seconds before a row ends by which it is told anew: longer than a database is slow.
+const LEAD: u32 = 45;
+
+/// Seconds of the longest pause after a failure; a database that is back is not left waiting.
+const LONGEST_PAUSE: u32 = 8;
+
+/// Seconds for which it is remembered that nobody is there: longer than a nonce is good, so that
+/// what its uses leave on the record is not told.
+const REMEMBERED: u32 = 900;
+
+/// Seconds after which a contact that a handler took is bound, if it is at all.
+const SOON: u32 = 2;
+
+/// AoRs that are looked at in one go when all have to be.
+const SCANNED: usize = 5000;
+
+/// Traces that may wait: two seconds of a storm of 100,000 REGISTERs a second.
+pub(super) const TRACES: usize = 1 << 18;
+
+/// What the handlers were told of an AoR.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    /// A hash of where its phone is; `None` if there is none.
+    place: Option<u64>,
+    /// The monotonic second by which they think that it is gone.
+    until: u32,
+    /// Whether its user is known by the AoR with its domain.
+    qualified: bool,
+    /// Whether it is to be looked at in a second that is noted.
+    scheduled: bool,
+}
+
+/// How an AoR is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Present {
+    place: u64,
+    until: u32,
+}
+
+/// What is to be told, and what was.
+#[derive(Debug)]
+pub(super) struct Follower {
+    told: HashMap<Box<[u8]>, Told>,
+    waiting: VecDeque<Box<[u8]>>,
+    is_waiting: HashSet<Box<[u8]>>,
+    /// Of which a handler is being told: what is told next of one may not overtake that.
+    busy: HashSet<Box<[u8]>>,
+    /// When AoRs have to be looked at, whatever happens.
+    visits: BTreeMap<u32, Vec<Box<[u8]>>>,
+    /// How many may wait.
+    capacity: usize,
+    scan: Option<Scan>,
+    /// Not before this second, after a failure, and how long that took.
+    pause: Option<(u32, u32)>,
+}
+
+/// How far all AoRs have been looked at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Scan {
+    part: usize,
+    after: Option<u64>,
+}
+
+/// What is told at once.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    aors: Vec<(Box<[u8]>, Option<Present>)>,
+    /// `user.register` or `user.unregister`, one for each AoR.
+    pub(super) messages: Vec<Message>,
+}
+
+impl Batch {
+    /// Whether there is nothing to tell.
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+}
+
+impl Follower {
+    /// One of whose AoRs up to `capacity` may wait; all are looked at first, since nobody knows what
+    /// was told before.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            told: HashMap::new(),
+            waiting: VecDeque::new(),
+            is_waiting: HashSet::new(),
+            busy: HashSet::new(),
+            visits: BTreeMap::new(),
+            capacity: capacity.max(BATCH),
+            scan: Some(Scan::default()),
+            pause: None,
+        }
+    }
+
+    /// How many AoRs wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether rows may show less than there is: something waits, or has not been looked at.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.waiting.is_empty() || self.scan.is_some()
+    }
+
+    /// Takes the traces of changes, rows that have to be renewed, and, where traces were lost, looks
+    /// at the next of all AoRs.
+    pub(super) fn look(&mut self, now: Now, location: &Location, trail: &Trail) {
+        while self.has_room() {
+            match trail.take() {
+                Some(Trace::Changed(tag)) => {
+                    location.traced(tag, |record| self.consider(now, &record));
+                }
+                Some(Trace::Gone(aor)) => self.want(aor),
+                None => break,
+            }
+        }
+        if trail.take_missed() {
+            self.scan = Some(Scan::default());
+        }
+        while let Some(due) = self.visits.first_entry().filter(|due| *due.key() <= now.second()) {
+            for aor in due.remove() {
+                self.visit(now, location, aor);
+            }
+        }
+        self.scan(now, location);
+    }
+
+    /// Looks at an AoR whose second has come.
+    fn visit(&mut self, now: Now, location: &Location, aor: Box<[u8]>) {
+        let Some(told) = self.told.get_mut(&aor) else { return };
+        told.scheduled = false;
+        let is_gone = told.place.is_none();
+        let present = location.read(&aor, |record| {
+            let last = record.as_ref().and_then(|record| last_bound(now, record));
+            last.map(|binding| Present::of(&binding))
+        });
+        if is_gone && present.is_none() {
+            self.told.remove(&aor);
+        } else {
+            self.compare(now, &aor, present);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting.len() < self.capacity
+    }
+
+    fn scan(&mut self, now: Now, location: &Location) {
+        let Some(Scan { part, after }) = self.scan else { return };
+        if !self.has_room() || location.is_loading() {
+            return;
+        }
+        let (mut left, mut last) = (SCANNED, None);
+        location.scan(part, after, |cursor, record| {
+            self.consider(now, &record);
+            left -= 1;
+            last = Some(cursor);
+            left > 0
+        });
+        self.scan = if left == 0 {
+            Some(Scan { part, after: last })
+        } else {
+            Some(Scan { part: part + 1, after: None }).filter(|s| s.part < Location::PARTS)
+        };
+    }
+
+    /// Decides whether a record is to be told of, and when.
+    fn consider(&mut self, now: Now, record: &AorRecord<'_>) {
+        let present = last_bound(now, record).map(|binding| Present::of(&binding));
+        self.compare(now, record.aor(), present);
+    }
+
+    fn compare(&mut self, now: Now, aor: &[u8], present: Option<Present>) {
+        if self.is_waiting.contains(aor) {
+            return;
+        }
+        let is_busy = self.busy.contains(aor);
+        match (self.told.get_mut(aor), present) {
+            _ if is_busy => self.want(aor.into()),
+            (Some(told), Some(present)) if told.place == Some(present.place) => {
+                let (row, phone) = (told.until, present.until);
+                let left = |until: u32| u64::from(until.saturating_sub(now.second()));
+                if row >= phone {
+                    return;
+                }
+                if 3 * left(row) < 2 * left(phone) || left(row) <= u64::from(LEAD) {
+                    self.want(aor.into());
+                } else if !told.scheduled {
+                    told.scheduled = true;
+                    self.visits.entry(row - LEAD).or_default().push(aor.into());
+                }
+            }
+            (Some(told), None) if told.place.is_none() => {}
+            _ => self.want(aor.into()),
+        }
+    }
+
+    fn want(&mut self, aor: Box<[u8]>) {
+        if self.is_waiting.insert(aor.clone()) {
+            self.waiting.push_back(aor);
+        }
+    }
+
+    /// What to tell next, as it is now; nothing after a failure, for a while.
+    pub(super) fn next(&mut self, location: &Location, context: &Context<'_>) -> Batch {
+        let now = context.now;
+        let mut batch = Batch::default();
+        if self.pause.is_some_and(|(until, _)| now.second() < until) {
+            return batch;
+        }
+        let (mut name, mut busy) = (None, Vec::new());
+        while batch.messages.len() < BATCH {
+            let Some(aor) = self.waiting.pop_front() else { break };
+            if self.busy.contains(&aor) {
+                busy.push(aor);
+                continue;
+            }
+            let told = self.told.get(&aor);
+            let qualified = told.is_some_and(|told| told.qualified);
+            let message = location.read(&aor, |record| {
+                let best = record.as_ref().and_then(|record| last_bound(now, record));
+                let (user, domain) = names(&aor, qualified)?;
+                Some(match best {
+                    Some(binding) => {
+                        let message = request::bound(user, domain, &binding, context);
+                        (message, Some(Present::of(&binding)))
+                    }
+                    None => (request::unbound(user, domain), None),
+                })
+            });
+            let Some((message, present)) = message else {
+                // A name that is not text: no back end can know it.
+                self.is_waiting.remove(&aor);
+                continue;
+            };
+            if name.is_some_and(|name| name != message.name) {
+                // One name at a time.
+                self.waiting.push_front(aor);
+                break;
+            }
+            name = Some(message.name);
+            self.is_waiting.remove(&aor);
+            self.busy.insert(aor.clone());
+            batch.aors.push((aor, present));
+            batch.messages.push(message);
+        }
+        busy.into_iter().rev().for_each(|aor| self.waiting.push_front(aor));
+        batch
+    }
+
+    /// Takes note of what became of a batch. The result is why it failed, if any of it did.
+    pub(super) fn done(
+        &mut self,
+        now: Now,
+        batch: Batch,
+        dispatched: Vec<Dispatched>,
+    ) -> Option<String> {
+        let mut failure = None;
+        for ((aor, present), dispatched) in batch.aors.into_iter().zip(dispatched) {
+            self.busy.remove(&aor);
+            match (dispatched, present) {
+                (Dispatched::Failed(reason), _) => {
+                    failure.get_or_insert(reason);
+                    // Last, so that what the database has against one keeps up no other.
+                    self.want(aor);
+                }
+                (_, present @ None) => {
+                    // Remembered for a while: a record without bindings still changes.
+                    self.tell(aor.clone(), present);
+                    self.visit_in(now, REMEMBERED, aor);
+                }
+                (Dispatched::Handled(_), present) => self.tell(aor, present),
+                (Dispatched::Unhandled, present) => {
+                    // Perhaps the user is known with the domain.
+                    let is_new = !self.told.get(&aor).is_some_and(|told| told.qualified);
+                    let is_retried = is_new && split_name(&aor).is_some();
+                    self.tell(aor.clone(), present);
+                    if is_retried && let Some(told) = self.told.get_mut(&aor) {
+                        told.qualified = true;
+                        self.want(aor);
+                    }
+                }
+            }
+        }
+        self.pause = failure.as_ref().map(|_| {
+            let wait = self.pause.map_or(1, |(_, wait)| (2 * wait).min(LONGEST_PAUSE));
+            (now.second() + wait, wait)
+        });
+        failure
+    }
+
+    /// Notes that a handler is being asked whether a contact of an AoR may be bound; `false` if it
+    /// is being told of that AoR anyhow, which has to end first.
+    pub(super) fn begin(&mut self, aor: &[u8]) -> bool {
+        self.busy.insert(aor.into())
+    }
+
+    /// Takes note of what that came to: `took` is the contact, if a handler took it, and whether it
+    /// knows the user by the AoR with its domain.
+    pub(super) fn end(&mut self, now: Now, aor: &[u8], took: Option<(Present, bool)>) {
+        self.busy.remove(aor);
+        let Some((present, qualified)) = took else { return };
+        self.tell(aor.into(), Some(present));
+        if let Some(told) = self.told.get_mut(aor) {
+            told.qualified = qualified;
+        }
+        // Whether it is bound is seen then.
+        self.visit_in(now, SOON, aor.into());
+    }
+
+    fn tell(&mut self, aor: Box<[u8]>, present: Option<Present>) {
+        let told = self.told.entry(aor);
+        let nothing = Told { place: None, until: 0, qualified: false, scheduled: false };
+        let told = told.or_insert(nothing);
+        told.place = present.map(|present| present.place);
+        told.until = present.map_or(0, |present| present.until);
+    }
+
+    fn visit_in(&mut self, now: Now, seconds: u32, aor: Box<[u8]>) {
+        self.visits.entry(now.second() + seconds).or_default().push(aor);
+    }
+}
+
+impl Present {
+    /// A phone at `uri`, which sends over `flow`.
+    pub(super) fn at(uri: &[u8], flow: &Flow, until: Deadline) -> Self {
+        let mut hasher = SipHasher13::new();
+        hasher.write(uri);
+        flow.remote.hash(&mut hasher);
+        hasher.write_u8(flow.listener.0);
+        Self { place: hasher.finish(), until: until.0 }
+    }
+
+    fn of(binding: &Binding<'_>) -> Self {
+        Self::at(binding.uri, &binding.flow, binding.deadline)
+    }
+}
+
+/// The binding that the row shows: the one registered last.
+fn last_bound<'r>(now: Now, record: &AorRecord<'r>) -> Option<Binding<'r>> {
+    record.bindings(now).max_by_key(|binding| (binding.updated, binding.deadline))
+}
+
+/// The username and the domain of an AoR, as handlers know them; `None` if they are not text.
+fn names(aor: &[u8], qualified: bool) -> Option<(&str, &str)> {
+    let whole = std::str::from_utf8(aor).ok()?;
+    let (user, domain) = whole.rsplit_once('@').unwrap_or((whole, ""));
+    Some((if qualified { whole } else { user }, domain))
+}

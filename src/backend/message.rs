@@ -1,0 +1,134 @@
+//! Yate's internal messages, as handlers get them: a name, parameters in order, a return value.
+//!
+//! Their names, and those of their parameters, are what existing queries and scripts rely on.
+
+use std::fmt;
+
+/// What a message is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MessageName {
+    /// `user.auth`: who is this user, or what is the password?
+    UserAuth,
+    /// `user.register`: a phone is there.
+    UserRegister,
+    /// `user.unregister`: its last one is gone.
+    UserUnregister,
+    /// `engine.timer`: some time has passed.
+    EngineTimer,
+    /// `call.preroute`: a call has come; whatever should be known before it is routed.
+    CallPreroute,
+    /// `call.route`: where does this call go?
+    CallRoute,
+    /// `call.cdr`: how a call goes, or went.
+    CallCdr,
+}
+
+impl MessageName {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::UserAuth,
+        Self::UserRegister,
+        Self::UserUnregister,
+        Self::EngineTimer,
+        Self::CallPreroute,
+        Self::CallRoute,
+        Self::CallCdr,
+    ];
+
+    /// Whether it concerns registrations.
+    pub fn is_about_users(self) -> bool {
+        matches!(self, Self::UserAuth | Self::UserRegister | Self::UserUnregister)
+    }
+
+    /// Its name in Yate, in configuration and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UserAuth => "user.auth",
+            Self::UserRegister => "user.register",
+            Self::UserUnregister => "user.unregister",
+            Self::EngineTimer => "engine.timer",
+            Self::CallPreroute => "call.preroute",
+            Self::CallRoute => "call.route",
+            Self::CallCdr => "call.cdr",
+        }
+    }
+}
+
+impl fmt::Display for MessageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A message on its way through the handlers.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    /// What it is about.
+    pub name: MessageName,
+    /// What the handler that takes it returns: a password, a route.
+    pub retval: String,
+    params: Vec<(Box<str>, String)>,
+}
+
+impl Message {
+    /// A message without parameters.
+    pub fn new(name: MessageName) -> Self {
+        Self { name, retval: String::new(), params: Vec::new() }
+    }
+
+    /// The first parameter of this name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(key, _)| **key == *name).map(|(_, value)| &**value)
+    }
+
+    /// Sets the first parameter of this name, or adds it at the end.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        match self.params.iter_mut().find(|(key, _)| **key == *name) {
+            Some((_, old)) => *old = value.into(),
+            None => self.params.push((name.into(), value.into())),
+        }
+    }
+
+    /// Removes all parameters of this name.
+    pub fn remove(&mut self, name: &str) {
+        self.params.retain(|(key, _)| **key != *name);
+    }
+
+    /// All parameters, in order.
+    pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.params.iter().map(|(key, value)| (&**key, &**value))
+    }
+}
+
+impl fmt::Debug for Message {
+    /// Without the return value, which may be a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("name", &self.name)
+            .field("params", &self.params)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_keep_their_order_when_they_are_set_again() {
+        let mut message = Message::new(MessageName::UserAuth);
+        message.set("a", "1");
+        message.set("b", "2");
+        message.set("a", "3");
+        assert_eq!(message.params().collect::<Vec<_>>(), [("a", "3"), ("b", "2")]);
+        message.remove("a");
+        assert_eq!((message.get("a"), message.get("b")), (None, Some("2")));
+    }
+
+    #[test]
+    fn what_is_logged_has_no_password() {
+        let mut message = Message::new(MessageName::UserAuth);
+        message.retval = "secret".to_owned();
+        assert!(!format!("{message:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,381 @@
+//! The sections of `register.conf` as handlers.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    chain::{Handler, Handles, Handling},
+    message::{Message, MessageName},
+    sql::{Bound, Database, DatabaseError, Params, Rows, Statements},
+    status::Status,
+};
+use crate::config::register::{self, Query};
+
+/// Columns of `user.auth` with hashes, which go before its `result` (DESIGN §13.6).
+pub(super) const HASHES: [&str; 3] = ["ha1", "ha1_sha256", "ha1_sha512_256"];
+
+/// Whether calls may be taken, as far as the handlers of `call.cdr` know: all sections share it.
+pub(super) type Critical = Rc<Cell<bool>>;
+
+/// Between two tries of what is run once at the start.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// A fault that goes on is logged once in so long.
+const LOGGED: Duration = Duration::from_secs(60);
+
+/// One section that is switched on.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// Yate's name of all of them.
+    name: Rc<str>,
+    message: MessageName,
+    section: register::Handler,
+    database: Database,
+    queries: RefCell<Queries>,
+    critical: Critical,
+    allow_empty_password: bool,
+    status: Arc<Status>,
+    logged: Cell<Option<Instant>>,
+}
+
+/// The queries, once those are known that stand in the database.
+#[derive(Clone, Debug, Default)]
+struct Queries {
+    query: Option<Rc<Statements>>,
+    initialize: Option<Rc<Statements>>,
+    update: Option<Rc<Statements>>,
+    status: Option<Rc<Statements>>,
+    finalize: Option<Rc<Statements>>,
+    combined: Option<Rc<Statements>>,
+    /// Whether all are there.
+    are_known: bool,
+}
+
+/// What a section says of why a message can't be handled.
+fn failed(database: &Database, error: &DatabaseError) -> Handling {
+    Handling::Failed(format!("database {}: {error}", database.name()))
+}
+
+impl Params for Message {
+    fn get(&self, name: &str) -> Option<std::borrow::Cow<'_, str>> {
+        Self::get(self, name).map(std::borrow::Cow::Borrowed)
+    }
+}
+
+impl Section {
+    /// A handler for a section, on its account.
+    pub(super) fn new(
+        section: register::Handler,
+        database: Database,
+        critical: Critical,
+        allow_empty_password: bool,
+        status: Arc<Status>,
+    ) -> Self {
+        Self {
+            name: "register".into(),
+            message: name_of(section.message),
+            section,
+            database,
+            queries: RefCell::default(),
+            critical,
+            allow_empty_password,
+            status,
+            logged: Cell::new(None),
+        }
+    }
+
+    /// Finds the queries that stand in the database, and runs `initquery`; tries again until it
+    /// went well.
+    async fn begin(&self) {
+        let section = &self.section;
+        let cdr = &section.cdr;
+        loop {
+            let queries = async {
+                Ok::<_, String>(Queries {
+                    query: self.find(section.query.as_ref()).await?,
+                    initialize: self.find(cdr.initialize.as_ref()).await?,
+                    update: self.find(cdr.update.as_ref()).await?,
+                    status: self.find(cdr.status.as_ref()).await?,
+                    finalize: self.find(cdr.finalize.as_ref()).await?,
+                    combined: self.find(cdr.combined.as_ref()).await?,
+                    are_known: true,
+                })
+            };
+            match queries.await {
+                Ok(found) => break *self.queries.borrow_mut() = found,
+                Err(error) => self.log(&error),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        while let Err(error) = self.run_init().await {
+            self.log(&error);
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn find(&self, query: Option<&Query>) -> Result<Option<Rc<Statements>>, String> {
+        match query {
+            None => Ok(None),
+            Some(Query::Template(statements)) => Ok(Some(Rc::new(statements.clone()))),
+            Some(Query::Stored(statements)) => {
+                let stored = self.database.stored(statements).await;
+                stored.map(|stored| Some(Rc::new(stored))).map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    async fn run_init(&self) -> Result<(), String> {
+        let Some(init) = self.find(self.section.init.as_ref()).await? else { return Ok(()) };
+        let message = Message::new(self.message);
+        self.ask(&init, &message).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Runs a query for a message.
+    async fn ask(&self, query: &Statements, message: &Message) -> Result<Rows, DatabaseError> {
+        let begun = Instant::now();
+        let result = self.database.query(query, &query.bind(message)).await;
+        self.status.took(self.database.name(), self.message, begun.elapsed());
+        if let Err(error) = &result {
+            self.log(&error.to_string());
+        }
+        result
+    }
+
+    /// Logs a fault, within the rate.
+    fn log(&self, error: &str) {
+        let now = Instant::now();
+        if self.logged.get().is_some_and(|last| now < last + LOGGED) {
+            return;
+        }
+        self.logged.set(Some(now));
+        let section = self.section.message.name();
+        tracing::error!(account = self.database.name(), section, "{error}");
+    }
+
+    fn query(&self) -> Result<Rc<Statements>, Handling> {
+        let queries = self.queries.borrow();
+        match &queries.query {
+            Some(query) => Ok(Rc::clone(query)),
+            None if queries.are_known => Err(Handling::Passed),
+            None => Err(Handling::Failed(format!(
+                "database {}: the query of [{}] is not known yet",
+                self.database.name(),
+                self.section.message.name()
+            ))),
+        }
+    }
+
+    async fn handle_one(&self, message: &mut Message) -> Handling {
+        if self.message == MessageName::CallCdr {
+            return self.record(message).await;
+        }
+        if self.critical.get() && self.message != MessageName::UserAuth {
+            message.set("error", "failure");
+            return Handling::Failed("calls can't be recorded".to_owned());
+        }
+        let query = match self.query() {
+            Ok(query) => query,
+            Err(handling) => return handling,
+        };
+        match self.ask(&query, message).await {
+            Ok(rows) => self.judge(message, &rows),
+            Err(DatabaseError::NoSuchText) => Handling::Passed,
+            Err(error) => failed(&self.database, &error),
+        }
+    }
+
+    fn judge(&self, message: &mut Message, rows: &Rows) -> Handling {
+        match self.message {
+            MessageName::UserAuth => self.authenticate(message, rows),
+            MessageName::UserRegister if rows.affected > 0 || !rows.rows.is_empty() => {
+                Handling::Handled
+            }
+            MessageName::CallPreroute => {
+                self.take_row(message, rows);
+                Handling::Passed
+            }
+            MessageName::CallRoute => self.route(message, rows),
+            MessageName::UserRegister
+            | MessageName::UserUnregister
+            | MessageName::EngineTimer
+            | MessageName::CallCdr => Handling::Passed,
+        }
+    }
+
+    /// Sets the first row's columns on the message, but for those that are NULL. The result is what
+    /// the column of the return value has.
+    fn take_row(&self, message: &mut Message, rows: &Rows) -> Option<String> {
+        let result = self.section.result.as_deref();
+        for (column, value) in rows.named(0) {
+            if Some(column) == result {
+                message.retval = value.to_owned();
+            } else {
+                message.set(column, value);
+            }
+        }
+        rows.value(0, result?).map(str::to_owned)
+    }
+
+    fn authenticate(&self, message: &mut Message, rows: &Rows) -> Handling {
+        if rows.rows.is_empty() {
+            return Handling::Passed;
+        }
+        let has_hash = |(name, value): &(&str, &str)| HASHES.contains(name) && !value.is_empty();
+        let has_hash = rows.named(0).any(|column| has_hash(&column));
+        let result = self.section.result.as_deref();
+        if !has_hash && result.is_none_or(|result| rows.position(result).is_none()) {
+            self.log(
+                "no column of the answer is the password: `result=` names it, or one is `ha1`",
+            );
+            message.set("error", "failure");
+            return Handling::Passed;
+        }
+        let password = result.and_then(|result| rows.value(0, result)).unwrap_or_default();
+        if !has_hash && password.is_empty() && !self.allow_empty_password {
+            // Not mine (DESIGN §13.6): Yate lets anybody in.
+            return Handling::Passed;
+        }
+        self.take_row(message, rows);
+        Handling::Handled
+    }
+
+    fn route(&self, message: &mut Message, rows: &Rows) -> Handling {
+        if rows.rows.is_empty() {
+            return Handling::Passed;
+        }
+        if self.take_row(message, rows).is_some_and(|route| !route.is_empty()) {
+            return Handling::Handled;
+        }
+        if self.section.offlineauto {
+            message.retval = "-".to_owned();
+            message.set("error", "offline");
+            message.set("reason", "Offline");
+        }
+        Handling::Passed
+    }
+
+    /// Runs the query of an operation of a call's record.
+    async fn record(&self, message: &mut Message) -> Handling {
+        let query = {
+            let queries = self.queries.borrow();
+            match message.get("operation") {
+                Some("initialize") => queries.initialize.clone(),
+                Some("update") => queries.update.clone(),
+                Some("status") => queries.status.clone(),
+                Some("finalize") => queries.finalize.clone(),
+                Some("combined") => queries.combined.clone(),
+                _ => None,
+            }
+        };
+        let Some(query) = query else { return Handling::Passed };
+        let result = self.ask(&query, message).await;
+        if self.section.critical {
+            self.critical.set(result.is_err());
+        }
+        match result {
+            Ok(_) => Handling::Passed,
+            Err(error) => {
+                message.set("error", "failure");
+                failed(&self.database, &error)
+            }
+        }
+    }
+
+    /// Whether a message's own parameters have it left out, as in Yate.
+    fn is_left_out(&self, message: &Message) -> bool {
+        let gate = match self.message {
+            MessageName::UserAuth => "auth_register",
+            MessageName::UserRegister | MessageName::UserUnregister => "register_register",
+            MessageName::CallPreroute => "preroute_register",
+            MessageName::CallRoute => "route_register",
+            MessageName::CallCdr => "cdrwrite_register",
+            MessageName::EngineTimer => return false,
+        };
+        message.get(gate) == Some("false")
+            || self.message == MessageName::CallCdr && message.get("cdrwrite") == Some("false")
+    }
+}
+
+impl Handler for Section {
+    fn name(&self) -> &Rc<str> {
+        &self.name
+    }
+
+    fn priorities(&self, name: MessageName) -> Vec<i32> {
+        if name == self.message { vec![self.section.priority] } else { Vec::new() }
+    }
+
+    fn fault(&self) -> Option<String> {
+        let outage = self.database.outage()?;
+        Some(format!("database {}: {}", self.database.name(), outage.error))
+    }
+
+    fn start(&self) -> Handles<'_, ()> {
+        Box::pin(self.begin())
+    }
+
+    fn handle<'m>(&'m self, _: i32, message: &'m mut Message) -> Handles<'m> {
+        Box::pin(async {
+            if self.is_left_out(message) {
+                Handling::Passed
+            } else {
+                self.handle_one(message).await
+            }
+        })
+    }
+
+    fn handle_all<'m>(
+        &'m self,
+        priority: i32,
+        messages: &'m mut [Message],
+    ) -> Handles<'m, Vec<Handling>> {
+        let is_plain =
+            matches!(self.message, MessageName::UserRegister | MessageName::UserUnregister)
+                && !self.critical.get()
+                && !messages.iter().any(|message| self.is_left_out(message));
+        match self.query() {
+            Ok(query) if is_plain => Box::pin(async move {
+                let bound: Vec<Bound> =
+                    messages.iter().map(|message| query.bind(message)).collect();
+                let begun = Instant::now();
+                let results = self.database.query_each(&query, &bound).await;
+                self.status.took(self.database.name(), self.message, begun.elapsed());
+                let judged =
+                    messages.iter_mut().zip(results).map(|(message, result)| match result {
+                        Ok(rows) => self.judge(message, &rows),
+                        Err(DatabaseError::NoSuchText) => Handling::Passed,
+                        Err(error) => {
+                            self.log(&error.to_string());
+                            failed(&self.database, &error)
+                        }
+                    });
+                judged.collect()
+            }),
+            _ => Box::pin(async move {
+                let mut handlings = Vec::with_capacity(messages.len());
+                for message in messages {
+                    handlings.push(self.handle(priority, message).await);
+                }
+                handlings
+            }),
+        }
+    }
+}
+
+pub(super) fn name_of(message: register::Message) -> MessageName {
+    match message {
+        register::Message::UserAuth => MessageName::UserAuth,
+        register::Message::UserRegister => MessageName::UserRegister,
+        register::Message::UserUnregister => MessageName::UserUnregister,
+        register::Message::EngineTimer => MessageName::EngineTimer,
+        register::Message::CallPreroute => MessageName::CallPreroute,
+        register::Message::CallRoute => MessageName::CallRoute,
+        register::Message::CallCdr | register::Message::Linetracker => MessageName::CallCdr,
+    }
+}

@@ -1,0 +1,498 @@
+//! The thread of the back ends: takes the workers' questions, asks the handlers, and has them
+//! follow the location service.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    rc::Rc,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crossbeam::channel::Receiver;
+use tokio::{
+    runtime::Runtime,
+    sync::{Notify, mpsc},
+    task::{JoinSet, LocalSet},
+    time::MissedTickBehavior,
+};
+
+use super::{
+    chain::{Chain, Dispatched, Handler, OnError},
+    follow::{Follower, Present, TRACES},
+    listed::LISTED,
+    message::{Message, MessageName},
+    preload::Preload,
+    reason,
+    register::HASHES,
+    request::{self, Context, UserKey},
+    sql::Notification,
+    status::Status,
+};
+use crate::{
+    auth::{Ha1Set, Secret},
+    hex::parse_hex,
+    location::Location,
+    subscribers::{Cached, Fetched, Known, split_name},
+    time::{Clock, Deadline, DeltaSeconds, SystemClock},
+    worker::{
+        Rules, SharedRules,
+        parking::{Learnt, Parked, Question, Registered, Returns},
+    },
+};
+
+/// How often changes of the location service are looked for, and handlers for faults.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How soon an AoR is asked for again that a handler is just being told of.
+const BUSY: Duration = Duration::from_millis(5);
+
+/// What the handlers are made of, on their own thread.
+pub type MakeHandlers = Box<dyn FnOnce(&Arc<Status>) -> Made + Send>;
+
+/// Handlers, and what goes with them.
+#[derive(Debug)]
+pub struct Made {
+    pub(super) handlers: Vec<Rc<dyn Handler>>,
+    /// Usernames that are to be forgotten, or all of them.
+    pub(super) notifications: Vec<mpsc::Receiver<Notification>>,
+    pub(super) preload: Option<Preload>,
+}
+
+/// What the back ends go by; a reload brings another.
+pub struct Setup {
+    /// The handlers.
+    pub handlers: MakeHandlers,
+    /// What happens when one can't say.
+    pub on_error: OnError,
+    /// AoRs of which handlers are yet to be told.
+    pub queue: usize,
+    /// How often `engine.timer` is dispatched.
+    pub timer: Duration,
+}
+
+/// What they share with everybody else.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// What workers go by.
+    pub rules: SharedRules,
+    /// What is followed.
+    pub location: Arc<Location>,
+    /// The clock of this process.
+    pub clock: Arc<SystemClock>,
+    /// The names of the listeners, by number.
+    pub listeners: Arc<[Box<str>]>,
+    /// How they do.
+    pub status: Arc<Status>,
+}
+
+/// The back ends at work.
+#[derive(Debug)]
+pub struct BackEnds {
+    setups: mpsc::UnboundedSender<Setup>,
+    thread: JoinHandle<()>,
+}
+
+impl BackEnds {
+    /// Starts the thread. It takes `questions`, which the bell is rung for, and gives them back to
+    /// `returns`.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn start(
+        setup: Setup,
+        shared: Shared,
+        (questions, bell): (Receiver<Box<Parked>>, Arc<Notify>),
+        returns: Returns,
+        ended: impl Send + 'static,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (setups, coming) = mpsc::unbounded_channel();
+        let thread = thread::Builder::new().name("backends".to_owned()).spawn(move || {
+            let _ended = ended;
+            run(&runtime, setup, coming, shared, (questions, bell), returns);
+        })?;
+        Ok(Self { setups, thread })
+    }
+
+    /// Has them go by another setup from now on.
+    pub fn reload(&self, setup: Setup) {
+        let _ = self.setups.send(setup);
+    }
+
+    /// Ends the thread, once what waited to be told is told, or a second has passed.
+    pub fn stop(self) {
+        drop(self.setups);
+        let _ = self.thread.join();
+    }
+}
+
+fn run(
+    runtime: &Runtime,
+    setup: Setup,
+    mut coming: mpsc::UnboundedReceiver<Setup>,
+    shared: Shared,
+    (questions, bell): (Receiver<Box<Parked>>, Arc<Notify>),
+    returns: Returns,
+) {
+    /// A stop may take no longer for the handlers' sake.
+    const LAST_WORDS: Duration = Duration::from_secs(1);
+    let tasks = LocalSet::new();
+    tasks.block_on(runtime, async {
+        let mut setup = setup;
+        loop {
+            let Made { handlers, notifications, preload } = (setup.handlers)(&shared.status);
+            let mut begun = JoinSet::new();
+            for handler in handlers.iter().map(Rc::clone) {
+                begun.spawn_local(async move { handler.start().await });
+            }
+            let desk = Rc::new(Desk {
+                chain: Chain::new(handlers, setup.on_error),
+                shared: shared.clone(),
+                returns: returns.clone(),
+                flights: RefCell::default(),
+                follower: RefCell::new(Follower::new(setup.queue)),
+                is_telling: Cell::new(false),
+            });
+            for notifications in notifications {
+                begun.spawn_local(forget(Rc::clone(&desk), notifications));
+            }
+            if let Some(preload) = preload {
+                begun.spawn_local(load_all(Rc::clone(&desk), preload));
+            }
+            match desk.work(&questions, &bell, &mut coming, setup.timer).await {
+                Some(next) => setup = next,
+                None => {
+                    let _ = tokio::time::timeout(LAST_WORDS, desk.tell_all()).await;
+                    break;
+                }
+            }
+        }
+    });
+}
+
+/// The handlers of one setup, and what is under way.
+struct Desk {
+    chain: Chain,
+    shared: Shared,
+    returns: Returns,
+    /// Requests that wait for the same user.
+    flights: RefCell<HashMap<UserKey, Vec<Box<Parked>>>>,
+    follower: RefCell<Follower>,
+    is_telling: Cell<bool>,
+}
+
+/// What `user.auth` may depend on for its answer to hold for other requests of the user.
+pub(super) const OF_THE_USER: [&str; 4] = ["username", "domain", "realm", "protocol"];
+
+impl Desk {
+    /// Works until another setup comes, or none can any more.
+    async fn work(
+        self: &Rc<Self>,
+        questions: &Receiver<Box<Parked>>,
+        bell: &Notify,
+        coming: &mut mpsc::UnboundedReceiver<Setup>,
+        timer: Duration,
+    ) -> Option<Setup> {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let follows = [MessageName::UserRegister, MessageName::UserUnregister]
+            .into_iter()
+            .any(|name| self.chain.has_remote(name));
+        let is_remote =
+            follows || MessageName::ALL.into_iter().any(|name| self.chain.has_remote(name));
+        let mut timer = tokio::time::interval(timer);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            for parked in questions.try_iter() {
+                self.take(parked);
+            }
+            tokio::select! {
+                () = bell.notified() => {}
+                setup = coming.recv() => return setup,
+                _ = look.tick(), if is_remote => {
+                    self.shared.status.set_faults(self.chain.faults());
+                    if follows {
+                        self.follow();
+                    }
+                }
+                _ = timer.tick() => self.tick(),
+            }
+        }
+    }
+
+    /// Has a question answered, along with others of the same user.
+    fn take(self: &Rc<Self>, parked: Box<Parked>) {
+        let now = self.shared.clock.now();
+        let rules = self.shared.rules.load_full();
+        let user = match parked.question {
+            Question::Register => None,
+            Question::Auth | Question::Renew => request::read(&parked, &rules, |request, aor| {
+                request::user_of(request, aor, &rules, now)
+            })
+            .flatten(),
+        };
+        let desk = Rc::clone(self);
+        match user.filter(|_| rules.elsewhere.fetched.is_some()) {
+            None => {
+                tokio::task::spawn_local(async move { desk.answer(rules, parked).await });
+            }
+            Some(user) => {
+                let mut flights = self.flights.borrow_mut();
+                if let Some(others) = flights.get_mut(&user) {
+                    return others.push(parked);
+                }
+                flights.insert(user.clone(), Vec::new());
+                tokio::task::spawn_local(async move { desk.answer_all(rules, user, parked).await });
+            }
+        }
+    }
+
+    /// Answers one question on its own.
+    async fn answer(&self, rules: Arc<Rules>, mut parked: Box<Parked>) {
+        match parked.question {
+            Question::Register => {
+                let registered = self.register(&rules, &parked).await;
+                parked.learned.registered = Some(registered);
+            }
+            Question::Auth | Question::Renew => {
+                parked.learned.account = Some(self.authenticate(&rules, &parked, None).await);
+            }
+        }
+        self.returns.give_back(parked);
+    }
+
+    /// Answers a question, and all that come meanwhile for the same user.
+    async fn answer_all(&self, rules: Arc<Rules>, user: UserKey, parked: Box<Parked>) {
+        let account = self.authenticate(&rules, &parked, Some(&user)).await;
+        let others = self.flights.borrow_mut().remove(&user).unwrap_or_default();
+        for mut parked in std::iter::once(parked).chain(others) {
+            parked.learned.account = Some(account.clone());
+            self.returns.give_back(parked);
+        }
+    }
+
+    fn context<'c>(&'c self, rules: &'c Rules) -> Context<'c> {
+        let now = self.shared.clock.now();
+        Context { rules, now, listeners: &self.shared.listeners }
+    }
+
+    /// Asks who a user is.
+    async fn authenticate(
+        &self,
+        rules: &Rules,
+        parked: &Parked,
+        user: Option<&UserKey>,
+    ) -> Learnt<Arc<Known>> {
+        let unknown = || Learnt::Is(Arc::new(Known::Unknown));
+        let context = self.context(rules);
+        let message = request::read(parked, rules, |request, aor| {
+            let own = user.cloned().or_else(|| request::user_of(request, aor, rules, context.now));
+            let message = request::auth(request, &parked.flow, own.as_ref(), &context)?;
+            Some((own?, message))
+        });
+        let Some((user, asked)) = message.flatten() else { return unknown() };
+        let mut message = asked.clone();
+        let known = match self.chain.dispatch(&mut message).await {
+            Dispatched::Handled(by) if &*by == LISTED => Known::Listed,
+            Dispatched::Handled(_) => account(rules, &user, &asked, &message),
+            Dispatched::Unhandled => match reason::code_of(&message) {
+                Some(401) | None => Known::Unknown,
+                Some(code) => Known::Refused(code),
+            },
+            Dispatched::Failed(reason) => {
+                tracing::debug!(reason, "user.auth failed");
+                self.shared.status.failed(MessageName::UserAuth);
+                let cached = rules.elsewhere.fetched.as_ref();
+                let now = self.shared.clock.now();
+                return match cached.map(|c| c.find(now, &user.username, &user.domain)) {
+                    Some(Cached::Fresh(known) | Cached::Stale(known)) => Learnt::Is(known),
+                    Some(Cached::Missing) | None => Learnt::Unavailable,
+                };
+            }
+        };
+        let known = Arc::new(known);
+        if let Some(cache) = &rules.elsewhere.fetched {
+            cache.keep(self.shared.clock.now(), &user.username, &user.domain, &known);
+        }
+        Learnt::Is(known)
+    }
+
+    /// Asks whether a phone may be bound.
+    async fn register(&self, rules: &Rules, parked: &Parked) -> Learnt<Registered> {
+        let context = self.context(rules);
+        let message = request::read(parked, rules, |request, aor| {
+            let aor = aor?;
+            let binding = request::register(request, Some(aor), parked, &context)?;
+            Some((aor.as_bytes().to_vec(), binding))
+        });
+        let Some((aor, request::Asked { mut message, contact })) = message.flatten() else {
+            return Learnt::Is(Registered::Unhandled);
+        };
+        let asked = message.get("expires").map(str::to_owned);
+        while !self.follower.borrow_mut().begin(&aor) {
+            tokio::time::sleep(BUSY).await;
+        }
+        let dispatched = self.chain.dispatch(&mut message).await;
+        let now = self.shared.clock.now();
+        if !matches!(dispatched, Dispatched::Handled(_)) {
+            self.follower.borrow_mut().end(now, &aor, None);
+        }
+        match dispatched {
+            Dispatched::Handled(_) => {
+                let expires = message.get("expires");
+                let granted = expires.filter(|expires| Some(*expires) != asked.as_deref());
+                let granted = granted.and_then(|text| DeltaSeconds::granted(text.as_bytes()));
+                let interval = expires.and_then(|text| DeltaSeconds::granted(text.as_bytes()));
+                let username = message.get("username").unwrap_or_default();
+                let qualified = username.as_bytes() == aor && split_name(&aor).is_some();
+                let until = Deadline::after(now, interval.unwrap_or_default());
+                let present = Present::at(&contact, &parked.flow, until);
+                self.follower.borrow_mut().end(now, &aor, Some((present, qualified)));
+                Learnt::Is(Registered::Taken { granted })
+            }
+            Dispatched::Unhandled => Learnt::Is(match reason::code_of(&message) {
+                Some(code) => Registered::Refused(code),
+                None => Registered::Unhandled,
+            }),
+            Dispatched::Failed(reason) => {
+                tracing::debug!(reason, "user.register failed");
+                self.shared.status.failed(MessageName::UserRegister);
+                Learnt::Unavailable
+            }
+        }
+    }
+
+    /// Has the handlers told of what has changed.
+    fn follow(self: &Rc<Self>) {
+        let trail = self.shared.location.trail(TRACES);
+        let mut follower = self.follower.borrow_mut();
+        follower.look(self.shared.clock.now(), &self.shared.location, trail);
+        self.shared.status.set_behind(follower.len());
+        if !self.is_telling.get() && follower.is_behind() {
+            self.is_telling.set(true);
+            let desk = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                while desk.tell_next().await {}
+                desk.is_telling.set(false);
+            });
+        }
+    }
+
+    /// Tells the handlers of the next AoRs; whether there were any, and it went well.
+    async fn tell_next(&self) -> bool {
+        let rules = self.shared.rules.load_full();
+        let mut batch = {
+            let mut follower = self.follower.borrow_mut();
+            follower.next(&self.shared.location, &self.context(&rules))
+        };
+        if batch.is_empty() {
+            return false;
+        }
+        let dispatched = self.chain.dispatch_all(std::mem::take(&mut batch.messages)).await;
+        let now = self.shared.clock.now();
+        let failure = self.follower.borrow_mut().done(now, batch, dispatched);
+        if let Some(reason) = &failure {
+            tracing::debug!(reason, "user.register failed; it is tried again");
+            self.shared.status.failed(MessageName::UserRegister);
+        }
+        failure.is_none()
+    }
+
+    /// At the end: tells what is to be told.
+    async fn tell_all(&self) {
+        let trail = self.shared.location.trail(TRACES);
+        let now = self.shared.clock.now();
+        self.follower.borrow_mut().look(now, &self.shared.location, trail);
+        while self.tell_next().await {}
+    }
+
+    /// `engine.timer`. A query of it may take rows for ended that are yet to be renewed, so it waits
+    /// for those.
+    fn tick(self: &Rc<Self>) {
+        if !self.chain.has_remote(MessageName::EngineTimer) || self.follower.borrow().is_behind() {
+            return;
+        }
+        let desk = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let mut message = Message::new(MessageName::EngineTimer);
+            message.set("time", desk.shared.clock.now().unix.to_string());
+            desk.chain.broadcast(&mut message).await;
+        });
+    }
+}
+
+/// What is checked against: hashes that are given, else those of a password; `None` without any.
+pub(super) fn secret_of<'v>(
+    rules: &Rules,
+    username: &[u8],
+    password: &str,
+    value: impl Fn(&str) -> Option<&'v str>,
+) -> Option<Secret> {
+    let policy = rules.authenticator.policy();
+    let [md5, sha256, sha512_256] = HASHES.map(|name| value(name).map(str::as_bytes));
+    let given = Ha1Set {
+        md5: md5.and_then(parse_hex),
+        sha256: sha256.and_then(parse_hex),
+        sha512_256: sha512_256.and_then(parse_hex),
+    };
+    if given != Ha1Set::default() {
+        return Some(Secret::Ha1(given));
+    }
+    let (realm, password) = (policy.realm.as_bytes(), password.as_bytes());
+    let hashed = || Ha1Set::of_password(&policy.algorithms, username, realm, password);
+    (!password.is_empty()).then(|| Secret::Ha1(hashed()))
+}
+
+/// Forgets users that the database says have changed.
+async fn forget(desk: Rc<Desk>, mut notifications: mpsc::Receiver<Notification>) {
+    let mut is_first = true;
+    while let Some(notification) = notifications.recv().await {
+        let is_begun = std::mem::take(&mut is_first);
+        let Some(cache) = desk.shared.rules.load().elsewhere.fetched.clone() else { continue };
+        match notification {
+            Notification::Notified { payload, .. } if !payload.is_empty() => {
+                cache.forget(payload.as_bytes());
+            }
+            // At the start there is nothing to forget, and perhaps everybody has just been loaded.
+            Notification::Listening if is_begun => {}
+            // Whatever was told while nobody listened is lost.
+            Notification::Notified { .. } | Notification::Listening => cache.clear(),
+        }
+    }
+}
+
+/// Loads all accounts; tries again until it went well.
+async fn load_all(desk: Rc<Desk>, preload: Preload) {
+    const AGAIN: Duration = Duration::from_secs(2);
+    let Shared { rules, clock, status, .. } = &desk.shared;
+    loop {
+        let rules = rules.load_full();
+        let Some(cache) = &rules.elsewhere.fetched else { break };
+        match preload.run(&rules, cache, clock.now()).await {
+            Ok(accounts) => break tracing::info!(accounts, "loaded accounts"),
+            Err(error) => tracing::error!("[cache] preload: {error}"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    status.set_preloading(false);
+}
+
+/// The account that a handled `user.auth` tells of.
+fn account(rules: &Rules, user: &UserKey, asked: &Message, told: &Message) -> Known {
+    if told.retval == "-" {
+        return Known::Refused(reason::code_of(told).unwrap_or(403));
+    }
+    let secret = secret_of(rules, &user.username, &told.retval, |name| told.get(name));
+    let secret = secret.unwrap_or(Secret::AnyPassword);
+    let changed = told.params().filter(|(name, value)| asked.get(name) != Some(value));
+    let params: Box<[(Box<str>, Box<str>)]> = changed
+        .filter(|(name, _)| !HASHES.contains(name))
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect();
+    let expires = params.iter().find(|(name, _)| **name == *"expires");
+    let granted = expires.and_then(|(_, value)| DeltaSeconds::granted(value.as_bytes()));
+    Known::Account(Fetched { secret, granted, params })
+}

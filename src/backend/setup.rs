@@ -1,0 +1,182 @@
+//! From the configuration to handlers, and to what workers go by.
+
+use std::{
+    cell::Cell,
+    collections::{HashMap, hash_map},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    chain::{Handler, Handles, Handling},
+    listed::Listed,
+    message::{Message, MessageName},
+    preload::Preload,
+    regfile::General,
+    register::{Critical, Section, name_of},
+    run::{Made, OF_THE_USER, Setup},
+    sql::{Account, Database, Notification, Statements},
+    status::Status,
+};
+use crate::{
+    config::{
+        register::{self, Query, Register},
+        settings::Config,
+    },
+    subscribers::FetchedCache,
+    worker::{AskAuth, AskRegister, Elsewhere, SharedRules},
+};
+
+/// How long `engine.timer` waits where nobody says.
+const TIMER: Duration = Duration::from_secs(30);
+
+/// When workers have to ask, by these files. Nothing is cached yet.
+pub fn elsewhere(config: &Config, general: &General, register: Option<&Register>) -> Elsewhere {
+    let Some(register) = register else { return Elsewhere::default() };
+    let auth = register.handler(register::Message::UserAuth);
+    let has_register = register.handler(register::Message::UserRegister).is_some();
+    let is_cacheable = |query: &Query| match query {
+        Query::Template(statements) => statements.parameters().all(|n| OF_THE_USER.contains(&n)),
+        Query::Stored(_) => false,
+    };
+    let is_cacheable = auth.and_then(|auth| auth.query.as_ref()).is_some_and(is_cacheable);
+    let size = usize::try_from(config.cache.size).unwrap_or(usize::MAX);
+    let fetched = is_cacheable.then(|| Arc::new(FetchedCache::new(size, config.cache.lifetimes)));
+    Elsewhere {
+        auth: match auth {
+            Some(auth) if auth.priority < general.auth => AskAuth::BeforeListed,
+            Some(_) => AskAuth::AfterListed,
+            None => AskAuth::Never,
+        },
+        register: if has_register { config.backend.register_wait } else { AskRegister::Never },
+        fetched,
+    }
+}
+
+/// What the back ends are set up with by these files.
+pub fn setup(
+    config: &Config,
+    general: &General,
+    register: Option<Register>,
+    rules: SharedRules,
+) -> Setup {
+    let timer = register.as_ref().map_or(TIMER, |r| Duration::from_secs(r.expires.0.into()));
+    let general = general.clone();
+    let allow_empty_password = config.backend.allow_empty_password;
+    let preload = config.cache.preload.clone();
+    let handlers = Box::new(move |status: &Arc<Status>| {
+        make(register.unwrap_or_default(), &general, rules, allow_empty_password, preload, status)
+    });
+    let queue = usize::try_from(config.backend.queue).unwrap_or(usize::MAX);
+    Setup { handlers, on_error: config.backend.on_error, queue, timer }
+}
+
+fn make(
+    register: Register,
+    general: &General,
+    rules: SharedRules,
+    allow_empty_password: bool,
+    preload: Option<Box<str>>,
+    status: &Arc<Status>,
+) -> Made {
+    let mut made = Made {
+        handlers: vec![Rc::new(Listed::new(rules, general))],
+        notifications: Vec::new(),
+        preload: None,
+    };
+    let critical = Critical::new(Cell::new(false));
+    let mut databases: HashMap<Box<str>, Result<Database, String>> = HashMap::new();
+    for section in &register.handlers {
+        let database = match databases.entry(section.account.clone()) {
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(unknown) => {
+                let account = register.account(&section.account);
+                unknown.insert(open(account, &mut made.notifications))
+            }
+        };
+        let handler: Rc<dyn Handler> = match database {
+            Ok(database) => {
+                if section.message == register::Message::UserAuth {
+                    made.preload = preload.as_deref().and_then(|query| {
+                        preload_of(query, database, section.result.clone(), status)
+                    });
+                }
+                Rc::new(Section::new(
+                    section.clone(),
+                    database.clone(),
+                    Rc::clone(&critical),
+                    allow_empty_password,
+                    Arc::clone(status),
+                ))
+            }
+            Err(fault) => Rc::new(Broken {
+                name: "register".into(),
+                message: name_of(section.message),
+                priority: section.priority,
+                fault: fault.clone(),
+            }),
+        };
+        made.handlers.push(handler);
+    }
+    made
+}
+
+fn open(
+    account: Option<&Account>,
+    notifications: &mut Vec<mpsc::Receiver<Notification>>,
+) -> Result<Database, String> {
+    let account = account.ok_or("there is no such account")?;
+    let database = Database::open(account).map_err(|error| error.to_string())?;
+    if !account.listen.is_empty() {
+        notifications.extend(database.listen(&account.listen));
+    }
+    Ok(database)
+}
+
+fn preload_of(
+    query: &str,
+    database: &Database,
+    result: Option<Box<str>>,
+    status: &Arc<Status>,
+) -> Option<Preload> {
+    match Statements::compile(query, database.dialect()) {
+        Ok(statements) => {
+            status.set_preloading(true);
+            Some(Preload { statements, database: database.clone(), result })
+        }
+        Err(error) => {
+            tracing::error!("[cache] preload: {error}");
+            None
+        }
+    }
+}
+
+/// A section whose account can't be used.
+#[derive(Debug)]
+struct Broken {
+    name: Rc<str>,
+    message: MessageName,
+    priority: i32,
+    fault: String,
+}
+
+impl Handler for Broken {
+    fn name(&self) -> &Rc<str> {
+        &self.name
+    }
+
+    fn priorities(&self, name: MessageName) -> Vec<i32> {
+        if name == self.message { vec![self.priority] } else { Vec::new() }
+    }
+
+    fn fault(&self) -> Option<String> {
+        Some(self.fault.clone())
+    }
+
+    fn handle<'m>(&'m self, _: i32, _: &'m mut Message) -> Handles<'m> {
+        Box::pin(async { Handling::Failed(self.fault.clone()) })
+    }
+}

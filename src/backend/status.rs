@@ -1,0 +1,120 @@
+//! How the back ends do, for whoever asks.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, histogram::Histogram},
+};
+
+use super::message::MessageName;
+
+/// A query of a back end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct QueryLabels {
+    /// The account.
+    pub backend: String,
+    /// The message that it is for.
+    pub query: &'static str,
+}
+
+/// Bounds in seconds: from what a query takes on the same machine to a timeout.
+fn seconds() -> Histogram {
+    Histogram::new([0.000_25, 0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0])
+}
+
+/// Numbers and faults that everybody may read.
+#[derive(Debug)]
+pub struct Status {
+    faults: Mutex<Vec<String>>,
+    behind: AtomicU64,
+    is_preloading: AtomicBool,
+    failures: [AtomicU64; MessageName::ALL.len()],
+    queries: Family<QueryLabels, Histogram, fn() -> Histogram>,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            faults: Mutex::default(),
+            behind: AtomicU64::new(0),
+            is_preloading: AtomicBool::new(false),
+            failures: Default::default(),
+            queries: Family::new_with_constructor(seconds),
+        }
+    }
+}
+
+impl Status {
+    /// What keeps handlers from saying anything.
+    pub fn faults(&self) -> Vec<String> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_faults(&self, faults: Vec<String>) {
+        let mut old = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        if *old == faults {
+            return;
+        }
+        for fault in faults.iter().filter(|fault| !old.contains(fault)) {
+            tracing::error!("{fault}");
+        }
+        for fault in old.iter().filter(|fault| !faults.contains(fault)) {
+            tracing::info!("no longer: {fault}");
+        }
+        *old = faults;
+    }
+
+    /// What keeps the back ends from being ready.
+    pub fn reason(&self) -> Option<String> {
+        let faults = self.faults();
+        if !faults.is_empty() {
+            return Some(faults.join("; "));
+        }
+        self.is_preloading().then(|| "loading accounts".to_owned())
+    }
+
+    /// Whether accounts are still being loaded.
+    pub fn is_preloading(&self) -> bool {
+        self.is_preloading.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_preloading(&self, preloading: bool) {
+        self.is_preloading.store(preloading, Ordering::Relaxed);
+    }
+
+    /// AoRs of which handlers are yet to be told.
+    pub fn behind(&self) -> u64 {
+        self.behind.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_behind(&self, aors: usize) {
+        self.behind.store(aors as u64, Ordering::Relaxed);
+    }
+
+    /// Messages of each name that nobody could handle, though somebody should have.
+    pub fn failures(&self) -> impl Iterator<Item = (MessageName, u64)> + '_ {
+        let count = |failures: &AtomicU64| failures.load(Ordering::Relaxed);
+        MessageName::ALL.into_iter().zip(self.failures.iter().map(count))
+    }
+
+    pub(super) fn failed(&self, name: MessageName) {
+        self.failures[name as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How long queries took.
+    pub fn queries(&self) -> &Family<QueryLabels, Histogram, fn() -> Histogram> {
+        &self.queries
+    }
+
+    pub(super) fn took(&self, backend: &str, name: MessageName, time: Duration) {
+        let labels = QueryLabels { backend: backend.to_owned(), query: name.as_str() };
+        self.queries.get_or_create(&labels).observe(time.as_secs_f64());
+    }
+}
