@@ -98,6 +98,35 @@ impl Engine {
         }
     }
 
+    /// The name and the text of the configuration file with the account.
+    pub(crate) fn conf(&self) -> (&'static str, String) {
+        match self.kind {
+            Kind::Postgres => {
+                let (port, password) = (self.port, PASSWORD);
+                let at = format!("host=127.0.0.1\nport={port}\ndatabase=postgres\nuser=tester\n");
+                ("pgsqldb.conf", format!("[default]\n{at}password={password}\n"))
+            }
+            Kind::Mariadb => {
+                let (port, password) = (self.port, PASSWORD);
+                let at = format!("host=127.0.0.1\nport={port}\ndatabase=bindery\nuser=tester\n");
+                ("mysqldb.conf", format!("[default]\n{at}password={password}\n"))
+            }
+            Kind::Sqlite => {
+                let file = self.path("users.db");
+                ("sqlitedb.conf", format!("[default]\ndatabase={}\n", file.display()))
+            }
+        }
+    }
+
+    /// The ready-made register.conf for its tables.
+    pub(crate) fn ready_made(&self) -> &'static str {
+        match self.kind {
+            Kind::Postgres => include_str!("../../deploy/sql/yate/postgresql.conf"),
+            Kind::Mariadb => include_str!("../../deploy/sql/yate/mysql.conf"),
+            Kind::Sqlite => include_str!("../../deploy/sql/yate/sqlite.conf"),
+        }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -170,7 +199,7 @@ impl Engine {
                     joined("--pid-file=", &folder.join("pid")).as_ref(),
                     "--bind-address=127.0.0.1".as_ref(),
                     format!("--port={port}").as_ref(),
-                    "--innodb-flush-log-at-trx-commit=0".as_ref(),
+                    "--innodb-flush-log-at-trx-commit=2".as_ref(),
                 ],
             ),
         };

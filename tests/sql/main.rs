@@ -3,6 +3,10 @@
 mod engines;
 mod others;
 mod outages;
+mod registrar;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "some of it is for other tests")]
+mod support;
 mod types;
 
 use std::future::Future;
@@ -69,11 +73,17 @@ const TESTS: &[(&str, Test)] = tests![
     rows_are_told_one_by_one,
     a_query_can_be_stored,
     types::values_are_shown_as_the_client_shows_them,
+    registrar::phones_register_with_users_of_the_database,
+    registrar::a_refresh_asks_nobody,
+    registrar::a_reload_reads_the_database_again,
+    registrar::all_accounts_can_be_loaded_at_the_start,
+    registrar::a_restart_tells_the_database_what_it_missed,
     outages::nobody_listens,
     outages::notifications_arrive_after_a_restart,
     outages::a_server_that_is_killed_is_survived,
     outages::a_server_that_is_paused_is_survived,
     outages::a_file_that_is_locked_is_survived,
+    registrar::a_database_that_is_away_keeps_out_strangers_only,
 ];
 
 #[test]

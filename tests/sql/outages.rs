@@ -155,5 +155,6 @@ pub(crate) async fn a_file_that_is_locked_is_survived(battery: &mut Battery) {
     let written = database.query(&write, &write.bind(&())).await.unwrap();
     assert_eq!(written.affected, 1);
     let rows = database.query(&read, &read.bind(&())).await.unwrap();
-    assert_eq!(rows.value(0, "inuse"), Some("6"));
+    // A write that timed out may be done all the same, as on any server.
+    assert!(matches!(rows.value(0, "inuse"), Some("6" | "7")), "{rows:?}");
 }
