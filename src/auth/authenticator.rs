@@ -287,9 +287,9 @@ impl<'a> Claim<'a> {
         self.username
     }
 
-    /// `nonce` and `response`, as sent.
-    pub fn nonce_and_response(&self) -> (&'a [u8], &'a [u8]) {
-        (self.credentials.nonce, self.credentials.response)
+    /// `nonce` as sent, and `response` in lower case.
+    pub fn nonce_and_response(&self) -> (&'a [u8], String) {
+        (self.nonce_text, self.response.to_text())
     }
 
     /// The `uri` that was hashed.

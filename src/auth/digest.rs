@@ -112,6 +112,13 @@ impl Response {
         }
     }
 
+    /// In lower-case hexadecimal.
+    pub(super) fn to_text(self) -> String {
+        let mut digits = [0; 64];
+        let octets = self.octets.get(..self.algorithm.digest_len()).unwrap_or_default();
+        String::from_utf8_lossy(hex_into(octets, &mut digits)).into_owned()
+    }
+
     /// The octets of an MD5 digest.
     pub(super) fn md5(&self) -> [u8; 16] {
         self.octets.first_chunk().copied().unwrap_or_default()

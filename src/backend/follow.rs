@@ -377,3 +377,255 @@ fn names(aor: &[u8], qualified: bool) -> Option<(&str, &str)> {
     let (user, domain) = whole.rsplit_once('@').unwrap_or((whole, ""));
     Some((if qualified { whole } else { user }, domain))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        auth::{
+            Authenticator, NonceKeys,
+            policy::{self, Algorithm},
+        },
+        backend::message::MessageName,
+        location::{Cause, Unrecorded},
+        registrar::{Domains, Policy, RecordWriter, binding_for_tests},
+        sip::Limits,
+        subscribers::builder::Builder,
+        time::DeltaSeconds,
+        worker::{Elsewhere, Rules},
+    };
+
+    fn rules() -> Rules {
+        let policy = policy::Policy {
+            realm: "example.com".into(),
+            algorithms: [Algorithm::Md5].into(),
+            nonce_lifetime: DeltaSeconds(300),
+            qop_auth: true,
+        };
+        Rules {
+            domains: Domains::new(["example.com"]),
+            autocreate: false,
+            registrar: Policy::default(),
+            authenticator: Authenticator::new(policy, NonceKeys::from_bytes(&[7; 32])).unwrap(),
+            subscribers: Builder::new("example.com", &[Algorithm::Md5]).build(),
+            elsewhere: Elsewhere::default(),
+            server: None,
+            limits: Limits::default(),
+        }
+    }
+
+    /// A location service, and a database that follows it.
+    struct World {
+        rules: Rules,
+        location: Location,
+        follower: Follower,
+        now: Now,
+    }
+
+    const ALICE: &[u8] = b"alice@example.com";
+
+    impl World {
+        fn new() -> Self {
+            let location = Location::new([2; 16], 0);
+            location.trail(TRACES);
+            let now = Now { millis: 5_000_000, unix: 1_800_000_000 };
+            let mut world = Self { rules: rules(), location, follower: Follower::new(10), now };
+            // Nothing is there yet; the first scan finds that out.
+            for _ in 0..Location::PARTS {
+                world.look();
+            }
+            assert!(!world.follower.is_behind());
+            world
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            self.now.millis += 1000 * seconds;
+            self.now.unix += seconds;
+        }
+
+        /// Binds `aor` to these URIs, each for so many seconds; the last is the one bound last.
+        fn bind(&self, aor: &[u8], bindings: &[(&str, u32)]) {
+            let mut packed = Vec::new();
+            let mut writer = RecordWriter::new(&mut packed, aor, b"").unwrap();
+            for ((uri, seconds), updated) in bindings.iter().zip(1..) {
+                let mut binding = binding_for_tests(uri.as_bytes());
+                binding.deadline = Deadline::after(self.now, DeltaSeconds(*seconds));
+                binding.updated = updated;
+                writer.push(&binding).unwrap();
+            }
+            writer.finish();
+            let when = (self.now, Cause::Registered);
+            let committed =
+                self.location.update(aor, when, &mut Unrecorded, |entry| entry.commit(&packed));
+            assert_eq!(committed, Ok(()));
+        }
+
+        fn look(&mut self) {
+            let trail = self.location.trail(TRACES);
+            self.follower.look(self.now, &self.location, trail);
+        }
+
+        fn next(&mut self) -> Batch {
+            self.look();
+            let context = Context { rules: &self.rules, now: self.now, listeners: &[] };
+            self.follower.next(&self.location, &context)
+        }
+
+        /// What is told next, and taken: `data`, or nothing for `user.unregister`.
+        fn told(&mut self) -> Vec<Option<String>> {
+            self.told_with(Dispatched::Handled("db".into()))
+        }
+
+        fn told_with(&mut self, dispatched: Dispatched) -> Vec<Option<String>> {
+            let batch = self.next();
+            let told = batch.messages.iter().map(|message| match message.name {
+                MessageName::UserRegister => message.get("data").map(str::to_owned),
+                _ => None,
+            });
+            let (told, count) = (told.collect(), batch.messages.len());
+            self.follower.done(self.now, batch, vec![dispatched; count]);
+            told
+        }
+    }
+
+    fn at(uri: &str) -> Vec<Option<String>> {
+        vec![Some(format!("sip/{uri}"))]
+    }
+
+    const GONE: [Option<String>; 1] = [None];
+
+    #[test]
+    fn the_row_shows_the_phone_that_came_last_while_there_is_one() {
+        let mut world = World::new();
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
+        assert_eq!(world.told(), at("sip:a@192.0.2.1:5062"));
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600), ("sip:b@192.0.2.1:5062", 600)]);
+        assert_eq!(world.told(), at("sip:b@192.0.2.1:5062"));
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
+        assert_eq!(world.told(), at("sip:a@192.0.2.1:5062"));
+        world.bind(ALICE, &[]);
+        assert_eq!(world.told(), GONE);
+        // What else happens to a record without bindings is of no concern.
+        world.bind(ALICE, &[]);
+        assert_eq!(world.told(), []);
+    }
+
+    #[test]
+    fn refreshes_are_told_in_time_and_not_each() {
+        let mut world = World::new();
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 3600)]);
+        assert_eq!(world.told().len(), 1);
+        let (mut told, mut row) = (0, world.now.second() + 3600);
+        for _ in 0..400 {
+            world.pass(30);
+            world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 3600)]);
+            if !world.told().is_empty() {
+                told += 1;
+                row = world.now.second() + 3600;
+            }
+            assert!(row > world.now.second() + LEAD, "a timer could take it for gone");
+        }
+        assert_eq!(told, 400 * 30 / 1230, "each time more than a third has passed");
+        // A phone that is silent from then on is still there when the row would have ended.
+        world.pass(1000);
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 3600)]);
+        assert_eq!(world.told(), []);
+        world.pass(2600 - u64::from(LEAD));
+        assert_eq!(world.told().len(), 1);
+    }
+
+    #[test]
+    fn short_lives_are_told_each_time() {
+        let mut world = World::new();
+        for _ in 0..5 {
+            world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 60)]);
+            assert_eq!(world.told().len(), 1);
+            world.pass(30);
+        }
+    }
+
+    #[test]
+    fn a_change_while_one_is_told_is_told_after_it() {
+        let mut world = World::new();
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
+        assert_eq!(world.told().len(), 1);
+        world.bind(ALICE, &[("sip:b@192.0.2.1:5062", 600)]);
+        let batch = world.next();
+        assert_eq!(batch.messages.len(), 1);
+        // As it was told before the other: nothing to say, but for what is under way.
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
+        assert!(world.next().is_empty(), "not before that has come");
+        world.follower.done(world.now, batch, vec![Dispatched::Handled("db".into())]);
+        assert_eq!(world.told(), at("sip:a@192.0.2.1:5062"));
+    }
+
+    #[test]
+    fn what_was_asked_for_is_not_told_again_unless_it_came_to_nothing() {
+        let mut world = World::new();
+        let binding = binding_for_tests(b"sip:a@192.0.2.1:5062");
+        let until = Deadline::after(world.now, DeltaSeconds(600));
+        let present = Present::at(binding.uri, &binding.flow, until);
+        assert!(world.follower.begin(ALICE));
+        assert!(!world.follower.begin(ALICE), "one at a time");
+        world.follower.end(world.now, ALICE, Some((present, false)));
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
+        assert_eq!(world.told(), []);
+        world.pass(u64::from(SOON));
+        assert_eq!(world.told(), []);
+
+        let present = Present::at(b"sip:b@192.0.2.1:5062", &binding.flow, until);
+        assert!(world.follower.begin(ALICE));
+        world.follower.end(world.now, ALICE, Some((present, false)));
+        assert_eq!(world.told(), [], "it may still be bound");
+        world.pass(u64::from(SOON));
+        assert_eq!(world.told(), at("sip:a@192.0.2.1:5062"));
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_told_later() {
+        let mut world = World::new();
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
+        let down = || Dispatched::Failed("down".to_owned());
+        assert_eq!(world.told_with(down()).len(), 1);
+        assert_eq!(world.told(), [], "not at once");
+        for pause in [1, 2, 4, 8, 8] {
+            world.pass(pause);
+            assert_eq!(world.told_with(down()).len(), 1, "{pause}");
+        }
+        world.pass(u64::from(LONGEST_PAUSE));
+        assert_eq!(world.told().len(), 1);
+        assert!(!world.follower.is_behind());
+    }
+
+    #[test]
+    fn a_user_may_be_known_with_the_domain() {
+        let mut world = World::new();
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
+        let name = |batch: &Batch| batch.messages[0].get("username").map(str::to_owned);
+        let batch = world.next();
+        assert_eq!(name(&batch).as_deref(), Some("alice"));
+        world.follower.done(world.now, batch, vec![Dispatched::Unhandled]);
+        let batch = world.next();
+        assert_eq!(name(&batch).as_deref(), Some("alice@example.com"));
+        world.follower.done(world.now, batch, vec![Dispatched::Unhandled]);
+        assert!(world.next().is_empty(), "nobody's, then");
+    }
+
+    #[test]
+    fn all_are_looked_at_where_traces_were_lost() {
+        let mut world = World::new();
+        for user in 0..30 {
+            let aor = format!("{user}@example.com");
+            world.bind(aor.as_bytes(), &[("sip:a@192.0.2.1:5062", 600)]);
+        }
+        // As after a restart: nobody knows what was told.
+        world.follower = Follower::new(BATCH);
+        let trail = world.location.trail(TRACES);
+        while trail.take().is_some() {}
+        let mut told = 0;
+        for _ in 0..=Location::PARTS {
+            told += world.told().len();
+        }
+        assert_eq!(told, 30);
+    }
+}

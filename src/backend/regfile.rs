@@ -243,7 +243,7 @@ mod tests {
         let host = Host { name: "box".into(), cpus: 1 };
         let mut findings = Findings::default();
         let config = resolve::read(folder.path(), &Overrides::default(), &host, &mut findings);
-        let regfile = read(folder.path(), &config, &mut findings);
+        let regfile = read(folder.path(), &config, false, &mut findings);
         let prefix = format!("{}/", folder.path().display());
         let errors = findings.errors.iter().map(|fault| format!("error {fault}"));
         let warnings = findings.warnings.iter().map(|fault| format!("warning {fault}"));

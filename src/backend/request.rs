@@ -111,7 +111,7 @@ pub(super) fn auth(
         if let Some(claim) = claim(request, context.rules, context.now) {
             let (nonce, response) = claim.nonce_and_response();
             message.set("nonce", text(nonce));
-            message.set("response", text(response));
+            message.set("response", response);
         }
     }
     message.set("method", text(request.envelope.method.as_bytes()));

@@ -167,6 +167,23 @@ fn bindery_conf() -> String {
         &[("nonce_lifetime", bounds::NONCE_LIFETIME)],
     );
     number(
+        "\n[cache]\n\
+         ; preload=no              or the query that gives all accounts, with a column `username`\n",
+        &[
+            ("lifetime", bounds::CACHE_LIFETIME),
+            ("negative", bounds::CACHE_NEGATIVE),
+            ("stale", bounds::CACHE_STALE),
+            ("size", bounds::CACHE_SIZE),
+        ],
+    );
+    number(
+        "\n[backend]\n\
+         ; register_wait=new       or always, never: which registrations user.register can turn down\n\
+         ; on_error=next           or refuse\n\
+         ; allow_empty_password=no yes lets anybody in whose password is empty, as Yate does\n",
+        &[("queue", bounds::QUEUE)],
+    );
+    number(
         "\n[persist]\n\
          ; durability=journal      or sync: safe from a power cut too; or snapshot: as Yate does\n\
          ; on_disk_error=serve     or refuse\n",

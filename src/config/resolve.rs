@@ -666,6 +666,7 @@ mod tests {
     #[test]
     fn the_command_line_goes_before_the_file() {
         let overrides = Overrides {
+            db: None,
             listen: vec!["127.0.0.1:0".parse().unwrap(), "[::1]:5060".parse().unwrap()],
             admin: Some("127.0.0.1:0".parse().unwrap()),
             workers: Some(1),
