@@ -165,7 +165,8 @@ mod tests {
         assert!(all(&plan, &good, true).is_empty());
         assert!(all(&plan, &good, false)[0].contains("CPU time is unknown"));
         assert_eq!(all(&plan, &Tally::new(0), true), ["nothing was measured"]);
-        let gone = Tally { is_gone: true, ..good };
+        let mut gone = good;
+        gone.is_gone = true;
         assert!(all(&plan, &gone, true)[0].starts_with("udp:127.0.0.1:5060 went away"));
     }
 }
