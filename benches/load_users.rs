@@ -43,11 +43,11 @@ fn load(criterion: &mut Criterion) {
         bench.iter(|| Lines::new(black_box(text.as_bytes())).count());
     });
     group.bench_function("load, SHA-256 and MD5", |bench| {
-        bench.iter(|| regfile::read(folder.path(), &config, &mut Findings::default()));
+        bench.iter(|| regfile::read(folder.path(), &config, false, &mut Findings::default()));
     });
     group.finish();
 
-    let subscribers = regfile::read(folder.path(), &config, &mut findings).subscribers;
+    let subscribers = regfile::read(folder.path(), &config, false, &mut findings).subscribers;
     assert_eq!((subscribers.len(), findings.errors.len()), (USERS, 0));
     let mut user = 0;
     criterion.bench_function("login among a million", |bench| {

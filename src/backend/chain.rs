@@ -223,7 +223,7 @@ mod tests {
         let mut message = Message::new(MessageName::UserAuth);
         let dispatched = runtime.block_on(chain.dispatch(&mut message));
         let all = runtime.block_on(chain.dispatch_all(vec![Message::new(MessageName::UserAuth)]));
-        assert_eq!(all, [dispatched.clone()]);
+        assert_eq!(all, std::slice::from_ref(&dispatched));
         (dispatched, message.get("seen").unwrap_or_default().to_owned())
     }
 

@@ -287,7 +287,7 @@ fn number(request: &Request<'_>) -> Option<String> {
     let sip = &request.envelope.message;
     let contact = sip.first(HeaderName::Contact).and_then(|value| Contact::parse(value).ok());
     let of_contact = contact.and_then(|contact| SipUri::parse(contact.uri).ok()?.user);
-    of_contact.or(request.to_uri.and_then(|to| to.user)).map(text)
+    of_contact.or_else(|| request.to_uri.and_then(|to| to.user)).map(text)
 }
 
 /// `driver` and `data`: where calls go (DESIGN §13.4).

@@ -104,7 +104,7 @@ impl BackEnds {
     pub fn start(
         setup: Setup,
         shared: Shared,
-        (questions, bell): (Receiver<Box<Parked>>, Arc<Notify>),
+        (questions, bell): (Receiver<Parked>, Arc<Notify>),
         returns: Returns,
         ended: impl Send + 'static,
     ) -> io::Result<Self> {
@@ -134,7 +134,7 @@ fn run(
     setup: Setup,
     mut coming: mpsc::UnboundedReceiver<Setup>,
     shared: Shared,
-    (questions, bell): (Receiver<Box<Parked>>, Arc<Notify>),
+    (questions, bell): (Receiver<Parked>, Arc<Notify>),
     returns: Returns,
 ) {
     /// A stop may take no longer for the handlers' sake.
@@ -179,7 +179,7 @@ struct Desk {
     shared: Shared,
     returns: Returns,
     /// Requests that wait for the same user.
-    flights: RefCell<HashMap<UserKey, Vec<Box<Parked>>>>,
+    flights: RefCell<HashMap<UserKey, Vec<Parked>>>,
     follower: RefCell<Follower>,
     is_telling: Cell<bool>,
 }
@@ -191,7 +191,7 @@ impl Desk {
     /// Works until another setup comes, or none can any more.
     async fn work(
         self: &Rc<Self>,
-        questions: &Receiver<Box<Parked>>,
+        questions: &Receiver<Parked>,
         bell: &Notify,
         coming: &mut mpsc::UnboundedReceiver<Setup>,
         timer: Duration,
@@ -224,7 +224,7 @@ impl Desk {
     }
 
     /// Has a question answered, along with others of the same user.
-    fn take(self: &Rc<Self>, parked: Box<Parked>) {
+    fn take(self: &Rc<Self>, parked: Parked) {
         let now = self.shared.clock.now();
         let rules = self.shared.rules.load_full();
         let user = match parked.question {
@@ -251,7 +251,7 @@ impl Desk {
     }
 
     /// Answers one question on its own.
-    async fn answer(&self, rules: Arc<Rules>, mut parked: Box<Parked>) {
+    async fn answer(&self, rules: Arc<Rules>, mut parked: Parked) {
         match parked.question {
             Question::Register => {
                 let registered = self.register(&rules, &parked).await;
@@ -265,7 +265,7 @@ impl Desk {
     }
 
     /// Answers a question, and all that come meanwhile for the same user.
-    async fn answer_all(&self, rules: Arc<Rules>, user: UserKey, parked: Box<Parked>) {
+    async fn answer_all(&self, rules: Arc<Rules>, user: UserKey, parked: Parked) {
         let account = self.authenticate(&rules, &parked, Some(&user)).await;
         let others = self.flights.borrow_mut().remove(&user).unwrap_or_default();
         for mut parked in std::iter::once(parked).chain(others) {

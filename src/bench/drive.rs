@@ -135,11 +135,12 @@ impl Engine<'_> {
                 alive = now;
             }
             let is_gone = self.tally.refused > 0 && now > alive + GONE;
-            if is_gone && self.plan.scenario == Scenario::Churn {
-                break;
-            }
             if is_gone && self.plan.scenario != Scenario::Storm {
-                return Err(Error::Gone(self.plan.target));
+                self.tally.is_gone = true;
+                if !is_over {
+                    self.tally.not_started = course.not_started(part.pace, alive);
+                }
+                break;
             }
             let failures = self.tally.failures();
             let bearable = ENROLMENT_FAILURES.max(bearable(self.phones.count()));
@@ -167,7 +168,7 @@ impl Engine<'_> {
         if self.plan.scenario == Scenario::Churn {
             self.take_what_came(&mut inbox)?;
         }
-        self.abandon();
+        self.abandon(stop.load(Ordering::Relaxed));
         Ok(std::mem::replace(&mut self.tally, Tally::new(0)))
     }
 
@@ -282,7 +283,8 @@ impl Course {
         reason = "2^53 operations take years"
     )]
     fn due(&self, rate: f64) -> u64 {
-        self.begun + (self.started as f64 * SECOND as f64 / rate) as u64
+        let since = (self.started as f64 * SECOND as f64 / rate) as u64;
+        self.begun.saturating_add(since)
     }
 
     /// Operations that were due by the end, at `now`, and had not been started.

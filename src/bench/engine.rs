@@ -6,6 +6,7 @@ use super::answer::{Answer, MARK_LEN, Reader};
 use super::challenge::{self, Challenge};
 use super::churn::{self, Ledger, Standing};
 use super::clock::{SECOND, Stopwatch};
+use super::echo::Echo;
 use super::line::Line;
 use super::phones::Phones;
 use super::plan::{Operation, Plan, Scenario};
@@ -43,11 +44,13 @@ pub(super) struct Engine<'p> {
     pub(super) random: Random,
     /// In a churn: what each user was told.
     ledger: Option<Ledger>,
-    common: Common,
+    pub(super) common: Common,
     secrets: Secrets,
     reader: Reader,
     shape: Option<Shape>,
-    name: Vec<u8>,
+    pub(super) name: Vec<u8>,
+    /// What an echo is to answer.
+    pub(super) echo: Echo,
     /// The line that the next answers should come to.
     expected: usize,
 }
@@ -64,9 +67,9 @@ struct Shape {
 impl<'p> Engine<'p> {
     /// Opens the lines; nothing is sent yet.
     pub(super) fn new(plan: &'p Plan, clock: Stopwatch) -> io::Result<Self> {
-        let mut random = Random(plan.seed);
+        let random = Random(plan.seed);
         let mut mark = [0; MARK_LEN];
-        for (pair, octet) in mark.as_chunks_mut().0.iter_mut().zip(random.next().to_be_bytes()) {
+        for (pair, octet) in mark.as_chunks_mut().0.iter_mut().zip(plan.run.to_be_bytes()) {
             *pair = HEX[usize::from(octet)];
         }
         let Plan { sources, port, target, batch, expires, .. } = *plan;
@@ -88,6 +91,7 @@ impl<'p> Engine<'p> {
             reader: Reader::new(&mark),
             shape: None,
             name: Vec::new(),
+            echo: Echo::default(),
             expected: 0,
         })
     }
@@ -111,19 +115,6 @@ impl<'p> Engine<'p> {
         }
     }
 
-    /// Has all requests carry credentials of the usual size, as an echo reads none.
-    pub(super) fn pretend(&mut self) {
-        self.common.credentials = Some(Credentials {
-            realm: self.common.domain.clone().into_bytes(),
-            opaque: None,
-            algorithm: crate::auth::policy::Algorithm::Md5,
-            qop_auth: true,
-        });
-        for user in 0..self.phones.count() {
-            self.phones.set_nonce(user, b"a-nonce-of-twenty-two.");
-        }
-    }
-
     /// Begins an operation of an idle phone that was to begin at `started`.
     pub(super) fn begin(
         &mut self,
@@ -139,12 +130,7 @@ impl<'p> Engine<'p> {
         phone.authorized =
             phone.has_nonce() && !matches!(operation, Operation::Registration | Operation::Options);
         self.waiting += 1;
-        self.line_of(user, |line| {
-            line.waiting += 1;
-            if operation == Operation::Echo {
-                line.echoes.push_back(user);
-            }
-        });
+        self.line_of(user, |line| line.waiting += 1);
         self.request(user, now)
     }
 
@@ -157,7 +143,6 @@ impl<'p> Engine<'p> {
     /// Ends a phone's operation without counting it.
     pub(super) fn settle(&mut self, user: u32) {
         let _ = self.end(user);
-        self.line_of(user, |line| line.echoes.clear());
     }
 
     /// What a datagram answers, if it answers something of ours.
@@ -260,20 +245,13 @@ impl<'p> Engine<'p> {
             let now = self.clock.nanos();
             for datagram in inbox.iter() {
                 if self.plan.scenario == Scenario::Echo {
-                    self.echoed(number, now);
+                    self.echoed(number, datagram, now);
                 } else {
                     self.answered(datagram, now)?;
                 }
             }
         }
         Ok(received)
-    }
-
-    fn echoed(&mut self, line: usize, now: u64) {
-        match self.lines.get_mut(line).and_then(|line| line.echoes.pop_front()) {
-            Some(user) => self.complete(user, now),
-            None => self.tally.late += 1,
-        }
     }
 
     fn answered(&mut self, datagram: &[u8], now: u64) -> io::Result<()> {
@@ -392,7 +370,7 @@ impl<'p> Engine<'p> {
     }
 
     /// Ends a phone's operation; the result is what it was and when it began.
-    fn end(&mut self, user: u32) -> Option<(Operation, u64)> {
+    pub(super) fn end(&mut self, user: u32) -> Option<(Operation, u64)> {
         let phone = self.phones.get_mut(user)?;
         let operation = phone.operation.take()?;
         let started = phone.started;
@@ -401,7 +379,7 @@ impl<'p> Engine<'p> {
         Some((operation, started))
     }
 
-    fn complete(&mut self, user: u32, now: u64) {
+    pub(super) fn complete(&mut self, user: u32, now: u64) {
         if let Some(phone) = self.phones.get_mut(user) {
             phone.failures = 0;
         }
@@ -472,7 +450,6 @@ impl<'p> Engine<'p> {
 
     fn lose(&mut self, user: u32, now: u64) {
         let Some((operation, _)) = self.end(user) else { return };
-        self.line_of(user, |line| line.echoes.retain(|waiting| *waiting != user));
         if self.plan.scenario == Scenario::Storm {
             self.come_back(user, None, now);
         } else {
@@ -480,15 +457,16 @@ impl<'p> Engine<'p> {
         }
     }
 
-    /// Gives up on everything that is under way.
-    pub(super) fn abandon(&mut self) {
+    /// Gives up on everything that is under way: it is lost, unless the run was stopped and its
+    /// answer is not even late.
+    pub(super) fn abandon(&mut self, is_stopped: bool) {
         for user in 0..self.phones.count() {
-            if let Some((operation, _)) = self.end(user) {
-                self.tally.of(operation).lost += 1;
+            let sent_again = self.phones.get(user).is_some_and(|phone| phone.retransmissions > 0);
+            match self.end(user) {
+                Some(_) if is_stopped && !sent_again => self.tally.unfinished += 1,
+                Some((operation, _)) => self.tally.of(operation).lost += 1,
+                None => {}
             }
-        }
-        for line in &mut self.lines {
-            line.echoes.clear();
         }
         while self.returns.due(u64::MAX).is_some() {
             self.tally.of(Operation::Registration).lost += 1;
@@ -497,12 +475,12 @@ impl<'p> Engine<'p> {
 }
 
 /// The line of a user. Users of one batch share theirs, so that it leaves by one call.
-fn line_number(plan: &Plan, user: u32) -> usize {
+pub(super) fn line_number(plan: &Plan, user: u32) -> usize {
     let group = user / u32::from(plan.batch.max(1));
     usize::try_from(group % u32::from(plan.sources.max(1))).unwrap_or(0)
 }
 
-fn form(operation: Operation) -> Form {
+pub(super) fn form(operation: Operation) -> Form {
     match operation {
         Operation::Registration
         | Operation::Reregistration

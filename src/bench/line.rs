@@ -1,6 +1,5 @@
 //! A source port: its socket, the requests that are about to leave it, and who waits there.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
@@ -20,8 +19,6 @@ pub(super) struct Line {
     pub(super) at_host: Vec<u8>,
     /// Phones that wait for an answer.
     pub(super) waiting: u32,
-    /// Those that wait for an echo, which says not whom it is for.
-    pub(super) echoes: VecDeque<u32>,
     out: PeerSend,
     responses: Option<Responses>,
     templates: [Option<Template>; 2 * Form::COUNT],
@@ -36,7 +33,6 @@ impl Line {
             peer,
             at_host,
             waiting: 0,
-            echoes: VecDeque::new(),
             out: PeerSend::new(usize::from(batch), MAX_REQUEST),
             responses: None,
             templates: Default::default(),
@@ -90,23 +86,37 @@ impl Line {
         values: &Values<'_>,
         ha1: Option<&[u8]>,
     ) -> bool {
-        let authorized = !values.nonce.is_empty();
-        let Some(template) = self.templates.get_mut(2 * form as usize + usize::from(authorized))
-        else {
-            return false;
-        };
-        if !template.as_ref().is_some_and(|template| template.fits(values)) {
-            *template = Template::new(common, form, self.peer.local_addr(), values);
-        }
+        let local = self.peer.local_addr();
+        let template = template(&mut self.templates, common, form, local, values);
         let number = self.out.len();
         let (Some(template), Some(slot)) = (template, self.out.slot()) else { return false };
         let len = template.write(slot, values);
+        let authorized = !values.nonce.is_empty();
         if let (Some(responses), Some(ha1), true) = (&mut self.responses, ha1, authorized) {
             let place = (number, template.response_at());
             responses.push(ha1, values.nonce, &hexadecimal(values.nc), place);
         }
         self.out.commit(len);
         true
+    }
+
+    /// Writes the request once more that [`Line::push`] added for the same values, without a
+    /// response; its length, or `None` if there was none.
+    pub(super) fn rewrite(
+        &mut self,
+        common: &Common,
+        form: Form,
+        values: &Values<'_>,
+        slot: &mut [u8],
+    ) -> Option<usize> {
+        let local = self.peer.local_addr();
+        let template = template(&mut self.templates, common, form, local, values)?;
+        Some(template.write(slot, values))
+    }
+
+    /// Where the user and the CSeq stand in the branch of every request.
+    pub(super) fn branch_at(&self) -> Option<usize> {
+        self.templates.iter().flatten().next().map(Template::branch_at)
     }
 
     /// Whether the batch must be flushed before the next request.
@@ -124,4 +134,20 @@ impl Line {
         }
         self.out.flush(&self.peer)
     }
+}
+
+/// The template for `values`, made anew where the last one was for others.
+fn template<'a>(
+    templates: &'a mut [Option<Template>; 2 * Form::COUNT],
+    common: &Common,
+    form: Form,
+    local: SocketAddr,
+    values: &Values<'_>,
+) -> Option<&'a Template> {
+    let authorized = !values.nonce.is_empty();
+    let template = templates.get_mut(2 * form as usize + usize::from(authorized))?;
+    if !template.as_ref().is_some_and(|template| template.fits(values)) {
+        *template = Template::new(common, form, local, values);
+    }
+    template.as_ref()
 }

@@ -14,6 +14,7 @@ pub mod churn;
 pub mod clock;
 pub mod cpu;
 mod drive;
+mod echo;
 mod engine;
 mod line;
 mod phones;
@@ -25,6 +26,7 @@ mod respond;
 pub mod tally;
 mod timers;
 pub mod users;
+mod warnings;
 
 use std::io;
 use std::net::SocketAddr;
@@ -55,7 +57,13 @@ pub enum Error {
     #[error("the registrar's challenge can't be met{}", .0.map_or(String::new(), |algorithm|
         format!(": it does not offer {}", algorithm.token())))]
     Challenge(Option<Algorithm>),
-    /// The server went away in the middle.
+    /// The first answer to an echo's request is something else.
+    #[error("udp:{0} is no echo: it answers something else than it is sent")]
+    NoEcho(SocketAddr),
+    /// Its answers don't say what they answer.
+    #[error("udp:{0} answers with {1} octets, of which {2} are needed to tell whose they are")]
+    ShortEcho(SocketAddr, usize, usize),
+    /// The server went away before there was anything to report.
     #[error("udp:{0} went away: nobody listens there any more")]
     Gone(SocketAddr),
     /// The registration of all users before the measurement went wrong.
@@ -99,7 +107,7 @@ pub struct Outcome {
     pub messages: Tally,
     /// Users who could not be registered before the measurement, too few to spoil it.
     pub missing: u64,
-    /// The server's CPU time in the measurement, if it was asked for.
+    /// The server's CPU time in the measurement, if it was asked for and is known.
     pub server: Option<CpuSpent>,
     /// The generator's own.
     pub generator: CpuSpent,
@@ -128,6 +136,9 @@ pub fn run(
     let mut missing = 0;
     if let Some(part) = enrolment(plan) {
         let tally = engine.drive(part, stop, progress)?;
+        if tally.is_gone {
+            return Err(Error::Gone(plan.target));
+        }
         messages.add_messages(&tally);
         if !stop.load(Ordering::Relaxed) {
             missing = enrolled(plan.users.count(), tally)?;
@@ -137,16 +148,19 @@ pub fn run(
     if plan.warmup > 0 && !measures_from_the_start(plan.scenario) {
         let warmup = Part { name: "warming up", extent: Extent::Time(plan.warmup), ..part };
         let tally = engine.drive(warmup, stop, progress)?;
+        if tally.is_gone {
+            return Err(Error::Gone(plan.target));
+        }
         messages.add_messages(&tally);
     }
     let server = CpuTime::of_processes(&plan.pids)?;
     let generator = CpuTime::of_this_thread()?;
     let measured = engine.drive(part, stop, progress)?;
-    let generator = CpuTime::of_this_thread()?.since(generator);
+    let generator = CpuTime::of_this_thread()?.since(&generator).unwrap_or_default();
     let server = match plan.pids.as_slice() {
         [] => None,
         // A server that has ended meanwhile takes its figures with it, not the others.
-        pids => CpuTime::of_processes(pids).ok().map(|now| now.since(server)),
+        pids => CpuTime::of_processes(pids).ok().and_then(|now| now.since(&server)),
     };
     messages.add_messages(&measured);
     let begun = measured.span.0;

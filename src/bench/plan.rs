@@ -199,6 +199,9 @@ pub struct Plan {
     pub backoff: u32,
     /// What chance follows from.
     pub seed: u64,
+    /// What this run's Call-IDs and branches have, and no other's: a registrar that knows the
+    /// Call-IDs of an earlier run wants higher CSeqs than those (RFC 3261 §10.3 step 7).
+    pub run: u64,
     /// Whether to ask the sockets again and again rather than to sleep.
     pub spins: bool,
     /// The server's processes, whose CPU time is read.

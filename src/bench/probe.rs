@@ -48,8 +48,9 @@ impl Engine<'_> {
                 Ok(0) => {}
                 Ok(_) => {
                     if operation == Operation::Echo {
+                        let known = inbox.iter().next().map(|datagram| self.first_echo(datagram));
                         self.settle(0);
-                        return Ok(());
+                        return known.unwrap_or(Ok(()));
                     }
                     for datagram in inbox.iter() {
                         if let Some(known) = self.introduced(datagram) {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::clock::{MILLI, SECOND, seconds};
 use super::plan::{Operation, Pace, Plan, Scenario};
 use super::tally::Outcomes;
+use super::warnings::{self, Requests};
 use super::{CpuSpent, Outcome};
 use crate::cli::table::Table;
 
@@ -36,6 +37,10 @@ pub struct Report {
     pub offered_rate: Option<f64>,
     /// Whether it was stopped before its end.
     pub interrupted: bool,
+    /// Whether the server went away in the middle.
+    pub gone: bool,
+    /// What one must know to understand the figures, in words.
+    pub warnings: Vec<String>,
     /// From the first start to the last answer.
     pub seconds: f64,
     /// Operations of all kinds that ended as they should.
@@ -44,6 +49,8 @@ pub struct Report {
     pub failed: u64,
     /// Those that were not answered.
     pub lost: u64,
+    /// Those that had just begun when it was stopped.
+    pub unfinished: u64,
     /// In an open loop: operations that were due and not started, as all phones were busy or the
     /// generator was.
     pub not_started: Option<u64>,
@@ -51,6 +58,10 @@ pub struct Report {
     pub rate: f64,
     /// By kind, those that there were.
     pub operations: BTreeMap<&'static str, OperationReport>,
+    /// Requests for each operation, without retransmissions.
+    pub requests_per_operation: f64,
+    /// Those that the scenario means; `null` of a storm and of a churn.
+    pub requests_meant: Option<f64>,
     /// What was sent and received while it was measured.
     pub messages: Messages,
     /// The same in all parts of the run.
@@ -59,7 +70,7 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
     /// The first answer that was wrong.
     pub first_wrong: Option<String>,
-    /// The server's CPU time.
+    /// The server's CPU time, where it is known.
     pub server_cpu: Option<CpuReport>,
     /// The generator's own, without the time in which it had nothing to do.
     pub generator_cpu: CpuReport,
@@ -179,6 +190,7 @@ impl Report {
             Pace::Rate(rate) => (None, Some(rate)),
         };
         let late = &tally.lateness;
+        let (requests, _) = Requests::of(plan, tally);
         let now = super::clock::wall();
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -192,15 +204,20 @@ impl Report {
             window,
             offered_rate,
             interrupted: outcome.interrupted,
+            gone: tally.is_gone,
+            warnings: warnings::all(plan, tally, outcome.server.is_some()),
             seconds: seconds(elapsed),
             completed,
             failed: sum(|outcomes| outcomes.failed),
             lost: sum(|outcomes| outcomes.lost),
+            unfinished: tally.unfinished,
             not_started: offered_rate.map(|_| tally.not_started),
             rate: per_second(completed, elapsed),
             operations: happened
                 .map(|(kind, outcomes)| (kind.name(), OperationReport::of(outcomes, elapsed)))
                 .collect(),
+            requests_per_operation: requests.found,
+            requests_meant: requests.meant,
             messages: Messages::of(tally),
             all_messages: Messages::of(&outcome.messages),
             faults: tally.faults.iter().map(|(fault, count)| (fault.name(), *count)).collect(),
@@ -218,7 +235,8 @@ impl Report {
 
     /// Whether everything that was begun ended as it should, and as much was begun as was offered.
     pub fn is_clean(&self) -> bool {
-        self.failed == 0 && self.lost == 0 && self.shortfall().is_none()
+        let is_whole = self.completed > 0 && !self.gone && self.shortfall().is_none();
+        is_whole && self.failed == 0 && self.lost == 0
     }
 
     /// What there is to say of an open loop that could not keep its rate.
@@ -252,6 +270,9 @@ impl Report {
         writeln!(out, "{} against udp:{}: {} users{pace}", self.scenario, self.target, self.users)?;
         if self.interrupted {
             writeln!(out, "stopped early: what follows is what there was until then")?;
+        }
+        for warning in &self.warnings {
+            writeln!(out, "WARNING: {warning}")?;
         }
         writeln!(out)?;
         let heads = [
@@ -301,6 +322,9 @@ impl Report {
         let Messages { requests, retransmissions, answers, late, renewed_nonces, .. } =
             &self.messages;
         row("requests", format!("{requests}, and {retransmissions} sent again"));
+        if self.unfinished > 0 {
+            row("under way", format!("{} operations when it was stopped", self.unfinished));
+        }
         let mut told: Vec<_> =
             answers.iter().map(|(status, count)| format!("{status}: {count}")).collect();
         if *late > 0 {

@@ -206,6 +206,11 @@ impl Template {
         self.name_len == values.name.len() && self.nonce_len == values.nonce.len()
     }
 
+    /// Where the branch says for whom it is and which one: [`read_branch`].
+    pub(super) fn branch_at(&self) -> usize {
+        self.fields.first().map_or(0, |(_, at)| *at)
+    }
+
     /// Where the response goes.
     pub(super) fn response_at(&self) -> usize {
         self.response_at
@@ -257,6 +262,16 @@ pub(super) fn hexadecimal(number: u32) -> [u8; 8] {
         *pair = HEX[usize::from(octet)];
     }
     digits
+}
+
+/// The user and the CSeq that stand at `at` in a request; `None` where there are none.
+pub(super) fn read_branch(octets: &[u8], at: usize) -> Option<(u32, u32)> {
+    let (user, rest) = octets.get(at..)?.split_at_checked(INDEX_LEN)?;
+    let number = |digits: &[u8], radix| {
+        let digits = std::str::from_utf8(digits).ok()?;
+        u32::from_str_radix(digits, radix).ok()
+    };
+    Some((number(user, 16)?, number(rest.get(..CSEQ_LEN)?, 10)?))
 }
 
 fn decimal<const LEN: usize>(mut number: u32) -> [u8; LEN] {
@@ -337,6 +352,18 @@ mod tests {
             "0".repeat(32),
         );
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_branch_says_whose_request_it_is() {
+        let text = written(Form::Bind, &VALUES);
+        let local = "192.0.2.7:26001".parse().unwrap();
+        let template = Template::new(&common(), Form::Bind, local, &VALUES).unwrap();
+        let at = template.branch_at();
+        assert_eq!(read_branch(text.as_bytes(), at), Some((42, 100_000_007)));
+        assert_eq!(read_branch(&text.as_bytes()[..at + 16], at), None);
+        assert_eq!(read_branch(text.as_bytes(), at + 1), None);
+        assert_eq!(read_branch(b"", at), None);
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! The responses of a batch of requests to their challenges (RFC 7616 §3.4.1).
 
+use std::fmt;
+
+use md5::{Digest, Md5};
 use sha2::{Sha256, Sha512_256};
 
 use super::request::{CNONCE, Credentials, HEX, NC_LEN, put};
 use crate::auth::digest::Ha1Set;
+use crate::auth::md5_lanes::Batch;
 use crate::auth::policy::Algorithm;
-use md5::{Digest, Md5};
+use crate::net::PEER_BATCH;
 
 /// Hashes H(A1) in hexadecimal, as they go into a response: one for each user.
 #[derive(Debug, Default)]
@@ -41,15 +45,39 @@ impl Secrets {
 }
 
 /// Responses that are computed together, when all requests of a batch are known.
-#[derive(Debug)]
 pub(super) struct Responses {
     algorithm: Algorithm,
     qop_auth: bool,
     ha2: Vec<u8>,
-    /// What is hashed, one text after the other.
+    /// What is hashed side by side: MD5, which is what most registrars ask for.
+    lanes: Batch,
+    /// What is hashed one by one, a text after the other.
     input: Vec<u8>,
-    /// Where each text ends, the request it is for, and where in that one the response goes.
-    waiting: Vec<(usize, usize, usize)>,
+    waiting: Vec<Waiting>,
+}
+
+/// A response that is asked for.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    /// The request it is for, and where in that it goes.
+    slot: usize,
+    at: usize,
+    text: Text,
+}
+
+/// Where it stands what is hashed.
+#[derive(Clone, Copy, Debug)]
+enum Text {
+    /// In the lanes, at this place.
+    Lane(usize),
+    /// In the input, up to this octet.
+    Input(usize),
+}
+
+impl fmt::Debug for Responses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Responses").field("waiting", &self.waiting).finish_non_exhaustive()
+    }
 }
 
 impl Responses {
@@ -61,7 +89,8 @@ impl Responses {
         hash(algorithm, a2.as_bytes(), |digest| {
             ha2.extend(digest.iter().flat_map(|octet| HEX[usize::from(*octet)]));
         });
-        Self { algorithm, qop_auth, ha2, input: Vec::new(), waiting: Vec::new() }
+        let (lanes, input) = (Batch::with_capacity(PEER_BATCH), Vec::new());
+        Self { algorithm, qop_auth, ha2, lanes, input, waiting: Vec::new() }
     }
 
     /// Asks for a response in request `slot` of the batch, at octet `at`.
@@ -72,42 +101,53 @@ impl Responses {
         nc: &[u8; NC_LEN],
         (slot, at): (usize, usize),
     ) {
-        let input = &mut self.input;
-        input.extend_from_slice(ha1);
-        input.push(b':');
-        input.extend_from_slice(nonce);
-        input.push(b':');
-        if self.qop_auth {
-            input.extend_from_slice(nc);
-            input.push(b':');
-            input.extend_from_slice(CNONCE);
-            input.extend_from_slice(b":auth:");
-        }
-        input.extend_from_slice(&self.ha2);
-        self.waiting.push((input.len(), slot, at));
+        let Self { algorithm, qop_auth, ha2, lanes, input, waiting } = self;
+        let colon: &[u8] = b":";
+        let counted = [ha1, colon, nonce, colon, nc, colon, CNONCE, b":auth:", ha2];
+        let plain = [ha1, colon, nonce, colon, ha2];
+        let parts = if *qop_auth { &counted[..] } else { &plain };
+        let lane = if *algorithm == Algorithm::Md5 { lanes.push(parts) } else { None };
+        let text = lane.map_or_else(
+            || {
+                parts.iter().for_each(|part| input.extend_from_slice(part));
+                Text::Input(input.len())
+            },
+            Text::Lane,
+        );
+        waiting.push(Waiting { slot, at, text });
     }
 
     /// Writes all responses that were asked for into `requests`, and forgets them.
     pub(super) fn write<'a>(&mut self, requests: impl Iterator<Item = &'a mut [u8]>) {
+        let digests = self.lanes.digests();
         let mut start = 0;
         let mut waiting = self.waiting.drain(..).peekable();
         for (slot, request) in requests.enumerate() {
-            let Some((end, _, at)) = waiting.next_if(|(_, wanted, _)| *wanted == slot) else {
+            let Some(Waiting { at, text, .. }) = waiting.next_if(|next| next.slot == slot) else {
                 continue;
             };
-            let text = self.input.get(start..end).unwrap_or_default();
-            hash(self.algorithm, text, |digest| {
-                let mut digits = [0; 64];
-                for (pair, octet) in digits.as_chunks_mut::<2>().0.iter_mut().zip(digest) {
-                    *pair = HEX[usize::from(*octet)];
+            match text {
+                Text::Lane(place) => put_hex(request, at, digests.get(place).unwrap_or(&[0; 16])),
+                Text::Input(end) => {
+                    let text = self.input.get(start..end).unwrap_or_default();
+                    hash(self.algorithm, text, |digest| put_hex(request, at, digest));
+                    start = end;
                 }
-                put(request, at, digits.get(..2 * digest.len()).unwrap_or_default());
-            });
-            start = end;
+            }
         }
         drop(waiting);
+        self.lanes.clear();
         self.input.clear();
     }
+}
+
+/// Writes a digest in hexadecimal at octet `at` of a request.
+fn put_hex(request: &mut [u8], at: usize, digest: &[u8]) {
+    let mut digits = [0; 64];
+    for (pair, octet) in digits.as_chunks_mut::<2>().0.iter_mut().zip(digest) {
+        *pair = HEX[usize::from(*octet)];
+    }
+    put(request, at, digits.get(..2 * digest.len()).unwrap_or_default());
 }
 
 fn hash(algorithm: Algorithm, text: &[u8], take: impl FnOnce(&[u8])) {
@@ -122,6 +162,7 @@ fn hash(algorithm: Algorithm, text: &[u8], take: impl FnOnce(&[u8])) {
 mod tests {
     use super::*;
     use crate::auth::digest::{Input, Response};
+    use crate::bench::challenge::MAX_NONCE;
 
     #[test]
     fn responses_are_what_the_registrar_computes() {
@@ -134,22 +175,26 @@ mod tests {
                 secrets.push(algorithm, b"u1", b"r", b"p1");
                 let mut responses = Responses::new(&credentials, "bench.test");
                 let len = 2 * algorithm.digest_len();
-                // The request between them asks for none.
-                let mut requests = [[b' '; 80]; 3];
+                // The second request asks for none. So long a nonce has no room in a lane.
+                let long = [b'n'; MAX_NONCE];
+                let mut requests = [[b' '; 80]; 4];
                 for _ in 0..2 {
                     responses.push(secrets.of(0), b"nonce", b"00000001", (0, 5));
-                    responses.push(secrets.of(1), b"nonce", b"00000001", (2, 7));
+                    responses.push(secrets.of(1), &long, b"00000001", (2, 9));
+                    responses.push(secrets.of(1), b"nonce", b"00000001", (3, 7));
                     responses.write(requests.iter_mut().map(|request| &mut request[..]));
                 }
                 assert_eq!(requests[1], [b' '; 80]);
-                for (request, at, name, password) in
-                    [(&requests[0], 5, b"u0", b"p0"), (&requests[2], 7, b"u1", b"p1")]
-                {
+                for (request, at, name, password, nonce) in [
+                    (&requests[0], 5, b"u0", b"p0", &b"nonce"[..]),
+                    (&requests[2], 9, b"u1", b"p1", &long),
+                    (&requests[3], 7, b"u1", b"p1", b"nonce"),
+                ] {
                     let set = Ha1Set::of_password(&[algorithm], name, b"r", password);
                     let input = Input {
                         method: b"REGISTER",
                         uri: b"sip:bench.test",
-                        nonce: b"nonce",
+                        nonce,
                         auth: qop_auth.then_some((b"00000001", CNONCE)),
                     };
                     let response = Response::parse(algorithm, &request[at..at + len]).unwrap();

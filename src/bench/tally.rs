@@ -22,6 +22,8 @@ pub enum Fault {
     ContactLeft,
     /// Another method in CSeq than was asked.
     Method,
+    /// An echo that is not what was sent.
+    Altered,
     /// A datagram that answers nothing of this run; no operation fails by it.
     Foreign,
 }
@@ -36,6 +38,7 @@ impl Fault {
             Self::ContactMissing => "contact missing",
             Self::ContactLeft => "contact not removed",
             Self::Method => "method differs",
+            Self::Altered => "echo differs",
             Self::Foreign => "no answer of ours",
         }
     }
@@ -48,7 +51,8 @@ pub struct Outcomes {
     pub completed: u64,
     /// Answered otherwise.
     pub failed: u64,
-    /// Not answered before Timer F, or before the run was over.
+    /// Not answered before Timer F, or before the run was over, unless it was stopped (see
+    /// [`Tally::unfinished`]).
     pub lost: u64,
     /// Nanoseconds from the (intended) start to the last answer.
     pub latency: Histogram<u64>,
@@ -101,6 +105,11 @@ pub struct Tally {
     /// With a rate: operations that were due when the last one started, or when the time was up,
     /// and had not been started.
     pub not_started: u64,
+    /// Operations that were under way when the run was stopped, and whose request had not yet been
+    /// sent again: nobody knows what would have become of them.
+    pub unfinished: u64,
+    /// Whether the server went away in the middle.
+    pub is_gone: bool,
     /// When the part began and when its last operation ended, in nanoseconds.
     pub span: (u64, u64),
     /// CPU time spent looking for something to do, in nanoseconds, where it spins.
@@ -127,6 +136,8 @@ impl Tally {
             first_wrong: None,
             lateness: histogram(),
             not_started: 0,
+            unfinished: 0,
+            is_gone: false,
             span: (now, now),
             idle: 0,
             spun: 0,

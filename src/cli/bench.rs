@@ -15,15 +15,27 @@ use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::client::write_json;
+use super::table::printed;
 use super::usage;
 use crate::auth::policy::Algorithm;
 use crate::bench::churn::Standing;
 use crate::bench::clock::nanos;
 use crate::bench::plan::{Extent, Pace, Plan, Scenario, Weights};
 use crate::bench::report::Report;
-use crate::bench::users::{Pattern, Users};
+use crate::bench::users::{BadUsers, Pattern, Users};
 use crate::bench::{self, Progress};
-use crate::net::{EchoServer, PEER_BATCH, pin_current_thread};
+use crate::net::{EchoServer, PEER_BATCH, available_cpus, pin_current_thread};
+
+/// Users that take part.
+const USERS: u32 = 1000;
+
+/// The same where accounts register with new nonces all the time: a registrar remembers some of
+/// each account (Bindery twelve), and an account that uses more within a second is challenged anew.
+/// So many can have 200,000 registrations a second.
+const MANY_USERS: u32 = 20_000;
+
+/// The highest rate, in operations a second: more than one thread can start.
+const MAX_RATE: f64 = 10_000_000.0;
 
 /// Put load on a registrar, or echo datagrams to find the machine's limit
 #[derive(Clone, Debug, Args)]
@@ -40,7 +52,7 @@ pub struct Bench {
 /// What can be run besides a scenario.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Server {
-    /// Answer each datagram with the same octets: the least that a UDP server can do
+    /// Answer each datagram with its own octets: the least that a UDP server can do
     EchoServer(Echo),
 }
 
@@ -55,9 +67,9 @@ pub struct Load {
     /// The server
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5060")]
     pub target: String,
-    /// How many users take part
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub users: u32,
+    /// How many users take part [default: 1000, of auth and of a mix 20000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub users: Option<u32>,
     /// The first user's number
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub first: u32,
@@ -79,7 +91,7 @@ pub struct Load {
     pub window: Option<u32>,
     /// Open loop: operations started in a second; the exit code is 1 if more than 1 % of those that
     /// were due could not be started
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = rate)]
     pub rate: Option<f64>,
     /// Seconds to measure; a storm ends then at the latest [default: 10, of a storm 300]
     #[arg(long, value_name = "S", value_parser = positive)]
@@ -87,9 +99,9 @@ pub struct Load {
     /// Operations to measure
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    /// Seconds of the same before that aren't measured
-    #[arg(long, value_name = "S", default_value = "1", value_parser = not_negative)]
-    pub warmup: f64,
+    /// Seconds of the same before that aren't measured [default: 1]
+    #[arg(long, value_name = "S", value_parser = not_negative)]
+    pub warmup: Option<f64>,
     /// Source ports
     #[arg(long, value_name = "N", default_value_t = 16,
         value_parser = clap::value_parser!(u16).range(1..=10_000))]
@@ -102,28 +114,29 @@ pub struct Load {
         value_parser = clap::value_parser!(u16).range(1..=PEER_BATCH as i64))]
     pub batch: u16,
     /// What the phones ask for, in seconds
-    #[arg(long, value_name = "S", default_value_t = 3600)]
+    #[arg(long, value_name = "S", default_value_t = 3600, value_parser = expires)]
     pub expires: u32,
     /// The digest to answer with [default: the first that the registrar offers]
     #[arg(long, value_name = "NAME", value_parser = algorithm)]
     pub algorithm: Option<Algorithm>,
     /// How often each operation comes in a mix
-    #[arg(long, value_name = "NAME=N,...", value_parser = Weights::parse,
-        default_value = "refresh=80,auth=10,query=5,unregister=5")]
-    pub weights: Weights,
-    /// Seconds in which all phones of a storm come
-    #[arg(long, value_name = "S", default_value = "1", value_parser = not_negative)]
-    pub ramp: f64,
-    /// Seconds of a storm's first back-off after a failure
-    #[arg(long, value_name = "S", default_value_t = 30)]
-    pub backoff: u32,
+    /// [default: refresh=80,auth=10,query=5,unregister=5]
+    #[arg(long, value_name = "NAME=N,...", value_parser = Weights::parse)]
+    pub weights: Option<Weights>,
+    /// Seconds in which all phones of a storm come [default: 1]
+    #[arg(long, value_name = "S", value_parser = not_negative)]
+    pub ramp: Option<f64>,
+    /// Seconds of a storm's first back-off after a failure [default: 30]
+    #[arg(long, value_name = "S")]
+    pub backoff: Option<u32>,
     /// The server's processes: tells their CPU time for each operation
     #[arg(long, value_name = "PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
     /// Stay on this CPU, and spin there rather than sleep
     #[arg(long, value_name = "N")]
     pub core: Option<usize>,
-    /// What chance follows from [default: another each time]
+    /// What chance follows from: which user, which operation, how long a phone stays away. Call-IDs
+    /// differ from run to run all the same [default: another each time]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Write what each user of a churn was told to a file, a line of JSON for each
@@ -144,7 +157,7 @@ pub struct Echo {
     /// anybody else, whose address they forge
     #[arg(long)]
     pub anyone: bool,
-    /// Octets of each answer
+    /// Octets of each answer: what was asked is cut to them, or filled up with zeros
     #[arg(long, value_name = "N", default_value_t = 500,
         value_parser = clap::value_parser!(u16).range(1..=1472))]
     pub answer_octets: u16,
@@ -156,8 +169,8 @@ pub struct Echo {
     pub poll: bool,
 }
 
-/// Runs `bindery bench`. The exit code is 1 if an operation failed or was lost, or if a rate
-/// was not kept.
+/// Runs `bindery bench`. The exit code is 1 if an operation failed or was lost, if the server went
+/// away, if nothing was measured, or if a rate was not kept.
 ///
 /// # Errors
 /// There was nothing to measure: no such server, users or file.
@@ -178,8 +191,7 @@ fn serve(args: &Echo) -> anyhow::Result<ExitCode> {
         )));
     }
     pin(args.core)?;
-    let answer = vec![b'x'; usize::from(args.answer_octets)].into_boxed_slice();
-    let mut server = EchoServer::bind(args.listen, answer, !args.poll)
+    let mut server = EchoServer::bind(args.listen, args.answer_octets.into(), !args.poll)
         .with_context(|| format!("can't listen on {}", args.listen))?;
     eprintln!("echo on udp:{}", server.local_addr());
     loop {
@@ -205,19 +217,19 @@ fn put_load(args: &Load) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("can't write {}", path.display()))?;
     }
     let report = Report::new(&plan, command(std::env::args_os()), &outcome);
-    let mut out = io::stdout().lock();
-    match args.json.as_deref() {
-        Some(path) if path == Path::new("-") => write_json(&mut out, &report)?,
-        path => {
-            report.write(&mut out)?;
-            if let Some(path) = path {
-                let failed = || format!("can't write {}", path.display());
-                let mut file = File::create(path).with_context(failed)?;
-                write_json(&mut file, &report).with_context(failed)?;
-            }
-        }
+    let file = args.json.as_deref().filter(|path| *path != Path::new("-"));
+    if let Some(path) = file {
+        let failed = || format!("can't write {}", path.display());
+        let mut file = File::create(path).with_context(failed)?;
+        write_json(&mut file, &report).with_context(failed)?;
     }
-    out.flush()?;
+    let is_table = args.json.is_none() || file.is_some();
+    let mut out = io::stdout().lock();
+    let written = if is_table { report.write(&mut out) } else { write_json(&mut out, &report) };
+    printed(written.and_then(|()| out.flush()).map_err(Into::into))?;
+    if !is_table {
+        report.warnings.iter().for_each(|warning| eprintln!("bindery: {warning}"));
+    }
     if let Some(shortfall) = report.shortfall() {
         eprintln!("bindery: {shortfall}");
     }
@@ -240,12 +252,7 @@ fn plan(args: &Load) -> anyhow::Result<Plan> {
             let failed = || path.display().to_string();
             Users::listed(&fs::read_to_string(path).with_context(failed)?).with_context(failed)?
         }
-        None => Users::numbered(
-            Pattern::parse(&args.user_format)?,
-            Pattern::parse(&args.password_format)?,
-            args.first,
-            args.users,
-        )?,
+        None => numbered(args).map_err(|error| usage(error.to_string()))?,
     };
     let domain = args.domain.clone().unwrap_or_else(|| match target {
         SocketAddr::V4(addr) => addr.ip().to_string(),
@@ -253,7 +260,9 @@ fn plan(args: &Load) -> anyhow::Result<Plan> {
     });
     let fits =
         domain.bytes().all(|octet| octet.is_ascii_alphanumeric() || b".-[]:".contains(&octet));
-    anyhow::ensure!(fits && !domain.is_empty(), "{domain:?} is no domain");
+    if !fits || domain.is_empty() {
+        return Err(usage(format!("--domain {domain:?} is no domain")));
+    }
     // The ports are in a row, so that two runs can be told to stay clear of each other.
     if let Some(port) = args.port.filter(|port| *port > 0)
         && port.checked_add(args.sources - 1).is_none()
@@ -268,19 +277,9 @@ fn plan(args: &Load) -> anyhow::Result<Plan> {
         Some(count) => Extent::Count(count),
         None => Extent::Time(nanos(args.duration.unwrap_or(seconds))),
     };
-    let is_storm = args.scenario == Scenario::Storm;
-    anyhow::ensure!(
-        !is_storm || args.count.is_none() && args.rate.is_none(),
-        "a storm is all users within --ramp seconds: it takes no --count and no --rate"
-    );
-    anyhow::ensure!(
-        args.scenario != Scenario::Register || args.count.is_none() && args.duration.is_none(),
-        "register is each user once: it takes --users, not --count or --duration"
-    );
-    anyhow::ensure!(
-        args.acknowledged.is_none() || args.scenario == Scenario::Churn,
-        "--acknowledged is what a churn writes"
-    );
+    if let Some(said) = misplaced(args) {
+        return Err(usage(said.to_owned()));
+    }
     // More under way than there are phones can't be.
     let window = args.window.unwrap_or(256).min(users.count());
     Ok(Plan {
@@ -290,31 +289,80 @@ fn plan(args: &Load) -> anyhow::Result<Plan> {
         users,
         pace: args.rate.map_or(Pace::Window(window), Pace::Rate),
         extent,
-        warmup: nanos(args.warmup),
+        warmup: nanos(args.warmup.unwrap_or(1.0)),
         sources: args.sources,
         port: args.port,
         batch: args.batch,
         expires: args.expires,
         algorithm: args.algorithm,
-        weights: args.weights,
-        ramp: nanos(args.ramp),
-        backoff: args.backoff,
+        weights: args.weights.unwrap_or_default(),
+        ramp: nanos(args.ramp.unwrap_or(1.0)),
+        backoff: args.backoff.unwrap_or(30),
         seed: match args.seed {
             Some(seed) => seed,
             None => getrandom::u64().context("no random numbers")?,
         },
+        run: getrandom::u64().context("no random numbers")?,
         spins: args.core.is_some(),
         pids: args.pid.clone(),
     })
 }
 
+/// Users by the formats.
+fn numbered(args: &Load) -> Result<Users, BadUsers> {
+    let count = args.users.unwrap_or(match args.scenario {
+        Scenario::Auth | Scenario::Mix => MANY_USERS,
+        _ => USERS,
+    });
+    let names = Pattern::parse(&args.user_format)?;
+    Users::numbered(names, Pattern::parse(&args.password_format)?, args.first, count)
+}
+
+/// What is wrong with arguments that belong to other scenarios: to pass them over would measure
+/// something else than was asked for.
+fn misplaced(args: &Load) -> Option<&'static str> {
+    let is_storm = args.scenario == Scenario::Storm;
+    let is_paced = args.count.is_some() || args.rate.is_some() || args.window.is_some();
+    let starts_at_once =
+        matches!(args.scenario, Scenario::Storm | Scenario::Register | Scenario::Churn);
+    let checks = [
+        (
+            is_storm && is_paced,
+            "a storm is all users within --ramp seconds: it takes no --count, --rate or --window",
+        ),
+        (
+            args.scenario == Scenario::Register
+                && (args.count.is_some() || args.duration.is_some()),
+            "register is each user once: it takes --users, not --count or --duration",
+        ),
+        (
+            starts_at_once && args.warmup.is_some_and(|warmup| warmup > 0.0),
+            "register, churn and storm measure from the first request on: they take no --warmup",
+        ),
+        (!is_storm && args.ramp.is_some(), "--ramp is for storm"),
+        (!is_storm && args.backoff.is_some(), "--backoff is for storm"),
+        (args.scenario != Scenario::Mix && args.weights.is_some(), "--weights is for mix"),
+        (
+            args.scenario != Scenario::Churn && args.acknowledged.is_some(),
+            "--acknowledged is what a churn writes",
+        ),
+    ];
+    checks.into_iter().find_map(|(is_wrong, said)| is_wrong.then_some(said))
+}
+
 fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
-    let mut found = target.to_socket_addrs().with_context(|| format!("--target {target}"))?;
+    let mut found = target.to_socket_addrs().map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => usage(format!("--target {target:?} is no HOST:PORT")),
+        _ => anyhow::Error::new(error).context(format!("--target {target}")),
+    })?;
     found.next().with_context(|| format!("--target {target}: there is no such host"))
 }
 
 fn pin(core: Option<usize>) -> anyhow::Result<()> {
     match core {
+        Some(core) if !available_cpus()?.contains(&core) => {
+            Err(usage(format!("--core {core} is no CPU that this program may use")))
+        }
         Some(core) => pin_current_thread(core).with_context(|| format!("can't run on CPU {core}")),
         None => Ok(()),
     }
@@ -356,6 +404,21 @@ fn command(args: impl Iterator<Item = OsString>) -> String {
 fn positive(text: &str) -> Result<f64, String> {
     let number = not_negative(text)?;
     if number > 0.0 { Ok(number) } else { Err("it must be more than 0".into()) }
+}
+
+/// Operations in a second.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = positive(text)?;
+    if rate <= MAX_RATE { Ok(rate) } else { Err(format!("it must be {MAX_RATE} at most")) }
+}
+
+/// Seconds that a Contact asks for.
+fn expires(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("0 removes what is to be registered".into()),
+        Ok(seconds) => Ok(seconds),
+        Err(_) => Err("it is no number of seconds".into()),
+    }
 }
 
 fn not_negative(text: &str) -> Result<f64, String> {

@@ -16,7 +16,7 @@ const SLOT: usize = 2048;
 /// Octets of the buffers asked for, in either direction.
 const BUFFER: usize = 8 << 20;
 
-/// A socket that answers each datagram with the same octets, and does nothing else.
+/// A socket that answers each datagram with its own octets, and does nothing else.
 pub struct EchoServer {
     socket: Socket,
     local: SocketAddr,
@@ -25,12 +25,13 @@ pub struct EchoServer {
 }
 
 impl EchoServer {
-    /// Binds `addr` and answers with `answer`. It waits for the next request in the call that
-    /// receives it (`blocks`) or in poll(2).
+    /// Binds `addr` and answers with the first `len` octets (at most 2048) of what it got, zeros
+    /// after a shorter datagram. It waits for the next request in the call that receives it
+    /// (`blocks`) or in poll(2).
     ///
     /// # Errors
     /// The address is taken, or none of this machine's.
-    pub fn bind(addr: SocketAddr, answer: Box<[u8]>, blocks: bool) -> io::Result<Self> {
+    pub fn bind(addr: SocketAddr, len: usize, blocks: bool) -> io::Result<Self> {
         let kind = Type::DGRAM.cloexec();
         let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::UDP))?;
         socket.set_nonblocking(!blocks)?;
@@ -39,7 +40,7 @@ impl EchoServer {
         let _ = mmsg_peer::force_receive_buffer(socket.as_fd(), BUFFER);
         let _ = socket.set_send_buffer_size(BUFFER);
         let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-        Ok(Self { socket, local, echo: mmsg_peer::Echo::new(PEER_BATCH, SLOT, answer), blocks })
+        Ok(Self { socket, local, echo: mmsg_peer::Echo::new(PEER_BATCH, SLOT, len), blocks })
     }
 
     /// Where it listens.
@@ -78,20 +79,27 @@ mod tests {
 
     #[test]
     fn each_datagram_is_answered_to_its_sender() {
+        let zeros = "\0".repeat(9);
         for blocks in [true, false] {
             let addr = "127.0.0.1:0".parse().unwrap();
-            let mut server = EchoServer::bind(addr, b"answer".as_slice().into(), blocks).unwrap();
+            let mut server = EchoServer::bind(addr, 9, blocks).unwrap();
             let peers: Vec<_> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-            for peer in &peers {
-                peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-                peer.send_to(b"a request", server.local_addr()).unwrap();
-            }
-            // Loopback has delivered when send_to returns.
-            assert_eq!(server.turn().unwrap(), 3);
-            for peer in &peers {
-                let mut octets = [0; 64];
-                let (len, from) = peer.recv_from(&mut octets).unwrap();
-                assert_eq!((&octets[..len], from), (&b"answer"[..], server.local_addr()));
+            // In the second round the slots have the longer datagrams of the first.
+            for (requests, answers) in [
+                ([&b"a request"[..], b"another request", b""], ["a request", "another r", &zeros]),
+                ([b"", b"short", b"request 3"], [&zeros, "short\0\0\0\0", "request 3"]),
+            ] {
+                for (peer, request) in peers.iter().zip(requests) {
+                    peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                    peer.send_to(request, server.local_addr()).unwrap();
+                }
+                // Loopback has delivered when send_to returns.
+                assert_eq!(server.turn().unwrap(), 3);
+                for (peer, answer) in peers.iter().zip(answers) {
+                    let mut octets = [0; 64];
+                    let (len, from) = peer.recv_from(&mut octets).unwrap();
+                    assert_eq!((&octets[..len], from), (answer.as_bytes(), server.local_addr()));
+                }
             }
         }
     }

@@ -93,11 +93,13 @@ pub(super) struct Echo {
     names: Box<[sockaddr_storage]>,
     arena: Box<[u8]>,
     slot: usize,
-    answer: Box<[u8]>,
+    /// Octets of each answer.
+    len: usize,
 }
 
 impl Echo {
-    pub(super) fn new(batch: usize, slot: usize, answer: Box<[u8]>) -> Self {
+    /// Answers of `len` octets, at most `slot`.
+    pub(super) fn new(batch: usize, slot: usize, len: usize) -> Self {
         // SAFETY: a socket address consists of integers, for which zero is a value.
         let name = unsafe { zeroed::<sockaddr_storage>() };
         Self {
@@ -106,14 +108,15 @@ impl Echo {
             names: vec![name; batch].into(),
             arena: vec![0; batch * slot].into(),
             slot,
-            answer,
+            len: len.min(slot),
         }
     }
 
-    /// Receives a batch and answers each datagram of it; waits for the first one if `fd` blocks.
+    /// Receives a batch and answers each datagram of it with its own octets, cut to their length or
+    /// filled up with zeros; waits for the first one if `fd` blocks.
     /// Returns how many there were; 0 if there was nothing.
     pub(super) fn turn(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let Self { requests, answers, names, arena, slot, answer } = self;
+        let Self { requests, answers, names, arena, slot, len } = self;
         let slots = arena.chunks_exact_mut(*slot).map(|slot| (slot.as_mut_ptr(), slot.len()));
         let prepared = requests.aim(slots);
         for (header, name) in requests.headers.iter_mut().zip(&mut *names) {
@@ -130,17 +133,24 @@ impl Echo {
             Err(error) if is_empty(&error) => return Ok(0),
             other => other?,
         };
-        let all = (answer.as_ptr().cast_mut(), answer.len());
-        let prepared = answers.aim(std::iter::repeat_n(all, received));
+        let slots = arena.chunks_exact_mut(*slot).zip(requests.lens()).take(received);
+        let prepared = answers.aim(slots.map(|(slot, asked)| {
+            // Nobody gets what another one has sent.
+            if let Some(rest) = slot.get_mut(asked..*len) {
+                rest.fill(0);
+            }
+            (slot.as_mut_ptr(), *len)
+        }));
         let asked = requests.headers.iter().zip(&mut *names);
         for (header, (request, name)) in answers.headers.iter_mut().zip(asked) {
             header.msg_hdr.msg_name = ptr::from_mut(name).cast();
             header.msg_hdr.msg_namelen = request.msg_hdr.msg_namelen;
         }
         let headers = answers.headers.as_mut_ptr();
-        // SAFETY: the first `prepared` headers each point to one iovec over the answer and to the
-        // name of a request, borrowed until the function ends, with the lengths stated; the kernel
-        // reads through these pointers and writes only `msg_len`.
+        // SAFETY: the first `prepared` headers each point to one iovec over the first octets of a
+        // slot, which has `len` of them at least, and to the name of a request, borrowed until the
+        // function ends, with the lengths stated; the kernel reads through these pointers and
+        // writes only `msg_len`.
         // What a full send buffer refuses is lost, as with any UDP server.
         unsafe { libc::sendmmsg(fd.as_raw_fd(), headers, prepared, libc::MSG_DONTWAIT) };
         Ok(received)

@@ -91,29 +91,37 @@ impl Parked {
 /// Where the back ends leave what they are done with.
 #[derive(Clone, Debug)]
 pub struct Returns {
-    lanes: Arc<[(Sender<Box<Parked>>, OnceLock<Arc<Waker>>)]>,
+    lanes: Arc<[Lane]>,
+}
+
+/// Where one worker's requests come back.
+#[derive(Debug)]
+struct Lane {
+    sender: Sender<Parked>,
+    waker: OnceLock<Arc<Waker>>,
 }
 
 impl Returns {
     /// One lane for each worker, and what each worker takes its own from.
-    pub fn new(workers: usize) -> (Self, Vec<Receiver<Box<Parked>>>) {
+    pub fn new(workers: usize) -> (Self, Vec<Receiver<Parked>>) {
         let lanes = (0..workers).map(|_| crossbeam::channel::unbounded());
         let (senders, receivers): (Vec<_>, Vec<_>) = lanes.unzip();
-        let lanes = senders.into_iter().map(|sender| (sender, OnceLock::new())).collect();
+        let lane = |sender| Lane { sender, waker: OnceLock::new() };
+        let lanes = senders.into_iter().map(lane).collect();
         (Self { lanes }, receivers)
     }
 
     /// Has `waker` woken for what comes back to `worker`.
     pub fn wake_by(&self, worker: usize, waker: Arc<Waker>) {
-        if let Some((_, slot)) = self.lanes.get(worker) {
-            let _ = slot.set(waker);
+        if let Some(lane) = self.lanes.get(worker) {
+            let _ = lane.waker.set(waker);
         }
     }
 
     /// Gives a request back to its worker. No more can be under way than workers have parked, so
     /// the lane needs no bound of its own.
-    pub fn give_back(&self, parked: Box<Parked>) {
-        let Some((sender, waker)) = self.lanes.get(parked.worker) else { return };
+    pub fn give_back(&self, parked: Parked) {
+        let Some(Lane { sender, waker }) = self.lanes.get(parked.worker) else { return };
         // At a stop nobody listens any more. A waker that fails has its worker look a second later,
         // when the next one wakes it.
         if sender.send(parked).is_ok()
@@ -128,7 +136,7 @@ impl Returns {
 /// Where workers put their questions.
 #[derive(Clone, Debug)]
 pub struct Questions {
-    sender: Sender<Box<Parked>>,
+    sender: Sender<Parked>,
     bell: Arc<Notify>,
     /// How many requests wait, of all workers.
     waiting: Arc<AtomicU64>,
@@ -136,7 +144,7 @@ pub struct Questions {
 
 impl Questions {
     /// A bounded channel of questions, and the bell that is rung for each.
-    pub fn channel(capacity: usize) -> (Self, Receiver<Box<Parked>>, Arc<Notify>) {
+    pub fn channel(capacity: usize) -> (Self, Receiver<Parked>, Arc<Notify>) {
         let (sender, receiver) = crossbeam::channel::bounded(capacity);
         let bell = Arc::new(Notify::new());
         let waiting = Arc::default();
@@ -148,7 +156,7 @@ impl Questions {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    fn put(&self, parked: Box<Parked>) -> Result<(), Box<Parked>> {
+    fn put(&self, parked: Parked) -> Result<(), Parked> {
         self.sender.try_send(parked).map_err(crossbeam::channel::TrySendError::into_inner)?;
         self.bell.notify_one();
         Ok(())
@@ -160,7 +168,7 @@ impl Questions {
 pub struct Parking {
     worker: usize,
     questions: Questions,
-    free: Vec<Box<Parked>>,
+    free: Vec<Parked>,
     /// How many more there may be.
     left: usize,
     waiting: HashMap<u64, SocketAddr>,
@@ -194,14 +202,14 @@ impl Parking {
             Some(parked) => parked,
             None => {
                 self.left = self.left.checked_sub(1).ok_or(NoRoom)?;
-                Box::new(Parked {
+                Parked {
                     worker: self.worker,
                     datagram: Vec::new(),
                     flow,
                     question,
                     learned: Learned::default(),
                     hash,
-                })
+                }
             }
         };
         parked.datagram.clear();
@@ -232,7 +240,7 @@ impl Parking {
     }
 
     /// Takes the room of a request that is dealt with.
-    pub(super) fn reuse(&mut self, parked: Box<Parked>) {
+    pub(super) fn reuse(&mut self, parked: Parked) {
         self.free.push(parked);
     }
 }

@@ -179,7 +179,7 @@ impl Pipeline {
     pub fn handle_returned(
         &mut self,
         now: Now,
-        returned: &[Box<Parked>],
+        returned: &[Parked],
         journal: &mut dyn Recorder,
         answers: &mut impl Answers,
     ) {
@@ -194,7 +194,7 @@ impl Pipeline {
     }
 
     /// Takes the room of requests that came back and are dealt with.
-    pub fn reuse(&mut self, parked: impl Iterator<Item = Box<Parked>>) {
+    pub fn reuse(&mut self, parked: impl Iterator<Item = Parked>) {
         if let Some(parking) = &mut self.parking {
             parked.for_each(|parked| parking.reuse(parked));
         }

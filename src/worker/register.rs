@@ -50,7 +50,6 @@ pub(super) struct Registration<'a> {
 
 /// Whether a request comes from its account.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::large_enum_variant, reason = "it lives on the stack, for one datagram")]
 enum Proof<'a> {
     /// Nobody asks.
     Unasked,
@@ -259,7 +258,7 @@ impl<'a> Exchange<'_, 'a> {
         let register = Register {
             wanted,
             expires: message.first(HeaderName::Expires),
-            granted: granted.or(owner.and_then(Owner::granted)),
+            granted: granted.or_else(|| owner.and_then(Owner::granted)),
             call_id: registration.call_id,
             cseq: registration.cseq,
             branch: self.branch_hash(),

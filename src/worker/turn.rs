@@ -83,7 +83,7 @@ pub struct Worker<C> {
     log: Box<dyn Log>,
     clock: C,
     stop: Arc<AtomicBool>,
-    returned: Option<Receiver<Box<Parked>>>,
+    returned: Option<Receiver<Parked>>,
 }
 
 impl<C: Clock> Worker<C> {
@@ -106,7 +106,7 @@ impl<C: Clock> Worker<C> {
 
     /// Has requests handled again that come back from the back ends; who gives them back wakes the
     /// worker.
-    pub fn with_returned(self, returned: Receiver<Box<Parked>>) -> Self {
+    pub fn with_returned(self, returned: Receiver<Parked>) -> Self {
         Self { returned: Some(returned), ..self }
     }
 
@@ -174,8 +174,8 @@ struct Desk<'l, C> {
 
 /// What the back ends are done with.
 struct Returned {
-    lane: Option<Receiver<Box<Parked>>>,
-    ready: VecDeque<Box<Parked>>,
+    lane: Option<Receiver<Parked>>,
+    ready: VecDeque<Parked>,
 }
 
 impl<C: Clock> Desk<'_, C> {

@@ -5,7 +5,7 @@ mod others;
 mod outages;
 mod registrar;
 #[path = "../support/mod.rs"]
-#[expect(dead_code, reason = "some of it is for other tests")]
+#[expect(dead_code, unused_imports, reason = "some of it is for other tests")]
 mod support;
 mod types;
 

@@ -1,10 +1,14 @@
 //! The registrar itself, with its users and their locations in a database.
 
+use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Battery;
 use super::engines::Kind;
-use super::support::{Phone, Server, http_delete, http_get, wait_until};
+use super::support::{Phone, Server, wait_until};
 
 const BINDERY_CONF: &str = "[general]\nworkers=2\npin=no\n[listener a]\naddr=127.0.0.1\nport=0\n\
                             [registrar]\nexpires_min=1\n[cache]\nnegative=1\n";
@@ -35,7 +39,7 @@ async fn await_location(
     username: &str,
     is_right: impl Fn(Option<&str>) -> bool,
 ) {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     loop {
         let location = location(battery, username).await;
         if is_right(location.as_deref()) {
@@ -44,6 +48,22 @@ async fn await_location(
         assert!(started.elapsed() < Duration::from_secs(30), "{username} is at {location:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The body of an open resource of the admin API.
+fn http_get(admin: SocketAddr, path: &str) -> String {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let answer = agent.get(format!("http://{admin}{path}")).call();
+    answer.and_then(|mut answer| answer.body_mut().read_to_string()).unwrap()
+}
+
+/// DELETEs a resource of the admin API.
+fn http_delete(server: &Server, path: &str) {
+    let token = fs::read_to_string(server.path("state/admin.token")).unwrap();
+    let url = format!("http://{}{path}", server.admin);
+    let bearer = format!("Bearer {}", token.trim());
+    ureq::delete(url).header("authorization", bearer).call().unwrap();
 }
 
 fn metric(server: &Server, line: &str) -> u64 {

@@ -226,19 +226,3 @@ fn after(line: &str, mark: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once(mark)?;
     rest.split_whitespace().next()?.parse().ok()
 }
-
-/// The body of an open resource of the admin API.
-pub(crate) fn http_get(admin: SocketAddr, path: &str) -> String {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    let answer = agent.get(format!("http://{admin}{path}")).call();
-    answer.and_then(|mut answer| answer.body_mut().read_to_string()).expect("an answer")
-}
-
-/// DELETEs a resource of the admin API.
-pub(crate) fn http_delete(server: &Server, path: &str) {
-    let token = fs::read_to_string(server.path("state/admin.token")).expect("a token");
-    let bearer = format!("Bearer {}", token.trim());
-    let url = format!("http://{}{path}", server.admin);
-    ureq::delete(url).header("authorization", bearer).call().expect("it is there");
-}

@@ -30,7 +30,7 @@ fn bench(server: &Server, args: &[&str]) -> (Option<i32>, Value) {
     all.extend(args);
     all.extend(["--target", &target, "--users", "50", "--port", "0", "--sources", "3"]);
     all.extend(["--batch", "7", "--warmup", "0", "--json", "-"]);
-    if !args.contains(&"--rate") {
+    if !args.contains(&"--rate") && !args.contains(&"storm") {
         all.extend(["--window", "20"]);
     }
     let output = command(Path::new(".")).args(all).output().unwrap();
@@ -129,8 +129,8 @@ fn a_rate_that_is_not_kept_is_told() {
     let target = socket.local_addr().unwrap().to_string();
     let echo = std::thread::spawn(move || {
         let mut octets = [0; 4096];
-        let (_, from) = socket.recv_from(&mut octets).unwrap();
-        socket.send_to(b"x", from).unwrap();
+        let (len, from) = socket.recv_from(&mut octets).unwrap();
+        socket.send_to(&octets[..len], from).unwrap();
         socket
     });
     let output = run(&[
@@ -317,17 +317,37 @@ fn what_cannot_be_measured_is_one_sentence() {
     let said = refused(&["refresh", "--target", &target], 1);
     let expected = format!("bindery: nobody listens on udp:{target} (ICMP: port unreachable)\n");
     assert_eq!(said, expected);
-    let said = refused(&["refresh", "--user-format", "u%s"], 1);
-    assert!(said.contains("neither %d, like %06d, nor %%"), "{said}");
-    for wrong in [
-        &["nothing"][..],
-        &[],
-        &["refresh", "--rate", "0"],
-        &["refresh", "--rate", "5", "--window", "5"],
-        &["refresh", "--weights", "none=1"],
-        &["refresh", "--users", "x"],
+}
+
+#[test]
+fn arguments_that_cannot_be_meant_are_usage_errors() {
+    for (wrong, said) in [
+        (&["nothing"][..], "possible values"),
+        (&[], "Usage"),
+        (&["refresh", "--rate", "0"], "more than 0"),
+        (&["refresh", "--rate", "1e300"], "10000000 at most"),
+        (&["refresh", "--rate", "5", "--window", "5"], "cannot be used with"),
+        (&["refresh", "--users", "x"], "invalid digit"),
+        (&["refresh", "--users", "0"], "not in 1.."),
+        (&["refresh", "--expires", "0"], "0 removes what is to be registered"),
+        (&["refresh", "--user-format", "u%s"], "neither %d, like %06d, nor %%"),
+        (&["refresh", "--user-format", "same"], "all users would be one"),
+        (&["refresh", "--password-format", "%d%d"], "two places for a number"),
+        (&["refresh", "--domain", "a@b"], "\"a@b\" is no domain"),
+        (&["refresh", "--target", "nobody"], "no HOST:PORT"),
+        (&["refresh", "--core", "5000"], "--core 5000 is no CPU"),
+        (&["storm", "--count", "5"], "takes no --count"),
+        (&["storm", "--window", "5"], "or --window"),
+        (&["storm", "--warmup", "2"], "no --warmup"),
+        (&["register", "--duration", "5"], "not --count or --duration"),
+        (&["refresh", "--ramp", "5"], "--ramp is for storm"),
+        (&["register", "--backoff", "5"], "--backoff is for storm"),
+        (&["auth", "--weights", "auth=1"], "--weights is for mix"),
+        (&["mix", "--weights", "none=1"], "there is no"),
+        (&["refresh", "--acknowledged", "file"], "what a churn writes"),
     ] {
-        refused(wrong, 2);
+        let all = misused(wrong);
+        assert!(all.contains(said), "{wrong:?}: {all}");
     }
 }
 
@@ -370,5 +390,127 @@ fn sigint_ends_a_run_with_what_it_has() {
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("stopped early"), "{text}");
-    assert!(text.contains("re-registration  "), "{text}");
+    let row = text.lines().find(|line| line.starts_with("re-registration  ")).expect(&text);
+    // Completed, failed, lost: what was under way is none of them.
+    let counts: Vec<_> = row.split_whitespace().skip(1).take(3).collect();
+    assert!(counts[0] != "0" && counts[1..] == ["0", "0"], "{text}");
+    assert_eq!(output.status.code(), Some(0), "{text}");
+}
+
+#[test]
+fn a_server_that_dies_leaves_a_report() {
+    let mut echo = Echo::start();
+    let pid = echo.child.id().to_string();
+    let child = command(Path::new("."))
+        .args(["bench", "echo", "--target", &echo.target, "--port", "0", "--warmup", "0"])
+        .args(["--duration", "600", "--pid", &pid, "--json", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stat = format!("/proc/{pid}/stat");
+    // It has worked for 50 ms: user and system time are the 14th and 15th field.
+    super::support::wait_until("echoes", || {
+        let stat = std::fs::read_to_string(&stat).unwrap();
+        let times = stat.split(' ').skip(13).take(2).map(|ticks| ticks.parse::<u64>().unwrap());
+        times.sum::<u64>() >= 5
+    });
+    echo.child.kill().unwrap();
+    echo.child.wait().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert_eq!((&report["gone"], &report["interrupted"]), (&true.into(), &false.into()));
+    assert!(report["completed"].as_u64().unwrap() > 100, "{report}");
+    assert!(report["rate"].as_f64().unwrap() > 100.0, "{report}");
+    // What the dead process has spent nobody can say any more.
+    assert!(report["server_cpu"].is_null(), "{report}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("went away") && said.contains("CPU time is unknown"), "{said}");
+}
+
+#[test]
+fn a_registrar_is_no_echo() {
+    let server = server("");
+    let target = server.sip[0].to_string();
+    let output = run(&["echo", "--target", &target]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(
+        said,
+        format!("bindery: udp:{target} is no echo: it answers something else than it is sent\n")
+    );
+}
+
+#[test]
+fn an_echo_that_differs_is_a_failure() {
+    // The first one, which finds out, is right.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = socket.local_addr().unwrap().to_string();
+    let echo = std::thread::spawn(move || {
+        let mut octets = [0; 4096];
+        for number in 0..4 {
+            let (len, from) = socket.recv_from(&mut octets).unwrap();
+            match number {
+                1 => octets[len - 1] ^= 1,
+                2 => {
+                    socket.send_to(&octets[..len - 1], from).unwrap();
+                    continue;
+                }
+                _ => {}
+            }
+            socket.send_to(&octets[..len], from).unwrap();
+        }
+        socket
+    });
+    let args = ["echo", "--target", &target, "--users", "3", "--count", "3", "--warmup", "0"];
+    let output = run(&[&args[..], &["--json", "-"]].concat());
+    drop(echo.join().unwrap());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert_eq!((&report["completed"], &report["failed"]), (&1.into(), &2.into()), "{report}");
+    assert_eq!(report["faults"]["echo differs"], 2);
+}
+
+#[test]
+fn accounts_that_register_too_often_are_warned_of() {
+    let server = server("");
+    let (code, report) = bench(&server, &["auth", "--count", "3000"]);
+    assert_eq!(code, Some(0), "{report}");
+    // Sixty registrations of each account at once: more nonces than are remembered.
+    assert!(report["requests_per_operation"].as_f64().unwrap() > 2.02, "{report}");
+    assert_eq!(report["requests_meant"], 2.0);
+    let warning = report["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("not 2.00") && warning.contains("take more --users"), "{warning}");
+    let (_, report) = bench(&server, &["refresh", "--count", "300"]);
+    assert_eq!(report["warnings"], serde_json::json!([]), "{report}");
+    assert_eq!(report["requests_per_operation"], 1.0);
+}
+
+#[test]
+fn the_same_seed_can_be_used_again() {
+    let server = server("");
+    for _ in 0..2 {
+        let (code, report) = bench(&server, &["refresh", "--count", "100", "--seed", "7"]);
+        assert_eq!(code, Some(0), "{report}");
+    }
+}
+
+#[test]
+fn a_reader_may_leave_before_the_report() {
+    let server = server("");
+    let target = server.sip[0].to_string();
+    for json in [&[][..], &["--json", "-"]] {
+        let mut child = command(Path::new("."))
+            .args(["bench", "register", "--users", "50", "--port", "0", "--target", &target])
+            .args(json)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+        assert_eq!(output.status.code(), Some(0));
+    }
 }
