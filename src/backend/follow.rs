@@ -526,11 +526,19 @@ mod tests {
             assert!(row > world.now.second() + LEAD, "a timer could take it for gone");
         }
         assert_eq!(told, 400 * 30 / 1230, "each time more than a third has passed");
-        // A phone that is silent from then on is still there when the row would have ended.
+    }
+
+    #[test]
+    fn a_row_is_renewed_before_it_ends_though_nothing_happens() {
+        let mut world = World::new();
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 3600)]);
+        assert_eq!(world.told().len(), 1);
         world.pass(1000);
         world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 3600)]);
         assert_eq!(world.told(), []);
-        world.pass(2600 - u64::from(LEAD));
+        world.pass(2599 - u64::from(LEAD));
+        assert_eq!(world.told(), []);
+        world.pass(1);
         assert_eq!(world.told().len(), 1);
     }
 

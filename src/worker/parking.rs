@@ -244,3 +244,339 @@ impl Parking {
         self.free.push(parked);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arc_swap::ArcSwap;
+
+    use super::*;
+    use crate::{
+        auth::{
+            Authenticator, Ha1Set, NonceKeys, Secret,
+            policy::{self, Algorithm},
+        },
+        flow::{ListenerId, Transport},
+        location::{Location, Unrecorded},
+        registrar::{Domains, Policy},
+        sip::Limits,
+        subscribers::{Fetched, FetchedCache, Lifetimes, builder::Builder},
+        time::Now,
+        worker::{
+            Answers, AskAuth, AskRegister, Counters, DropReason, Elsewhere, Handled, Pipeline,
+            Rules,
+        },
+    };
+
+    const REALM: &str = "example.com";
+
+    /// A worker without sockets, and the back ends' end of its questions.
+    struct World {
+        pipeline: Pipeline,
+        location: Arc<Location>,
+        questions: Receiver<Parked>,
+        waiting: Questions,
+        now: Now,
+        cseq: u32,
+        nonce: String,
+        nc: u32,
+    }
+
+    /// What was answered, in order.
+    #[derive(Default)]
+    struct Said(Vec<String>);
+
+    impl Answers for Said {
+        fn answer<E>(
+            &mut self,
+            _: &Flow,
+            write: impl FnOnce(&mut [u8]) -> Result<(usize, SocketAddr), E>,
+        ) -> Result<(), E> {
+            let mut space = [0; 4096];
+            let (len, _) = write(&mut space)?;
+            self.0.push(String::from_utf8_lossy(&space[..len]).into_owned());
+            Ok(())
+        }
+    }
+
+    fn flow() -> Flow {
+        Flow {
+            listener: ListenerId(0),
+            transport: Transport::Udp,
+            local: None,
+            remote: ([192, 0, 2, 1], 5060).into(),
+        }
+    }
+
+    fn account(password: &str) -> Known {
+        let algorithms = [Algorithm::Md5];
+        let ha1 = Ha1Set::of_password(&algorithms, b"alice", REALM.as_bytes(), password.as_bytes());
+        Known::Account(Fetched { secret: Secret::Ha1(ha1), granted: None, params: [].into() })
+    }
+
+    impl World {
+        fn new(register: AskRegister, room: usize) -> Self {
+            let policy = policy::Policy {
+                realm: REALM.into(),
+                algorithms: [Algorithm::Md5].into(),
+                nonce_lifetime: DeltaSeconds(300),
+                qop_auth: true,
+            };
+            let lifetimes = Lifetimes {
+                found: DeltaSeconds(100),
+                negative: DeltaSeconds(10),
+                stale: DeltaSeconds(1000),
+            };
+            let rules = Rules {
+                domains: Domains::new([REALM]),
+                autocreate: false,
+                registrar: Policy::default(),
+                authenticator: Authenticator::new(policy, NonceKeys::from_bytes(&[7; 32])).unwrap(),
+                subscribers: Builder::new(REALM, &[Algorithm::Md5]).build(),
+                elsewhere: Elsewhere {
+                    auth: AskAuth::BeforeListed,
+                    register,
+                    fetched: Some(Arc::new(FetchedCache::new(10, lifetimes))),
+                },
+                server: None,
+                limits: Limits::default(),
+            };
+            let location = Arc::new(Location::new([1; 16], 0));
+            let counters = Arc::from(vec![crossbeam::utils::CachePadded::new(Counters::default())]);
+            let rules = Arc::new(ArcSwap::from_pointee(rules));
+            let (waiting, questions, _) = Questions::channel(100);
+            let pipeline = Pipeline::new(Arc::clone(&location), rules, counters, 0, [2; 16])
+                .with_parking(Parking::new(0, room, waiting.clone()));
+            let now = Now { millis: 1_000_000, unix: 1_800_000_000 };
+            let (cseq, nc, nonce) = (0, 0, String::new());
+            Self { pipeline, location, questions, waiting, now, cseq, nonce, nc }
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            self.now.millis += 1000 * seconds;
+            self.now.unix += seconds;
+        }
+
+        /// The next REGISTER of alice, by this password.
+        fn request(&mut self, password: &str) -> String {
+            self.cseq += 1;
+            self.nc += 1;
+            let md5 = |parts: [&str; 3]| {
+                let [a, b, c] = parts.map(str::as_bytes);
+                let hash = Ha1Set::of_password(&[Algorithm::Md5], a, b, c).md5.unwrap();
+                hash.map(|b| format!("{b:02x}")).concat()
+            };
+            let (cseq, nonce, nc) = (self.cseq, &self.nonce, format!("{:08x}", self.nc));
+            let (ha1, ha2) =
+                (md5(["alice", REALM, password]), md5(["REGISTER", "sip", "example.com"]));
+            let response = md5([&ha1, nonce, &format!("{nc}:cn:auth:{ha2}")]);
+            format!(
+                "REGISTER sip:example.com SIP/2.0\r\n\
+                 Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK{cseq}\r\n\
+                 From: <sip:alice@example.com>;tag=t\r\n\
+                 To: <sip:alice@example.com>\r\n\
+                 Call-ID: c\r\n\
+                 CSeq: {cseq} REGISTER\r\n\
+                 Contact: <sip:alice@192.0.2.1>\r\n\
+                 Authorization: Digest username=\"alice\", realm=\"{REALM}\", nonce=\"{nonce}\", \
+                 uri=\"sip:example.com\", response=\"{response}\", algorithm=MD5, qop=auth, \
+                 nc={nc}, cnonce=\"cn\"\r\n\
+                 Content-Length: 0\r\n\r\n"
+            )
+        }
+
+        fn challenged(&mut self) {
+            let text = self.request("");
+            let (_, answer) = self.send(&text);
+            let (_, rest) = answer.split_once("nonce=\"").unwrap();
+            self.nonce = rest.split('"').next().unwrap().to_owned();
+            self.nc = 0;
+        }
+
+        fn send(&mut self, text: &str) -> (Handled, String) {
+            let mut space = [0; 4096];
+            let arrived = Arrived { bytes: text.as_bytes(), flow: flow(), truncated: false };
+            let handled = self.pipeline.handle(self.now, arrived, &mut space);
+            let len = if let Handled::Answer { len, .. } = handled { len } else { 0 };
+            (handled, String::from_utf8_lossy(&space[..len]).into_owned())
+        }
+
+        fn code(&mut self, text: &str) -> String {
+            self.send(text).1.get(8..11).unwrap_or("none").to_owned()
+        }
+
+        /// What waits, of this kind.
+        fn asked(&mut self, question: Question) -> Parked {
+            let parked = self.questions.try_recv().expect("a question");
+            assert_eq!(parked.question, question);
+            parked
+        }
+
+        /// Gives back what was asked; the codes of what that draws.
+        fn give_back(&mut self, parked: Parked) -> Vec<String> {
+            let mut said = Said::default();
+            let returned = [parked];
+            self.pipeline.handle_returned(self.now, &returned, &mut Unrecorded, &mut said);
+            self.pipeline.reuse(returned.into_iter());
+            said.0.iter().map(|text| text[8..11].to_owned()).collect()
+        }
+
+        fn keep(&self, known: Known) {
+            let cache = self.pipeline.rules_for_tests().elsewhere.fetched.clone().unwrap();
+            cache.keep(self.now, b"alice", REALM.as_bytes(), &Arc::new(known));
+        }
+    }
+
+    fn taken() -> Option<Learnt<Registered>> {
+        Some(Learnt::Is(Registered::Taken { granted: None }))
+    }
+
+    #[test]
+    fn who_nobody_knows_yet_is_asked_for_once() {
+        let mut world = World::new(AskRegister::Never, 2);
+        world.challenged();
+        let text = world.request("secret");
+        assert_eq!(world.code(&text), "none");
+        assert_eq!(world.waiting.waiting(), 1);
+        // Sent again while it waits.
+        assert_eq!(world.send(&text).0, Handled::Dropped(DropReason::Waiting));
+        let mut parked = world.asked(Question::Auth);
+        assert!(world.questions.try_recv().is_err());
+        parked.learned.account = Some(Learnt::Is(Arc::new(account("secret"))));
+        assert_eq!(world.give_back(parked), ["200"]);
+        assert_eq!((world.location.bindings(), world.waiting.waiting()), (1, 0));
+        // The answer was lost: the same one again, and nobody is asked for what is kept.
+        world.keep(account("secret"));
+        assert_eq!(world.code(&text), "200");
+    }
+
+    #[test]
+    fn what_is_learned_is_judged_as_ever() {
+        for (learnt, code) in [
+            (Learnt::Is(account("other")), "401"),
+            (Learnt::Is(Known::Unknown), "401"),
+            (Learnt::Is(Known::Listed), "401"),
+            (Learnt::Is(Known::Refused(480)), "480"),
+            (Learnt::Unavailable, "503"),
+        ] {
+            let mut world = World::new(AskRegister::Never, 2);
+            world.challenged();
+            let text = world.request("secret");
+            world.send(&text);
+            let mut parked = world.asked(Question::Auth);
+            parked.learned.account = Some(match learnt {
+                Learnt::Is(known) => Learnt::Is(Arc::new(known)),
+                Learnt::Unavailable => Learnt::Unavailable,
+            });
+            assert_eq!(world.give_back(parked), [code]);
+            assert_eq!(world.location.bindings(), 0);
+        }
+    }
+
+    #[test]
+    fn a_new_contact_waits_and_a_refresh_does_not() {
+        let mut world = World::new(AskRegister::New, 2);
+        world.keep(account("secret"));
+        world.challenged();
+        let text = world.request("secret");
+        world.send(&text);
+        assert_eq!(world.location.bindings(), 0, "not before it is allowed");
+        let mut parked = world.asked(Question::Register);
+        parked.learned.registered = taken();
+        assert_eq!(world.give_back(parked), ["200"]);
+        let text = world.request("secret");
+        assert_eq!(world.code(&text), "200");
+        assert!(world.questions.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_contact_that_is_turned_down_is_not_bound_and_its_nonce_is_spent() {
+        for (learnt, code) in [
+            (Learnt::Is(Registered::Unhandled), "404"),
+            (Learnt::Is(Registered::Refused(486)), "486"),
+            (Learnt::Unavailable, "503"),
+        ] {
+            let mut world = World::new(AskRegister::New, 2);
+            world.keep(account("secret"));
+            world.challenged();
+            let text = world.request("secret");
+            world.send(&text);
+            let mut parked = world.asked(Question::Register);
+            parked.learned.registered = Some(learnt);
+            assert_eq!(world.give_back(parked), [code]);
+            assert_eq!(world.location.bindings(), 0);
+        }
+    }
+
+    #[test]
+    fn always_means_refreshes_too() {
+        let mut world = World::new(AskRegister::Always, 2);
+        world.keep(account("secret"));
+        world.challenged();
+        for _ in 0..2 {
+            let text = world.request("secret");
+            world.send(&text);
+            let mut parked = world.asked(Question::Register);
+            parked.learned.registered = taken();
+            assert_eq!(world.give_back(parked), ["200"]);
+        }
+    }
+
+    #[test]
+    fn a_stale_account_will_do_for_a_refresh_and_is_asked_for_behind_it() {
+        let mut world = World::new(AskRegister::Never, 2);
+        world.keep(account("secret"));
+        world.challenged();
+        let text = world.request("secret");
+        assert_eq!(world.code(&text), "200");
+        world.pass(150);
+        let text = world.request("secret");
+        assert_eq!(world.code(&text), "200");
+        let mut parked = world.asked(Question::Renew);
+        assert_eq!(world.waiting.waiting(), 0, "it waits for nothing");
+        parked.learned.account = Some(Learnt::Is(Arc::new(Known::Unknown)));
+        assert_eq!(world.give_back(parked), [""; 0]);
+
+        // For a contact that is new it is not good enough.
+        let text = world.request("secret").replace("Contact: <sip:alice@", "Contact: <sip:other@");
+        assert_eq!(world.code(&text), "none");
+        let mut parked = world.asked(Question::Auth);
+        parked.learned.account = Some(Learnt::Is(Arc::new(account("changed"))));
+        assert_eq!(world.give_back(parked), ["401"]);
+        assert_eq!(world.location.bindings(), 1);
+    }
+
+    #[test]
+    fn with_no_room_left_a_request_is_told_to_come_again() {
+        let mut world = World::new(AskRegister::Never, 1);
+        world.challenged();
+        let text = world.request("secret");
+        assert_eq!(world.code(&text), "none");
+        let more = world.request("secret");
+        let (_, answer) = world.send(&more);
+        assert!(answer.starts_with("SIP/2.0 503 ") && answer.contains("Retry-After"), "{answer}");
+        // The room is there again once the first is dealt with.
+        let mut parked = world.asked(Question::Auth);
+        parked.learned.account = Some(Learnt::Unavailable);
+        assert_eq!(world.give_back(parked), ["503"]);
+        let text = world.request("secret");
+        assert_eq!(world.code(&text), "none");
+    }
+
+    #[test]
+    fn a_request_that_was_overtaken_is_judged_by_what_is_there_now() {
+        let mut world = World::new(AskRegister::New, 4);
+        world.keep(account("secret"));
+        world.challenged();
+        let (first, second) = (world.request("secret"), world.request("secret"));
+        world.send(&first);
+        let mut first = world.asked(Question::Register);
+        world.send(&second);
+        let mut second = world.asked(Question::Register);
+        second.learned.registered = taken();
+        assert_eq!(world.give_back(second), ["200"]);
+        first.learned.registered = taken();
+        // Its CSeq is behind, and so is its nonce count: it could as well be a replay.
+        assert_eq!(world.give_back(first), ["401"]);
+        assert_eq!(world.location.bindings(), 1);
+    }
+}

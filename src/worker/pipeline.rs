@@ -143,6 +143,11 @@ impl Pipeline {
         &self.counters[self.worker]
     }
 
+    #[cfg(test)]
+    pub(super) fn rules_for_tests(&self) -> Arc<Rules> {
+        self.rules.arc_swap().load_full()
+    }
+
     /// Takes the rules in force, so that old ones can go even where no datagram comes.
     pub fn refresh(&mut self) {
         self.rules.load();
