@@ -302,6 +302,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let rules = node::rules(&config, regfile, &keys)?;
     let now = clock.now();
     let location = Arc::new(Location::new(hash_key, config.registrar.max_bindings));
+    location.set_max_contacts(config.registrar.max_contacts);
     let names: Arc<[Box<str>]> = config.listeners.iter().map(|l| l.name.clone()).collect();
     let generations =
         || Generations::new(Arc::clone(&storage), &snapshot_name, config.persist.keep.into());

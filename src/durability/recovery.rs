@@ -465,6 +465,7 @@ impl<'r> Reading<'r> {
             return;
         }
         let Basis { listeners, now, .. } = self.basis;
+        let most = self.location.max_contacts();
         let is_applied = match what {
             What::State(_) | What::Early(_) => {
                 if change.pack(aor, now, listeners, packed).is_none() {
@@ -473,7 +474,7 @@ impl<'r> Reading<'r> {
                 match (what, AorRecord::new(packed)) {
                     (What::Early(_), Some(early)) => self.apply(aor, |entry| {
                         let is_later = sequence > entry.sequence();
-                        if !is_later || entry.merge_into(&early, merged).is_none() {
+                        if !is_later || entry.merge_into(&early, most, merged).is_none() {
                             return Ok(false);
                         }
                         entry.restore(merged, sequence).map(|()| true)
