@@ -74,7 +74,7 @@ impl BindingView {
             q: binding.q.map(|q| f64::from(q.0) / 1000.0),
             expires: binding.deadline.remaining(now).0,
             expires_at: binding.deadline.to_unix(now),
-            updated_at: binding.updated.into(),
+            updated_at: binding.updated.to_unix(now).into(),
             call_id: text(binding.call_id).into_owned(),
             cseq: binding.cseq,
             source: flow.remote.to_string(),

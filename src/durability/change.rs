@@ -19,7 +19,7 @@ use crate::{
         header::{Params, Quality},
         uri::is_well_formed,
     },
-    time::{Deadline, DeltaSeconds, Now},
+    time::{Deadline, DeltaSeconds, Moment, Now},
 };
 
 /// The first octet: what the record is.
@@ -80,7 +80,9 @@ impl Numbers {
     const LEN: usize = 16;
 
     fn of(binding: &Binding<'_>, now: Now) -> Self {
-        let Binding { deadline, updated, cseq, branch, .. } = *binding;
+        let Binding { deadline, cseq, branch, .. } = *binding;
+        // Both by the clock as it is set now: the time between them is what was granted.
+        let updated = binding.updated.to_unix(now);
         let expires = u32::try_from(deadline.to_unix(now)).unwrap_or(u32::MAX);
         Self { expires, updated, cseq, branch }
     }
@@ -280,7 +282,7 @@ fn decode_binding<'a>(
         params,
         q: Params::new(params).find("q").and_then(|q| Quality::parse(q.value?)),
         deadline: numbers.deadline(now),
-        updated: numbers.updated,
+        updated: Moment::from_unix(now, numbers.updated),
         call_id,
         cseq: numbers.cseq,
         branch: numbers.branch,
@@ -363,6 +365,23 @@ mod tests {
         assert_eq!(numbers.deadline(back).remaining(back), DeltaSeconds(600));
         let later = Now { unix: NOW.unix + 600, ..NOW };
         assert!(numbers.deadline(later).is_past(later));
+    }
+
+    /// The clock was two days behind when the phone registered, and was set while the process ran.
+    #[test]
+    fn a_clock_that_was_set_makes_nothing_last_longer() {
+        let days = 2 * 86_400;
+        let behind = Now { unix: NOW.unix - days, ..NOW };
+        let mut one = binding(b"sip:a@192.0.2.1");
+        (one.deadline, one.updated) = (Deadline::after(behind, DeltaSeconds(600)), Moment::of(behind));
+        for written in [behind, NOW, Now { unix: NOW.unix + days, ..NOW }] {
+            let numbers = Numbers::of(&one, written);
+            assert_eq!(numbers.expires - numbers.updated, 600);
+            for unix in [behind.unix, behind.unix - days] {
+                let read = Now { unix, ..NOW };
+                assert!(numbers.deadline(read).remaining(read) <= DeltaSeconds(600));
+            }
+        }
     }
 
     proptest! {

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     location::{Entry, Location, LocationFull},
     registrar::{AorRecord, Binding, RecordWriter},
-    time::Now,
+    time::{Moment, Now},
     worker::Rules,
 };
 
@@ -529,7 +529,8 @@ fn renew(
     now: Now,
 ) -> Option<Vec<u8>> {
     let binding = record.stored().next()?;
-    let Numbers { updated, cseq, branch, .. } = numbers;
+    let Numbers { cseq, branch, .. } = numbers;
+    let updated = Moment::from_unix(now, numbers.updated);
     let deadline = numbers.deadline(now);
     let mut out = Vec::new();
     let mut writer = RecordWriter::new(&mut out, record.aor(), change.nonces)?;

@@ -12,7 +12,7 @@ use super::{
     record::AorRecord,
     register::{Register, Wanted, granted, is_kept},
 };
-use crate::time::{Deadline, DeltaSeconds, Now};
+use crate::time::{Deadline, DeltaSeconds, Moment, Now};
 
 /// A refresh of one stored binding, found to leave all texts as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Refresh {
     binding_at: usize,
     binding_len: usize,
     deadline: Deadline,
-    updated: u32,
+    updated: Moment,
     cseq: u32,
     branch: u32,
     /// The first deadline of all bindings, once this is applied.
@@ -88,7 +88,7 @@ impl Refresh {
             binding_at,
             binding_len,
             deadline,
-            updated: u32::try_from(now.unix).unwrap_or(u32::MAX),
+            updated: Moment::of(now),
             cseq: request.cseq,
             branch: request.branch,
             first,

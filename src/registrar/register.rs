@@ -222,7 +222,7 @@ pub fn register(
             params: &work.params[params.clone()],
             q: contact.q,
             deadline: Deadline::after(now, *granted),
-            updated: u32::try_from(now.unix).unwrap_or(u32::MAX),
+            updated: Moment::of(now),
             call_id: request.call_id,
             cseq: request.cseq,
             branch: request.branch,
