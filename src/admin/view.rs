@@ -287,6 +287,8 @@ pub struct RestoredView {
     pub changes: u64,
     /// Sections and changes that could not be used.
     pub unreadable: u64,
+    /// Files that are damaged or missing.
+    pub damaged: u64,
     /// AoRs that were registered meanwhile.
     pub early: u64,
     /// How long it took.
@@ -295,9 +297,10 @@ pub struct RestoredView {
 
 impl From<Restored> for RestoredView {
     fn from(restored: Restored) -> Self {
-        let Restored { bindings, expired, orphaned, changes, unreadable, early, millis } = restored;
+        let Restored { bindings, expired, orphaned, changes, unreadable, damaged, early, millis } =
+            restored;
         let seconds = Duration::from_millis(millis).as_secs_f64();
-        Self { bindings, expired, orphaned, changes, unreadable, early, seconds }
+        Self { bindings, expired, orphaned, changes, unreadable, damaged, early, seconds }
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
 const STATE: u8 = 1;
 const REFRESH: u8 = 2;
 const EARLY: u8 = 3;
+const REFRESH_OF: u8 = 4;
 
 /// Bits of a binding's flags, above the three of the transport.
 const TRANSPORT: u8 = 7;
@@ -53,10 +54,12 @@ pub(super) enum What<'a> {
     State(&'a [u8]),
     /// These are the bindings that it was given before what was saved had been read.
     Early(&'a [u8]),
-    /// Its one binding has new numbers; the sequence before was `before`.
+    /// One of its bindings has new numbers; the sequence before was `before`.
     Refresh {
         /// The sequence before.
         before: u64,
+        /// [`Binding::id`] of that binding; `None` if there is only one.
+        which: Option<u64>,
         /// The numbers.
         numbers: Numbers,
     },
@@ -163,7 +166,7 @@ pub(super) fn encode(what: Recorded<'_>, now: Now, listeners: &[Box<str>], out: 
     let (kind, record) = match what {
         Recorded::State(record) => (STATE, record),
         Recorded::Early(record) => (EARLY, record),
-        Recorded::Refresh { record, .. } => (REFRESH, record),
+        Recorded::Refresh { record, .. } => (REFRESH_OF, record),
     };
     out.push(kind);
     out.extend_from_slice(&record.sequence().to_le_bytes());
@@ -171,7 +174,9 @@ pub(super) fn encode(what: Recorded<'_>, now: Now, listeners: &[Box<str>], out: 
     put_text(record.nonces(), out);
     if let Recorded::Refresh { before, .. } = what {
         out.extend_from_slice(&before.to_le_bytes());
+        // The latest refreshed is the first.
         if let Some(binding) = record.stored().next() {
+            out.extend_from_slice(&binding.id().to_le_bytes());
             Numbers::of(&binding, now).encode_into(out);
         }
         return;
@@ -213,10 +218,14 @@ impl<'a> Change<'a> {
         let what = match kind {
             STATE => What::State(rest),
             EARLY => What::Early(rest),
-            REFRESH => {
+            REFRESH | REFRESH_OF => {
                 let before = u64::from_le_bytes(take(rest)?);
+                let which = match kind {
+                    REFRESH_OF => Some(u64::from_le_bytes(take(rest)?)),
+                    _ => None,
+                };
                 let numbers = Numbers::decode(rest)?;
-                rest.is_empty().then_some(What::Refresh { before, numbers })?
+                rest.is_empty().then_some(What::Refresh { before, which, numbers })?
             }
             _ => return None,
         };
@@ -350,10 +359,18 @@ mod tests {
         encode(Recorded::Refresh { record, before: 7 }, NOW, &listeners(), &mut octets);
         let change = Change::decode(&octets).unwrap();
         assert_eq!((change.aor, change.nonces), (&b"alice@example.com"[..], &[1, 0xff][..]));
-        let What::Refresh { before: 7, numbers } = change.what else { panic!("{change:?}") };
+        let What::Refresh { before: 7, which, numbers } = change.what else {
+            panic!("{change:?}")
+        };
+        assert_eq!(which, Some(one.id()));
         assert_eq!((numbers.cseq, numbers.branch), (one.cseq, one.branch));
         assert_eq!(numbers.expires, 1_800_000_600);
-        assert!(octets.len() <= 64, "{}", octets.len());
+        assert!(octets.len() <= 72, "{}", octets.len());
+        // As version 1 of the journal had it.
+        octets[0] = REFRESH;
+        octets.drain(octets.len() - 24..octets.len() - 16);
+        let change = Change::decode(&octets).unwrap();
+        assert_eq!(change.what, What::Refresh { before: 7, which: None, numbers });
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl<'e> Entry<'e> {
     }
 
     /// Writes the record back, with these numbers, and tells who writes changes down or follows
-    /// them. `refreshed` is the sequence before, where only numbers of its one binding changed.
+    /// them. `refreshed` is the sequence before, where only numbers of one binding changed, the first by now.
     fn settle(&mut self, sequence: u64, scheduled: u32, refreshed: Option<u64>) {
         let writer = self.journal.writer();
         let is_known = writer != 0 && self.record().is_some_and(|old| old.writer() == writer);
@@ -219,7 +219,7 @@ impl<'e> Entry<'e> {
             renewal.apply(nonces);
         }
         refresh.apply(self.record);
-        self.settle(sequence, scheduled, refresh.is_of_the_only_binding().then_some(before));
+        self.settle(sequence, scheduled, Some(before));
     }
 
     /// Has the record visited at `visit`, unless the wheel holds it for an earlier second anyhow:

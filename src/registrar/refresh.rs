@@ -27,7 +27,6 @@ pub struct Refresh {
     branch: u32,
     /// The first deadline of all bindings, once this is applied.
     first: Deadline,
-    is_only: bool,
 }
 
 impl Refresh {
@@ -92,18 +91,12 @@ impl Refresh {
             cseq: request.cseq,
             branch: request.branch,
             first,
-            is_only: at == bindings_at + binding_len,
         })
     }
 
     /// The first deadline of the record's bindings after the refresh.
     pub fn first_deadline(&self) -> Deadline {
         self.first
-    }
-
-    /// Whether there is no other binding in the record.
-    pub fn is_of_the_only_binding(&self) -> bool {
-        self.is_only
     }
 
     /// Overwrites the numbers in the record that the refresh was found for, and puts the binding
