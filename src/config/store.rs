@@ -14,8 +14,12 @@ pub const PRIVATE: u32 = 0o600;
 /// It exists, or can't be written.
 pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // What is cut short would be taken for what it should have been.
+        let _ = std::fs::remove_file(path);
+    }
+    written
 }
 
 /// Gives a file that can't be used another name, `*.corrupt` (`*.corrupt.1`… where that is taken),

@@ -46,6 +46,8 @@ pub struct Sample {
     pub journal: Option<(JournalCounts, bool)>,
     /// Whether what was saved has been read.
     pub is_restored: bool,
+    /// Files, sections and changes of what was saved that are damaged or missing.
+    pub damaged: u64,
     /// When the process began, in Unix seconds.
     pub started: u64,
     /// How long ago that is, in milliseconds.
@@ -86,6 +88,7 @@ impl Sample {
             snapshot_failures: node.snapshots.failed(),
             journal: node.journal.as_ref().map(|j| (j.counts(), !j.is_behind())),
             is_restored: !node.location.is_loading(),
+            damaged: node.restored.get().map_or(0, |r| r.damaged + r.unreadable),
             started: node.started().unix,
             uptime_millis: uptime_millis(node.started(), now),
             workers: cpu::workers(),
