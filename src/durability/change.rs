@@ -336,9 +336,9 @@ mod tests {
     #[test]
     fn a_state_comes_back_as_it_was() {
         let mut first = binding(b"sip:a@10.0.0.1:5062;ob");
-        (first.deadline, first.updated) = (Deadline(5600), 1_799_999_990);
+        (first.deadline, first.updated) = (Deadline(5600), Moment(4990));
         let mut second = binding(b"sip:a@[2001:db8::9]");
-        (second.deadline, second.updated) = (Deadline(5060), 1_799_999_000);
+        (second.deadline, second.updated) = (Deadline(5060), Moment(4000));
         second.flow.remote = "[2001:db8::9]:5060".parse().unwrap();
         second.flow.local = Some("2001:db8::1".parse().unwrap());
         second.flow.listener = ListenerId(1);

@@ -536,10 +536,11 @@ impl<'r> Reading<'r> {
     fn put_off(&self, aor: &[u8], which: Option<u64>, late: Late) {
         let mut all = lock(&self.late);
         let key = (Box::from(aor), which);
+        let has_room = all.len() < LATE_MAX;
         match all.get_mut(&key) {
             Some(other) if other.sequence < late.sequence => *other = late,
             Some(_) => {}
-            None if all.len() < LATE_MAX => drop(all.insert(key, late)),
+            None if has_room => drop(all.insert(key, late)),
             None => {
                 drop(all);
                 let Late { file, byte, .. } = late;

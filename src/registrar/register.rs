@@ -11,7 +11,7 @@ use super::{
 use crate::{
     flow::Flow,
     sip::header::Contact,
-    time::{Deadline, DeltaSeconds, Now},
+    time::{Deadline, DeltaSeconds, Moment, Now},
 };
 
 /// What a malformed expiration counts as (RFC 3261 §10.2.1.1).
