@@ -228,10 +228,10 @@ fn what_belongs_to_another_segment_is_refused_and_can_be_set_aside() {
 #[test]
 fn a_newer_version_is_refused() {
     let mut bytes = bytes_of(&batches());
-    bytes[8] = 2;
+    bytes[8] = 3;
     let crc = crc32fast::hash(&bytes[..28]);
     bytes[28..32].copy_from_slice(&crc.to_le_bytes());
-    assert!(matches!(load_bytes(&bytes), Err(ReadError::Newer { found: 2, known: 1, .. })));
+    assert!(matches!(load_bytes(&bytes), Err(ReadError::Newer { found: 3, known: 2, .. })));
 }
 
 #[test]

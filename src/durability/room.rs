@@ -9,10 +9,10 @@ use super::snapshotter::Untaken;
 
 /// Octets of the journal since the last snapshot after which the next one is due, however short
 /// the journal is beside a snapshot.
-const JOURNAL_LEAST: u64 = 256 << 20;
+const JOURNAL_LEAST: u64 = 64 << 20;
 
 /// The journal since the last snapshot may be so many times as long as that snapshot.
-const JOURNAL_FACTOR: u64 = 4;
+const JOURNAL_FACTOR: u64 = 2;
 
 /// How soon a snapshot is tried again that has to make up for a journal that failed; twice as long
 /// after each that fails, up to the longest.
@@ -76,6 +76,10 @@ pub(super) fn make_room(generations: &Generations, journals: &dyn Storage) -> bo
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use persist::{journal::Writer, snapshot::General, storage::memory::MemoryStorage};
+
     use super::*;
 
     #[test]
@@ -99,7 +103,30 @@ mod tests {
     fn a_long_journal_is_measured_by_the_snapshot() {
         assert!(!is_long(JOURNAL_LEAST, 0));
         assert!(is_long(JOURNAL_LEAST + 1, 0));
-        assert!(!is_long(4 << 30, 1 << 30));
-        assert!(is_long((4 << 30) + 1, 1 << 30));
+        assert!(!is_long(2 << 30, 1 << 30));
+        assert!(is_long((2 << 30) + 1, 1 << 30));
+    }
+
+    #[test]
+    fn what_only_older_snapshots_need_makes_room() {
+        let storage = MemoryStorage::new();
+        let mut generations = Generations::new(Arc::new(storage.clone()), "s", 2);
+        for journal in [1, 3] {
+            let general = General { journal: Some(journal), ..General::default() };
+            let mut writer = generations.begin(general).unwrap();
+            writer.section(b"alice", 1, [("k", "v")]).unwrap();
+            writer.finish().unwrap();
+        }
+        for generation in 1..5 {
+            Writer::create_all(&storage, generation, 1, 0).unwrap();
+        }
+        assert_eq!(generations.journal_needed().unwrap(), 0);
+        assert!(make_room(&generations, &storage));
+        let left = journal::segments(&storage).unwrap();
+        assert_eq!(left.iter().map(|id| id.generation()).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(generations.names().unwrap(), ["s", "s.1"]);
+        assert!(!make_room(&generations, &storage), "nothing is left to remove");
+        assert!(make_room(&Generations::new(Arc::new(storage.clone()), "s", 0), &storage));
+        assert_eq!(generations.names().unwrap(), ["s"]);
     }
 }
