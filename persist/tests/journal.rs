@@ -99,7 +99,6 @@ fn the_fixture_of_version_1_stays_readable() {
     assert_eq!((segment.frames, segment.records, segment.begun), (3, 5, Some(BEGUN)));
     let (second, end) = (Gap { offset: 64, bytes: 31 }, Gap { offset: 154, bytes: 11 });
     assert_eq!((segment.holes, segment.torn), (vec![second], Some(end)));
-
 }
 
 /// `fixtures/journal-v2` holds the same, and its head says how many writers there were: that it is

@@ -91,9 +91,11 @@ fn open(at: &At) -> anyhow::Result<Folder> {
     let parent = parent.unwrap_or_else(|| Path::new("."));
     let is_same = parent.canonicalize().ok() == at.folder.canonicalize().ok();
     let snapshots = if is_same { Arc::clone(&storage) } else { locked(parent)? };
-    let is_there = |found: &String| found.strip_prefix(name).is_some_and(|rest| {
-        rest.is_empty() || rest.strip_prefix('.').is_some_and(|n| n.parse::<usize>().is_ok())
-    });
+    let is_there = |found: &String| {
+        found.strip_prefix(name).is_some_and(|rest| {
+            rest.is_empty() || rest.strip_prefix('.').is_some_and(|n| n.parse::<usize>().is_ok())
+        })
+    };
     let names = snapshots.list().with_context(|| format!("can't list {}", parent.display()))?;
     anyhow::ensure!(names.iter().any(is_there), "there is no snapshot {}", snapshot.display());
     Ok(Folder::new(storage, snapshots, name))

@@ -359,9 +359,7 @@ mod tests {
         encode(Recorded::Refresh { record, before: 7 }, NOW, &listeners(), &mut octets);
         let change = Change::decode(&octets).unwrap();
         assert_eq!((change.aor, change.nonces), (&b"alice@example.com"[..], &[1, 0xff][..]));
-        let What::Refresh { before: 7, which, numbers } = change.what else {
-            panic!("{change:?}")
-        };
+        let What::Refresh { before: 7, which, numbers } = change.what else { panic!("{change:?}") };
         assert_eq!(which, Some(one.id()));
         assert_eq!((numbers.cseq, numbers.branch), (one.cseq, one.branch));
         assert_eq!(numbers.expires, 1_800_000_600);
@@ -390,7 +388,8 @@ mod tests {
         let days = 2 * 86_400;
         let behind = Now { unix: NOW.unix - days, ..NOW };
         let mut one = binding(b"sip:a@192.0.2.1");
-        (one.deadline, one.updated) = (Deadline::after(behind, DeltaSeconds(600)), Moment::of(behind));
+        (one.deadline, one.updated) =
+            (Deadline::after(behind, DeltaSeconds(600)), Moment::of(behind));
         for written in [behind, NOW, Now { unix: NOW.unix + days, ..NOW }] {
             let numbers = Numbers::of(&one, written);
             assert_eq!(numbers.expires - numbers.updated, 600);

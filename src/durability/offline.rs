@@ -244,12 +244,8 @@ impl Folder {
         let contents = self.read(&self.storage, Arc::clone(&self.snapshots), now, threads)?;
         let Contents { location, listeners, restored, outlook } = contents;
         let sequence = outlook.sequence.max(location.sequence());
-        let general = General {
-            sequence,
-            written: now.unix,
-            journal: Some(outlook.generation),
-            writers: 0,
-        };
+        let general =
+            General { sequence, written: now.unix, journal: Some(outlook.generation), writers: 0 };
         let mut generations = Generations::new(Arc::clone(&self.snapshots), &self.name, keep);
         let table = Table { location: &location, listeners: &listeners, clock };
         let limit = Limit::none(now);

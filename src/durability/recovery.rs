@@ -245,8 +245,11 @@ struct Reading<'r> {
     found: Mutex<Vec<Segment>>,
     /// The first changes that could not be used, for when it is known what led to it.
     left_out: Mutex<Vec<LeftOut>>,
-    late: Mutex<HashMap<(Box<[u8]>, Option<u64>), Late>>,
+    late: Mutex<HashMap<LateKey, Late>>,
 }
+
+/// An AoR, and which of its bindings.
+type LateKey = (Box<[u8]>, Option<u64>);
 
 /// A change of the journal that could not be used.
 struct LeftOut {
@@ -508,9 +511,10 @@ impl<'r> Reading<'r> {
                 let mut held = 0;
                 let is_applied = self.apply(aor, |entry| {
                     held = entry.sequence();
-                    let renewed = entry.record().filter(|_| held == before).and_then(|record| {
-                        renew(&record, which, numbers, change.nonces, now)
-                    });
+                    let renewed = entry
+                        .record()
+                        .filter(|_| held == before)
+                        .and_then(|record| renew(&record, which, numbers, change.nonces, now));
                     renewed
                         .map_or(Ok(false), |record| entry.restore(&record, sequence).map(|()| true))
                 });
@@ -567,9 +571,9 @@ impl<'r> Reading<'r> {
                     is_overtaken = true;
                     return Ok(false);
                 }
-                let renewed = entry.record().and_then(|record| {
-                    renew(&record, which, numbers, &nonces, self.basis.now)
-                });
+                let renewed = entry
+                    .record()
+                    .and_then(|record| renew(&record, which, numbers, &nonces, self.basis.now));
                 renewed.map_or(Ok(false), |record| entry.restore(&record, sequence).map(|()| true))
             });
             applied += u64::from(is_applied);

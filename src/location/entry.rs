@@ -318,8 +318,9 @@ impl<'e> Entry<'e> {
             // What has ended takes no room: a later change of the journal may make it last.
             let is_ended = binding.deadline.is_past(self.now);
             // What does not fit any more is the oldest.
-            if (is_ended || room > 0) && writer.push(&binding).is_some() && !is_ended {
-                room -= 1;
+            if is_ended || room > 0 {
+                let is_in = writer.push(&binding).is_some();
+                room -= usize::from(is_in && !is_ended);
             }
         }
         writer.finish();

@@ -177,7 +177,9 @@ impl<'a> Binding<'a> {
         branch: u32,
     ) {
         let (words, _) = packed.as_chunks_mut::<4>();
-        for (octets, word) in words.iter_mut().zip([deadline.0, updated.0.cast_unsigned(), cseq, branch]) {
+        for (octets, word) in
+            words.iter_mut().zip([deadline.0, updated.0.cast_unsigned(), cseq, branch])
+        {
             *octets = word.to_le_bytes();
         }
     }

@@ -57,9 +57,9 @@ impl Writer {
             made.push(Self::create_file(storage, id, writers, begun)?);
             Ok(())
         };
-        let done = (0..writers).try_for_each(create).and_then(|()| {
-            storage.sync_folder().map_err(StorageError::of("sync", FOLDER))
-        });
+        let done = (0..writers)
+            .try_for_each(create)
+            .and_then(|()| storage.sync_folder().map_err(StorageError::of("sync", FOLDER)));
         if let Err(error) = done {
             // Empty ones would stand in the way of the next attempt, and of the disk.
             for writer in made {
@@ -79,9 +79,10 @@ impl Writer {
         let name = id.to_string();
         let mut output = storage.create(&name).map_err(StorageError::of("create", &name))?;
         let head = Head::new(id, writers, begun).encode();
-        let written = output.append(&head).map_err(StorageError::of("write", &name)).and_then(|()| {
-            output.sync().map_err(StorageError::of("sync", &name))
-        });
+        let written = output
+            .append(&head)
+            .map_err(StorageError::of("write", &name))
+            .and_then(|()| output.sync().map_err(StorageError::of("sync", &name)));
         if let Err(error) = written {
             let _ = storage.remove(&name);
             return Err(error);
