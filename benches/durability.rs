@@ -85,7 +85,7 @@ fn journal(criterion: &mut Criterion) {
 
 fn write(storage: &Arc<dyn Storage>) -> u64 {
     let mut generations = Generations::new(Arc::clone(storage), NAME, 0);
-    let general = General { sequence: 1, written: 2, journal: Some(1) };
+    let general = General { sequence: 1, written: 2, journal: Some(1), writers: 0 };
     let mut writer = generations.begin(general).expect("room");
     for n in 0..SECTIONS {
         let number = format!("{n:08}");

@@ -58,8 +58,37 @@ fn main() -> ExitCode {
     result.unwrap_or_else(|error| match error.downcast_ref::<clap::Error>() {
         Some(usage) => usage.exit(),
         None => {
-            eprintln!("bindery: {error:#}");
+            eprintln!("bindery: {}", sentence(&error));
             ExitCode::FAILURE
         }
     })
+}
+
+/// An error with what led to it, unless it says that itself.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |mut said, cause| {
+        let cause = cause.to_string();
+        if !said.ends_with(&cause) {
+            said = if said.is_empty() { cause } else { format!("{said}: {cause}") };
+        }
+        said
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::sentence;
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("it can't be read: {0}")]
+        struct Outer(#[source] std::io::Error);
+        let error = anyhow::Error::from(Outer(std::io::Error::other("gone")));
+        assert_eq!(sentence(&error), "it can't be read: gone");
+        let error = Err::<(), _>(std::io::Error::other("gone")).context("no start").unwrap_err();
+        assert_eq!(sentence(&error), "no start: gone");
+    }
 }

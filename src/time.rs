@@ -71,6 +71,35 @@ impl Deadline {
     }
 }
 
+/// A monotonic second at which something was done, before the process began too.
+///
+/// It is kept by the monotonic clock, as a [`Deadline`] is, so that the time between them stays
+/// what it was when the wall clock is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(pub i32);
+
+impl Moment {
+    /// The second of `now`.
+    pub fn of(now: Now) -> Self {
+        Self(i32::try_from(now.second()).unwrap_or(i32::MAX))
+    }
+
+    /// The moment whose wall-clock time is `unix` seconds, for the clock's present setting.
+    pub fn from_unix(now: Now, unix: u32) -> Self {
+        let start = i64::try_from(now.unix).unwrap_or(i64::MAX) - i64::from(now.second());
+        let second = i64::from(unix).saturating_sub(start);
+        let nearest = if second < 0 { i32::MIN } else { i32::MAX };
+        Self(i32::try_from(second).unwrap_or(nearest))
+    }
+
+    /// This moment on the wall clock, as that is set now.
+    pub fn to_unix(self, now: Now) -> u32 {
+        let start = i64::try_from(now.unix).unwrap_or(i64::MAX) - i64::from(now.second());
+        let unix = start.saturating_add(i64::from(self.0)).max(0);
+        u32::try_from(unix).unwrap_or(u32::MAX)
+    }
+}
+
 /// Where time comes from.
 pub trait Clock {
     /// The present moment.
@@ -156,6 +185,17 @@ mod tests {
         let later = Now { millis: 70_000, unix: 1_700_000_059 };
         assert!(deadline.is_past(later));
         assert_eq!(deadline.remaining(later), DeltaSeconds(0));
+    }
+
+    #[test]
+    fn a_moment_keeps_its_distance_when_the_clock_is_set() {
+        let moment = Moment::from_unix(NOW, 1_699_999_000);
+        assert_eq!((moment, moment.to_unix(NOW)), (Moment(-990), 1_699_999_000));
+        assert_eq!(Moment::of(NOW).to_unix(NOW), 1_700_000_000);
+        let set = Now { unix: NOW.unix + 172_800, ..NOW };
+        assert_eq!(moment.to_unix(set), 1_700_171_800);
+        assert_eq!(Moment::from_unix(Now { millis: 0, unix: 0 }, u32::MAX), Moment(i32::MAX));
+        assert_eq!(Moment(i32::MIN).to_unix(Now { millis: 0, unix: 5 }), 0);
     }
 
     #[test]

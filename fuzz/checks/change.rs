@@ -8,7 +8,7 @@ use bindery::{
     location::Location,
     registrar::Binding,
     sip::uri::is_well_formed,
-    time::{Clock, Now},
+    time::{Clock, Moment, Now},
 };
 use persist::{
     journal::{SegmentId, Writer},
@@ -74,7 +74,7 @@ fn all(location: &Location) -> BTreeMap<Vec<u8>, (u64, Vec<String>)> {
             }
             // One that a clock dated which was set back since ends sooner with each restore, so that it
             // never lasts longer than was granted.
-            let is_dated = |binding: &&Binding<'_>| u64::from(binding.updated) <= NOW.unix;
+            let is_dated = |binding: &&Binding<'_>| binding.updated <= Moment::of(NOW);
             let bindings: Vec<_> =
                 bindings.iter().filter(is_dated).map(|binding| format!("{binding:?}")).collect();
             // Those without a binding are kept for their nonce counts only.

@@ -60,8 +60,9 @@ fn write_and_read(bytes: &[u8]) {
     }
     let storage = MemoryStorage::new();
     let mut generations = Generations::new(Arc::new(storage.clone()), NAME, 0);
-    let mut writer =
-        generations.begin(General { sequence: 1, written: 2, journal: None }).expect("memory");
+    let mut writer = generations
+        .begin(General { sequence: 1, written: 2, ..General::default() })
+        .expect("memory");
     for (name, pairs) in &table {
         let pairs = pairs.iter().map(|(key, value)| (*key, value.unwrap_or_default()));
         writer.section(name, 1, pairs).expect("keys that are keys");

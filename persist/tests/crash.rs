@@ -35,7 +35,8 @@ fn take_padded(
     padding: usize,
 ) -> Result<Summary, WriteError> {
     let mut generations = Generations::new(storage, NAME, keep);
-    let mut writer = generations.begin(General { sequence, written: sequence, journal: None })?;
+    let mut writer =
+        generations.begin(General { sequence, written: sequence, ..General::default() })?;
     for (name, value) in table(sequence) {
         writer.section(&name, 1, [("v", value), ("padding", vec![b'x'; padding])])?;
     }

@@ -99,11 +99,46 @@ fn the_fixture_of_version_1_stays_readable() {
     assert_eq!((segment.frames, segment.records, segment.begun), (3, 5, Some(BEGUN)));
     let (second, end) = (Gap { offset: 64, bytes: 31 }, Gap { offset: 154, bytes: 11 });
     assert_eq!((segment.holes, segment.torn), (vec![second], Some(end)));
+}
+
+/// `fixtures/journal-v2` holds the same, and its head says how many writers there were: that it is
+/// not known.
+#[test]
+fn the_fixture_of_version_2_is_what_is_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal-v2");
+    let (segment, records) = load(&FileStorage::open(&folder).unwrap()).unwrap();
+    let [first, _, third, fourth] = &batches()[..] else { panic!("four") };
+    assert_eq!(records, [&first[..], third, fourth].concat());
+    assert_eq!((segment.frames, segment.begun, segment.writers), (3, Some(BEGUN), 0));
 
     let mut written = bytes_of(&batches());
     written[90] ^= 0x20;
     written.extend_from_slice(&bytes_of(&batches())[32..43]);
     assert_eq!(std::fs::read(folder.join(name())).unwrap(), written);
+}
+
+/// What can't be begun leaves nothing behind, wherever it fails.
+#[test]
+fn a_generation_is_begun_whole_or_not_at_all() {
+    let steps = 1 + 2 * 3 + 3;
+    for at in 0..steps {
+        let disk = MemoryStorage::new();
+        let faulty = FaultyStorage::new(disk.clone());
+        faulty.fail_at(at, Fault::Full);
+        match Writer::create_all(&faulty, 7, 3, BEGUN) {
+            Ok(writers) => assert_eq!((writers.len(), disk.list().unwrap().len()), (3, 3)),
+            Err(_) => assert_eq!(disk.list().unwrap(), [""; 0], "{at}"),
+        }
+    }
+    let disk = MemoryStorage::new();
+    let faulty = FaultyStorage::new(disk.clone());
+    Writer::create_all(&faulty, 7, 3, BEGUN).unwrap();
+    for writer in 0..3 {
+        let id = SegmentId::new(7, writer).unwrap();
+        assert_eq!(read(&disk, id, |_| ()).unwrap().writers, 3);
+    }
+    // Each file is made, written and synced; the folder is synced once.
+    assert_eq!(faulty.steps(), 3 * 3 + 1);
 }
 
 #[test]
@@ -192,10 +227,10 @@ fn what_belongs_to_another_segment_is_refused_and_can_be_set_aside() {
 #[test]
 fn a_newer_version_is_refused() {
     let mut bytes = bytes_of(&batches());
-    bytes[8] = 2;
+    bytes[8] = 3;
     let crc = crc32fast::hash(&bytes[..28]);
     bytes[28..32].copy_from_slice(&crc.to_le_bytes());
-    assert!(matches!(load_bytes(&bytes), Err(ReadError::Newer { found: 2, known: 1, .. })));
+    assert!(matches!(load_bytes(&bytes), Err(ReadError::Newer { found: 3, known: 2, .. })));
 }
 
 #[test]

@@ -67,8 +67,11 @@ impl Process {
     fn snapshot(&mut self) -> bool {
         self.rotate();
         let mut generations = Generations::new(Arc::clone(&self.storage), NAME, KEEP);
-        let general =
-            General { sequence: self.sequence, written: 0, journal: Some(self.generation) };
+        let general = General {
+            sequence: self.sequence,
+            journal: Some(self.generation),
+            ..General::default()
+        };
         let Ok(mut writer) = generations.begin(general) else { return false };
         for (aor, sequence) in &self.table {
             if writer.section(&[b'0' + aor], 1, [("s", sequence.to_string())]).is_err() {

@@ -271,7 +271,7 @@ impl Life<'_> {
 
     fn commit(&mut self, sequence: u64, sections: &[(u8, Row)]) -> Result<(), Ended> {
         let mut generations = Generations::new(Arc::clone(&self.storage), NAME, KEEP);
-        let general = General { sequence, written: 0, journal: Some(self.generation) };
+        let general = General { sequence, journal: Some(self.generation), ..General::default() };
         let mut writer = generations.begin(general).map_err(|_| Ended)?;
         for (aor, row) in sections {
             let numbers = [row.sequence, row.state.0.into(), row.state.1.into()];

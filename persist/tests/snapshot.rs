@@ -12,7 +12,8 @@ use persist::storage::memory::MemoryStorage;
 use proptest::prelude::*;
 
 const NAME: &str = "regfile.snapshot";
-const GENERAL: General = General { sequence: 42, written: 1_795_446_000, journal: None };
+const GENERAL: General =
+    General { sequence: 42, written: 1_795_446_000, journal: None, writers: 0 };
 
 type Pairs = Vec<(String, Vec<u8>)>;
 type Sections = Vec<(Vec<u8>, Pairs)>;

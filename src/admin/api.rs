@@ -316,6 +316,7 @@ async fn snapshot(State(shared): Api) -> Result<Json<SnapshotView>, Problem> {
         let detail = format!("the bindings could not be saved: {error}");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     };
+    restored(&shared.node)?;
     let taken = blocking(place, move || shared.node.snapshot()).await?;
     taken.map(|taken| Json(taken.into())).map_err(failed)
 }

@@ -15,6 +15,7 @@ pub mod view;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    path::Path,
     sync::Arc,
     thread::{self, JoinHandle},
 };
@@ -22,7 +23,10 @@ use std::{
 use tokio::{net, runtime, sync::oneshot};
 
 use self::{http::Bounds, token::Token};
-use crate::{config::settings::Admin, control::Node};
+use crate::{
+    config::{resolve::TOKEN_FILE, settings::Admin},
+    control::Node,
+};
 
 /// A running admin API.
 #[derive(Debug)]
@@ -32,23 +36,39 @@ pub struct Server {
     thread: JoinHandle<()>,
 }
 
-impl Server {
-    /// Starts it. At the first start this makes the token file. `alive` is dropped when its thread
-    /// ends, for whatever reason.
+/// An address and a token for an admin API that is to start: that they can be used is known before
+/// anything on disk is touched.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    token: Token,
+}
+
+impl Bound {
+    /// Binds the address. At the first start this makes the token file; one in the state folder
+    /// `state` that is damaged is made anew.
     ///
     /// # Errors
     /// The address or the token file can't be used.
-    pub fn start(
-        node: Arc<Node>,
-        settings: &Admin,
-        alive: impl Send + 'static,
-    ) -> io::Result<Self> {
+    pub fn new(settings: &Admin, state: &Path) -> io::Result<Self> {
+        let listener = TcpListener::bind(settings.addr)?;
         let file = &settings.token_file;
-        let token = Token::read_or_create(file).map_err(|error| {
+        let is_ours = *file == state.join(TOKEN_FILE);
+        let token = Token::read_or_create(file, is_ours).map_err(|error| {
             let what = format!("the token file {}: {error}", file.display());
             io::Error::new(error.kind(), what)
         })?;
-        let listener = TcpListener::bind(settings.addr)?;
+        Ok(Self { listener, token })
+    }
+}
+
+impl Server {
+    /// Starts it. `alive` is dropped when its thread ends, for whatever reason.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn start(node: Arc<Node>, bound: Bound, alive: impl Send + 'static) -> io::Result<Self> {
+        let Bound { listener, token } = bound;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
         if !addr.ip().is_loopback() {

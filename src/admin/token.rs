@@ -55,13 +55,25 @@ impl Token {
         Ok(Self(token.into()))
     }
 
-    /// Reads the token of a file, or makes one at the first start.
+    /// Reads the token of a file, or makes one at the first start. A file that `is_ours`, none that
+    /// an operator has named, is set aside if it holds no token, and made anew.
     ///
     /// # Errors
     /// The file can't be read, holds no token, or can't be made.
-    pub(super) fn read_or_create(path: &Path) -> io::Result<Self> {
+    pub(super) fn read_or_create(path: &Path, is_ours: bool) -> io::Result<Self> {
         match Self::read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Self::create(path),
+            Err(error) if error.kind() == ErrorKind::InvalidData && is_ours => {
+                let renamed = store::set_aside(path)?;
+                let (file, renamed) = (path.display(), renamed.display());
+                tracing::warn!(
+                    %file,
+                    %renamed,
+                    %error,
+                    "the admin token was damaged and is made anew: who has the old one needs this"
+                );
+                Self::create(path)
+            }
             Err(error) => Err(error),
             Ok(token) => {
                 let mode = std::fs::metadata(path)?.permissions().mode();
@@ -108,15 +120,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         assert_eq!(Token::read(&path).unwrap_err().kind(), ErrorKind::NotFound);
-        let made = Token::read_or_create(&path).unwrap();
+        let made = Token::read_or_create(&path, true).unwrap();
         assert_eq!(made.0.len(), 2 * RANDOM_LEN);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(Token::read_or_create(&path).unwrap().0, made.0);
+        assert_eq!(Token::read_or_create(&path, true).unwrap().0, made.0);
         assert_eq!(Token::read(&path).unwrap().0, made.0);
         assert!(!format!("{made:?}").contains(&*made.0));
         for wrong in ["", "short", "with a blank in the middle"] {
             std::fs::write(&path, wrong).unwrap();
             assert_eq!(Token::read(&path).unwrap_err().kind(), ErrorKind::InvalidData);
+            assert!(Token::read_or_create(&path, false).is_err(), "an operator's own stays");
+            let new = Token::read_or_create(&path, true).unwrap();
+            assert_ne!(new.0, made.0);
+            assert!(folder.path().join("token.corrupt").exists());
         }
     }
 

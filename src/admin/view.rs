@@ -74,7 +74,7 @@ impl BindingView {
             q: binding.q.map(|q| f64::from(q.0) / 1000.0),
             expires: binding.deadline.remaining(now).0,
             expires_at: binding.deadline.to_unix(now),
-            updated_at: binding.updated.into(),
+            updated_at: binding.updated.to_unix(now).into(),
             call_id: text(binding.call_id).into_owned(),
             cseq: binding.cseq,
             source: flow.remote.to_string(),
@@ -287,6 +287,8 @@ pub struct RestoredView {
     pub changes: u64,
     /// Sections and changes that could not be used.
     pub unreadable: u64,
+    /// Files that are damaged or missing.
+    pub damaged: u64,
     /// AoRs that were registered meanwhile.
     pub early: u64,
     /// How long it took.
@@ -295,9 +297,10 @@ pub struct RestoredView {
 
 impl From<Restored> for RestoredView {
     fn from(restored: Restored) -> Self {
-        let Restored { bindings, expired, orphaned, changes, unreadable, early, millis } = restored;
+        let Restored { bindings, expired, orphaned, changes, unreadable, damaged, early, millis } =
+            restored;
         let seconds = Duration::from_millis(millis).as_secs_f64();
-        Self { bindings, expired, orphaned, changes, unreadable, early, seconds }
+        Self { bindings, expired, orphaned, changes, unreadable, damaged, early, seconds }
     }
 }
 

@@ -391,7 +391,7 @@ mod tests {
         registrar::{Domains, Policy, RecordWriter, binding_for_tests},
         sip::Limits,
         subscribers::builder::Builder,
-        time::DeltaSeconds,
+        time::{DeltaSeconds, Moment},
         worker::{Elsewhere, Rules},
     };
 
@@ -450,7 +450,7 @@ mod tests {
             for ((uri, seconds), updated) in bindings.iter().zip(1..) {
                 let mut binding = binding_for_tests(uri.as_bytes());
                 binding.deadline = Deadline::after(self.now, DeltaSeconds(*seconds));
-                binding.updated = updated;
+                binding.updated = Moment(updated);
                 writer.push(&binding).unwrap();
             }
             writer.finish();

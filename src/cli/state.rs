@@ -38,11 +38,12 @@ enum Action {
     Verify(At),
     /// Print all bindings that a start would restore, a line of JSON for each AoR
     Dump(At),
-    /// Write a new snapshot of what a start would restore, so that the journal can go
+    /// Write a new snapshot of what a start would restore, and remove what no snapshot needs any more
     Compact {
         #[command(flatten)]
         at: At,
-        /// Older snapshots that stay beside the new one
+        /// Older snapshots that stay beside the new one, each with the segments of the journal that
+        /// it needs: only with 0 do all of them go at once
         #[arg(long, value_name = "N", default_value_t = 2)]
         keep: usize,
     },
@@ -90,6 +91,13 @@ fn open(at: &At) -> anyhow::Result<Folder> {
     let parent = parent.unwrap_or_else(|| Path::new("."));
     let is_same = parent.canonicalize().ok() == at.folder.canonicalize().ok();
     let snapshots = if is_same { Arc::clone(&storage) } else { locked(parent)? };
+    let is_there = |found: &String| {
+        found.strip_prefix(name).is_some_and(|rest| {
+            rest.is_empty() || rest.strip_prefix('.').is_some_and(|n| n.parse::<usize>().is_ok())
+        })
+    };
+    let names = snapshots.list().with_context(|| format!("can't list {}", parent.display()))?;
+    anyhow::ensure!(names.iter().any(is_there), "there is no snapshot {}", snapshot.display());
     Ok(Folder::new(storage, snapshots, name))
 }
 
@@ -146,6 +154,9 @@ fn dump(folder: &Folder) -> anyhow::Result<ExitCode> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut written = Ok(());
     for part in 0..Location::PARTS {
+        if written.is_err() {
+            break;
+        }
         contents.location.scan(part, None, |_, record| {
             let aor = String::from_utf8_lossy(record.aor());
             let view = |binding: Binding<'_>| {
@@ -163,20 +174,38 @@ fn dump(folder: &Folder) -> anyhow::Result<ExitCode> {
             written.is_ok()
         });
     }
-    printed(written.and_then(|()| out.flush()).map_err(Into::into))
+    let code = printed(written.and_then(|()| out.flush()).map_err(Into::into))?;
+    Ok(if damaged(&contents.restored) { ExitCode::FAILURE } else { code })
+}
+
+/// Says on standard error whether anything could not be read.
+fn damaged(restored: &Restored) -> bool {
+    let Restored { damaged, unreadable, .. } = *restored;
+    if damaged + unreadable == 0 {
+        return false;
+    }
+    let (files, changes) = (count(damaged, "file"), count(unreadable, "registration"));
+    eprintln!(
+        "bindery: {files} damaged or missing, {changes} unreadable: `bindery state verify` says \
+         which"
+    );
+    true
 }
 
 fn compact(folder: &Folder, keep: usize) -> anyhow::Result<ExitCode> {
-    let (restored, taken) = folder.compact(&SystemClock::new(), threads(), keep)?;
+    let (restored, taken, segments) = folder.compact(&SystemClock::new(), threads(), keep)?;
     let Restored { expired, changes, unreadable, .. } = restored;
     let bindings = count(taken.bindings, "binding");
     let aors = count(taken.aors, "AoR");
     let took = Duration::from_millis(taken.millis).as_secs_f64();
     let line = format!(
         "{bindings} of {aors} in a snapshot of {} ({took:.1} s); {} of the journal applied, \
-         {expired} expired, {unreadable} unreadable",
+         {expired} expired, {unreadable} unreadable; {} of the journal stay",
         size(taken.bytes),
         count(changes, "change"),
+        count(segments as u64, "segment"),
     );
-    printed(writeln!(io::stdout(), "{line}").map_err(Into::into))
+    let code = printed(writeln!(io::stdout(), "{line}").map_err(Into::into))?;
+    // Then nothing of the journal was removed.
+    Ok(if damaged(&restored) { ExitCode::FAILURE } else { code })
 }

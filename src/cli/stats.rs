@@ -51,12 +51,13 @@ fn write(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
         || "not all yet".to_owned(),
         |restored| {
             format!(
-                "{} in {:.1} s ({} expired, {} without account, {} unreadable)",
+                "{} in {:.1} s ({} expired, {} without account, {} unreadable, {} damaged)",
                 count(restored.bindings, "binding"),
                 restored.seconds,
                 restored.expired,
                 restored.orphaned,
-                restored.unreadable
+                restored.unreadable,
+                count(restored.damaged, "file")
             )
         },
     );
@@ -152,6 +153,7 @@ mod tests {
                 orphaned: 0,
                 changes: 3,
                 unreadable: 0,
+                damaged: 0,
                 early: 0,
                 seconds: 0.25,
             }),
@@ -182,7 +184,7 @@ aors       4
 bindings   6 (1 expired so far)
 snapshot   10s ago: 4 AoRs, 6 bindings, 2.0 KiB in 12 ms
 journal    12 changes, 1.0 KiB
-restored   1 binding in 0.2 s (2 expired, 0 without account, 0 unreadable)
+restored   1 binding in 0.2 s (2 expired, 0 without account, 0 unreadable, 0 files damaged)
 listener   lan udp:192.0.2.9:5060, 3 dropped by the kernel
 requests   REGISTER 10, OPTIONS 1
 responses  200 11

@@ -14,8 +14,32 @@ pub const PRIVATE: u32 = 0o600;
 /// It exists, or can't be written.
 pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // What is cut short would be taken for what it should have been.
+        let _ = std::fs::remove_file(path);
+    }
+    written
+}
+
+/// Gives a file that can't be used another name, `*.corrupt` (`*.corrupt.1`… where that is taken),
+/// which is the result: it is never deleted.
+///
+/// # Errors
+/// It can't be renamed.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let named = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".corrupt");
+        if number > 0 {
+            name.push(format!(".{number}"));
+        }
+        PathBuf::from(name)
+    };
+    let free = (0..).map(named).find(|aside| std::fs::symlink_metadata(aside).is_err());
+    let aside = free.unwrap_or_else(|| named(0));
+    std::fs::rename(path, &aside)?;
+    Ok(aside)
 }
 
 /// A file that is about to be replaced, and nobody else's to replace meanwhile.
@@ -112,6 +136,19 @@ fn folder_of(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_set_aside_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        for name in ["key.corrupt", "key.corrupt.1", "key.corrupt.2"] {
+            std::fs::write(&file, name).unwrap();
+            let aside = set_aside(&file).unwrap();
+            assert_eq!(aside, folder.path().join(name));
+            assert_eq!(std::fs::read_to_string(aside).unwrap(), name);
+        }
+        assert!(set_aside(&file).is_err());
+    }
 
     #[test]
     fn a_replacement_keeps_mode_and_link() {

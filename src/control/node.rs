@@ -184,6 +184,7 @@ impl Node {
         let users = rules.subscribers.len() as u64;
 
         self.location.set_max_bindings(config.registrar.max_bindings);
+        self.location.set_max_contacts(config.registrar.max_contacts);
         self.config.store(Arc::new(config));
         let old = self.rules.swap(Arc::new(rules));
         if let Some(backends) = &*self.asked.lock().unwrap_or_else(PoisonError::into_inner) {

@@ -42,14 +42,15 @@ impl Restorer {
         let millis = node.clock.now().millis - started.millis;
         let restored = Restored { early, millis, ..restored };
         let _ = node.restored.set(restored);
-        let Restored { bindings, expired, orphaned, changes, unreadable, .. } = restored;
-        if bindings + expired + orphaned + changes + unreadable + early > 0 {
+        let Restored { bindings, expired, orphaned, changes, unreadable, damaged, .. } = restored;
+        if bindings + expired + orphaned + changes + unreadable + damaged + early > 0 {
             tracing::info!(
                 bindings,
                 expired,
                 orphaned,
                 changes,
                 unreadable,
+                damaged,
                 early,
                 millis,
                 "restored registrations"

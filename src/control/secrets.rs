@@ -19,21 +19,39 @@ pub(super) const NONCE_KEY_FILE: &str = "nonce.key";
 /// The keys that nonces are made with: read, or made at the first start. Since they are kept,
 /// phones need no new challenge after a restart.
 ///
-/// The file holds 64 hexadecimal digits; whoever can read it can make nonces.
-pub(super) fn nonce_keys(path: &Path) -> io::Result<NonceKeys> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let secret = random::<SECRET_LEN>()?;
-            let mut text = to_hex(&secret);
-            text.push('\n');
-            store::create(path, text.as_bytes(), store::PRIVATE)?;
-            return Ok(NonceKeys::from_bytes(&secret));
+/// The file holds 64 hexadecimal digits; whoever can read it can make nonces. One that `is_ours`
+/// and holds anything else, as a disk that was full leaves it, is set aside and made anew; an
+/// operator's own is left to the operator.
+pub(super) fn nonce_keys(path: &Path, is_ours: bool) -> io::Result<NonceKeys> {
+    match read_keys(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => make_keys(path),
+        Err(error) if error.kind() == ErrorKind::InvalidData && is_ours => {
+            let renamed = store::set_aside(path)?;
+            let (file, renamed) = (path.display(), renamed.display());
+            tracing::warn!(
+                %file,
+                %renamed,
+                %error,
+                "the nonce key was damaged and is made anew: every phone is challenged once more"
+            );
+            make_keys(path)
         }
-        Err(error) => return Err(error),
-    };
+        read => read,
+    }
+}
+
+fn read_keys(path: &Path) -> io::Result<NonceKeys> {
+    let text = std::fs::read_to_string(path)?;
     let secret = parse_hex(text.trim().as_bytes())
         .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "expected 64 hexadecimal digits"))?;
+    Ok(NonceKeys::from_bytes(&secret))
+}
+
+fn make_keys(path: &Path) -> io::Result<NonceKeys> {
+    let secret = random::<SECRET_LEN>()?;
+    let mut text = to_hex(&secret);
+    text.push('\n');
+    store::create(path, text.as_bytes(), store::PRIVATE)?;
     Ok(NonceKeys::from_bytes(&secret))
 }
 
@@ -72,12 +90,18 @@ mod tests {
     fn keys_are_made_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(NONCE_KEY_FILE);
-        let made = nonce_keys(&path).unwrap();
-        assert_eq!(nonce_keys(&path).unwrap().to_bytes(), made.to_bytes());
+        let made = nonce_keys(&path, true).unwrap();
+        assert_eq!(nonce_keys(&path, true).unwrap().to_bytes(), made.to_bytes());
         use std::os::unix::fs::PermissionsExt;
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        std::fs::write(&path, "xyz").unwrap();
-        let error = nonce_keys(&path).unwrap_err().to_string();
-        assert_eq!(error, "expected 64 hexadecimal digits");
+        for damaged in [&b"xyz"[..], b"", &[0xff; 65]] {
+            std::fs::write(&path, damaged).unwrap();
+            let error = nonce_keys(&path, false).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidData);
+            assert_eq!(std::fs::read(&path).unwrap(), damaged, "an operator's own stays");
+            let made = nonce_keys(&path, true).unwrap();
+            assert_eq!(nonce_keys(&path, false).unwrap().to_bytes(), made.to_bytes());
+        }
+        assert!(folder.path().join("nonce.key.corrupt.2").exists());
     }
 }

@@ -4,6 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     num::NonZeroUsize,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -297,19 +298,29 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         tracing::warn!("{warning}");
     }
     let mut folders = vec![open_folder(&config.state)?];
-    let (storage, snapshot_name) = snapshot_place(&regfile, &mut folders)?;
+    let (storage, snapshot_name) = snapshot_place(&regfile, &config.state, &mut folders)?;
     let key_file =
         config.secret_file.clone().unwrap_or_else(|| config.state.join(secrets::NONCE_KEY_FILE));
-    let keys = secrets::nonce_keys(&key_file)
+    let keys = secrets::nonce_keys(&key_file, config.secret_file.is_none())
         .map_err(|source| ServeError::Secret { path: key_file, source })?;
     let hash_key = secrets::hash_key(&keys);
     let tag_key = secrets::request_key(&keys);
 
     let bound = bind(&config)?;
+    // What may be taken is asked for before anything is written.
+    let admin = match &config.admin {
+        Some(settings) => Some((
+            settings.addr,
+            admin::Bound::new(settings, &config.state)
+                .map_err(|source| ServeError::Admin { addr: settings.addr, source })?,
+        )),
+        None => None,
+    };
     let general = regfile.general.clone();
     let rules = node::rules(&config, regfile, register.as_ref(), &keys)?;
     let now = clock.now();
     let location = Arc::new(Location::new(hash_key, config.registrar.max_bindings));
+    location.set_max_contacts(config.registrar.max_contacts);
     let names: Arc<[Box<str>]> = config.listeners.iter().map(|l| l.name.clone()).collect();
     let generations =
         || Generations::new(Arc::clone(&storage), &snapshot_name, config.persist.keep.into());
@@ -414,10 +425,10 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         .map_err(system("the back ends' thread"))?;
     *node.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(backends);
     let config = node.config();
-    let admin = match &config.admin {
-        Some(settings) => Some(
-            admin::Server::start(Arc::clone(&node), settings, EndNotice::new("admin API", events))
-                .map_err(|source| ServeError::Admin { addr: settings.addr, source })?,
+    let admin = match admin {
+        Some((addr, bound)) => Some(
+            admin::Server::start(Arc::clone(&node), bound, EndNotice::new("admin API", events))
+                .map_err(|source| ServeError::Admin { addr, source })?,
         ),
         None => None,
     };
@@ -442,7 +453,10 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
 /// Opens and locks a folder, and makes it if need be.
 fn open_folder(path: &Path) -> Result<Arc<dyn Storage>, ServeError> {
     match FileStorage::create(path) {
-        Ok(storage) => Ok(Arc::new(storage)),
+        Ok(storage) => {
+            warn_of_others(path);
+            Ok(Arc::new(storage))
+        }
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
             Err(ServeError::FolderInUse(path.to_path_buf()))
         }
@@ -450,9 +464,21 @@ fn open_folder(path: &Path) -> Result<Arc<dyn Storage>, ServeError> {
     }
 }
 
+/// Warns of a folder in which others than its owner and group can write: they can replace what is
+/// restored from it, and the secrets.
+fn warn_of_others(path: &Path) {
+    const OTHERS_WRITE: u32 = 0o002;
+    let mode = std::fs::metadata(path).map_or(0, |folder| folder.permissions().mode());
+    if mode & OTHERS_WRITE != 0 {
+        let (folder, mode) = (path.display(), format_args!("{:04o}", mode & 0o7777));
+        tracing::warn!(%folder, %mode, "others can write to this folder: chmod o-w it");
+    }
+}
+
 /// Where the snapshot is: in the state folder, or where regfile.conf's `file=` says.
 fn snapshot_place(
     regfile: &regfile::Regfile,
+    state: &Path,
     folders: &mut Vec<Arc<dyn Storage>>,
 ) -> Result<(Arc<dyn Storage>, String), ServeError> {
     let named = regfile
@@ -464,6 +490,10 @@ fn snapshot_place(
         return Ok((Arc::clone(&folders[0]), SNAPSHOT.to_owned()));
     };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    if folder.canonicalize().is_ok_and(|path| state.canonicalize().is_ok_and(|own| own == path)) {
+        // Its lock is held already.
+        return Ok((Arc::clone(&folders[0]), name.to_owned()));
+    }
     let storage = open_folder(folder)?;
     folders.push(Arc::clone(&storage));
     Ok((storage, name.to_owned()))

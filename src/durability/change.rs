@@ -19,13 +19,14 @@ use crate::{
         header::{Params, Quality},
         uri::is_well_formed,
     },
-    time::{Deadline, DeltaSeconds, Now},
+    time::{Deadline, DeltaSeconds, Moment, Now},
 };
 
 /// The first octet: what the record is.
 const STATE: u8 = 1;
 const REFRESH: u8 = 2;
 const EARLY: u8 = 3;
+const REFRESH_OF: u8 = 4;
 
 /// Bits of a binding's flags, above the three of the transport.
 const TRANSPORT: u8 = 7;
@@ -53,10 +54,12 @@ pub(super) enum What<'a> {
     State(&'a [u8]),
     /// These are the bindings that it was given before what was saved had been read.
     Early(&'a [u8]),
-    /// Its one binding has new numbers; the sequence before was `before`.
+    /// One of its bindings has new numbers; the sequence before was `before`.
     Refresh {
         /// The sequence before.
         before: u64,
+        /// [`Binding::id`] of that binding; `None` if there is only one.
+        which: Option<u64>,
         /// The numbers.
         numbers: Numbers,
     },
@@ -80,7 +83,9 @@ impl Numbers {
     const LEN: usize = 16;
 
     fn of(binding: &Binding<'_>, now: Now) -> Self {
-        let Binding { deadline, updated, cseq, branch, .. } = *binding;
+        let Binding { deadline, cseq, branch, .. } = *binding;
+        // Both by the clock as it is set now: the time between them is what was granted.
+        let updated = binding.updated.to_unix(now);
         let expires = u32::try_from(deadline.to_unix(now)).unwrap_or(u32::MAX);
         Self { expires, updated, cseq, branch }
     }
@@ -161,7 +166,7 @@ pub(super) fn encode(what: Recorded<'_>, now: Now, listeners: &[Box<str>], out: 
     let (kind, record) = match what {
         Recorded::State(record) => (STATE, record),
         Recorded::Early(record) => (EARLY, record),
-        Recorded::Refresh { record, .. } => (REFRESH, record),
+        Recorded::Refresh { record, .. } => (REFRESH_OF, record),
     };
     out.push(kind);
     out.extend_from_slice(&record.sequence().to_le_bytes());
@@ -169,7 +174,9 @@ pub(super) fn encode(what: Recorded<'_>, now: Now, listeners: &[Box<str>], out: 
     put_text(record.nonces(), out);
     if let Recorded::Refresh { before, .. } = what {
         out.extend_from_slice(&before.to_le_bytes());
+        // The latest refreshed is the first.
         if let Some(binding) = record.stored().next() {
+            out.extend_from_slice(&binding.id().to_le_bytes());
             Numbers::of(&binding, now).encode_into(out);
         }
         return;
@@ -211,10 +218,14 @@ impl<'a> Change<'a> {
         let what = match kind {
             STATE => What::State(rest),
             EARLY => What::Early(rest),
-            REFRESH => {
+            REFRESH | REFRESH_OF => {
                 let before = u64::from_le_bytes(take(rest)?);
+                let which = match kind {
+                    REFRESH_OF => Some(u64::from_le_bytes(take(rest)?)),
+                    _ => None,
+                };
                 let numbers = Numbers::decode(rest)?;
-                rest.is_empty().then_some(What::Refresh { before, numbers })?
+                rest.is_empty().then_some(What::Refresh { before, which, numbers })?
             }
             _ => return None,
         };
@@ -280,7 +291,7 @@ fn decode_binding<'a>(
         params,
         q: Params::new(params).find("q").and_then(|q| Quality::parse(q.value?)),
         deadline: numbers.deadline(now),
-        updated: numbers.updated,
+        updated: Moment::from_unix(now, numbers.updated),
         call_id,
         cseq: numbers.cseq,
         branch: numbers.branch,
@@ -325,9 +336,9 @@ mod tests {
     #[test]
     fn a_state_comes_back_as_it_was() {
         let mut first = binding(b"sip:a@10.0.0.1:5062;ob");
-        (first.deadline, first.updated) = (Deadline(5600), 1_799_999_990);
+        (first.deadline, first.updated) = (Deadline(5600), Moment(4990));
         let mut second = binding(b"sip:a@[2001:db8::9]");
-        (second.deadline, second.updated) = (Deadline(5060), 1_799_999_000);
+        (second.deadline, second.updated) = (Deadline(5060), Moment(4000));
         second.flow.remote = "[2001:db8::9]:5060".parse().unwrap();
         second.flow.local = Some("2001:db8::1".parse().unwrap());
         second.flow.listener = ListenerId(1);
@@ -348,10 +359,16 @@ mod tests {
         encode(Recorded::Refresh { record, before: 7 }, NOW, &listeners(), &mut octets);
         let change = Change::decode(&octets).unwrap();
         assert_eq!((change.aor, change.nonces), (&b"alice@example.com"[..], &[1, 0xff][..]));
-        let What::Refresh { before: 7, numbers } = change.what else { panic!("{change:?}") };
+        let What::Refresh { before: 7, which, numbers } = change.what else { panic!("{change:?}") };
+        assert_eq!(which, Some(one.id()));
         assert_eq!((numbers.cseq, numbers.branch), (one.cseq, one.branch));
         assert_eq!(numbers.expires, 1_800_000_600);
-        assert!(octets.len() <= 64, "{}", octets.len());
+        assert!(octets.len() <= 72, "{}", octets.len());
+        // As version 1 of the journal had it.
+        octets[0] = REFRESH;
+        octets.drain(octets.len() - 24..octets.len() - 16);
+        let change = Change::decode(&octets).unwrap();
+        assert_eq!(change.what, What::Refresh { before: 7, which: None, numbers });
     }
 
     #[test]
@@ -363,6 +380,24 @@ mod tests {
         assert_eq!(numbers.deadline(back).remaining(back), DeltaSeconds(600));
         let later = Now { unix: NOW.unix + 600, ..NOW };
         assert!(numbers.deadline(later).is_past(later));
+    }
+
+    /// The clock was two days behind when the phone registered, and was set while the process ran.
+    #[test]
+    fn a_clock_that_was_set_makes_nothing_last_longer() {
+        let days = 2 * 86_400;
+        let behind = Now { unix: NOW.unix - days, ..NOW };
+        let mut one = binding(b"sip:a@192.0.2.1");
+        (one.deadline, one.updated) =
+            (Deadline::after(behind, DeltaSeconds(600)), Moment::of(behind));
+        for written in [behind, NOW, Now { unix: NOW.unix + days, ..NOW }] {
+            let numbers = Numbers::of(&one, written);
+            assert_eq!(numbers.expires - numbers.updated, 600);
+            for unix in [behind.unix, behind.unix - days] {
+                let read = Now { unix, ..NOW };
+                assert!(numbers.deadline(read).remaining(read) <= DeltaSeconds(600));
+            }
+        }
     }
 
     proptest! {

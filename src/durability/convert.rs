@@ -19,7 +19,7 @@ use crate::{
         header::{Params, Quality},
         uri::{SipUri, is_well_formed},
     },
-    time::{Deadline, Now},
+    time::{Deadline, Moment, Now},
 };
 
 /// What Yate puts before a contact: the channel driver.
@@ -128,7 +128,7 @@ pub(super) fn section(
             pairs.put_numbered("local", n, |out| put_display(out, local));
         }
         pairs.put_numbered("expires", n, |out| put_number(out, deadline.to_unix(now)));
-        pairs.put_numbered("updated", n, |out| put_number(out, updated));
+        pairs.put_numbered("updated", n, |out| put_number(out, updated.to_unix(now)));
         pairs.put_numbered("cseq", n, |out| put_number(out, cseq));
         pairs.put_numbered("branch", n, |out| put_display(out, format_args!("{branch:08x}")));
     }
@@ -374,7 +374,9 @@ impl<'s> Numbered<'s> {
             params: self.params,
             q,
             deadline,
-            updated: self.updated.unwrap_or_else(|| u32::try_from(now.unix).unwrap_or(u32::MAX)),
+            updated: self
+                .updated
+                .map_or_else(|| Moment::of(now), |updated| Moment::from_unix(now, updated)),
             call_id: self.call_id,
             cseq: self.cseq,
             branch: self.branch,
@@ -440,7 +442,7 @@ mod tests {
     fn a_record_comes_back_as_it_was() {
         let mut first = binding(b"sip:a@10.0.0.1:5062;ob");
         first.deadline = Deadline(5600);
-        first.updated = 1_799_999_990;
+        first.updated = Moment(4990);
         let mut second = binding(b"sip:a@[2001:db8::9]");
         second.deadline = Deadline(5060);
         second.params = b";q=0.9";

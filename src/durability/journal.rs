@@ -20,7 +20,7 @@ use crossbeam::{
 use mio::Waker;
 use persist::{
     error::{JournalError, StorageError},
-    journal::{SegmentId, SyncHandle, Writer},
+    journal::{SyncHandle, Writer},
     storage::Storage,
 };
 
@@ -120,8 +120,10 @@ impl Journal {
     /// A journal for `workers`, whose first segments are those of `generation`, which nobody has
     /// used before; `unix` is now.
     ///
+    /// Where the disk can't be written and that is not to stop service, it begins behind.
+    ///
     /// # Errors
-    /// The disk's.
+    /// The disk's, with `on_disk_error=refuse`.
     pub fn begin(
         storage: Arc<dyn Storage>,
         workers: usize,
@@ -154,7 +156,16 @@ impl Journal {
             fault: Mutex::new(None),
             faults: AtomicU64::new(0),
         };
-        journal.rotate(unix)?;
+        if let Err(error) = journal.rotate(unix) {
+            if on_error == OnDiskError::Refuse {
+                return Err(error);
+            }
+            // Nothing is written until a snapshot has made up for what was not.
+            for lane in &journal.lanes {
+                lock(lane).gave_up = Some(generation.saturating_sub(1));
+            }
+            journal.fell_behind(&error);
+        }
         Ok(journal)
     }
 
@@ -164,13 +175,16 @@ impl Journal {
     /// # Errors
     /// The disk's; then all go on as they were.
     pub fn rotate(&self, unix: u64) -> Result<u32, StorageError> {
-        let generation = self.next.fetch_add(1, Ordering::Relaxed);
-        let create = |lane: usize| {
-            let number = u16::try_from(lane).unwrap_or(u16::MAX);
-            let id = SegmentId::new(generation, number).ok_or_else(|| used_up(generation))?;
-            Writer::create(&*self.storage, id, unix)
+        let generation = self.next.load(Ordering::Relaxed);
+        let lanes = u16::try_from(self.lanes.len()).unwrap_or(u16::MAX);
+        let created = Writer::create_all(&*self.storage, generation, lanes, unix);
+        // A number that was not used is not left out: one that is missing is missed at a start.
+        let is_taken = match &created {
+            Ok(_) => true,
+            Err(error) => error.source.kind() == std::io::ErrorKind::AlreadyExists,
         };
-        let writers = (0..self.lanes.len()).map(create).collect::<Result<Vec<_>, _>>()?;
+        self.next.fetch_add(u32::from(is_taken), Ordering::Relaxed);
+        let writers = created?;
         for (lane, writer) in self.lanes.iter().zip(writers) {
             lock(lane).go_on_with(writer);
         }
@@ -296,6 +310,11 @@ impl Journal {
             lane.writer = None;
             lane.progress.abandon(refuses);
         }
+        self.fell_behind(error);
+    }
+
+    fn fell_behind(&self, error: &dyn std::error::Error) {
+        let refuses = self.on_error == OnDiskError::Refuse;
         self.faults.fetch_add(1, Ordering::Relaxed);
         // A writer that was given up says so again and again; what led to it is said once.
         if !self.is_behind.swap(true, Ordering::Relaxed) {
@@ -314,13 +333,6 @@ impl std::fmt::Debug for Journal {
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Three years of a snapshot a second.
-fn used_up(generation: u32) -> StorageError {
-    let name = format!("a segment of generation {generation}");
-    let source = std::io::Error::other("the numbers are used up");
-    StorageError { action: "create", name, source }
 }
 
 impl Lane {

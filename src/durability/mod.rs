@@ -6,6 +6,7 @@ mod convert;
 mod journal;
 mod offline;
 mod recovery;
+mod room;
 mod snapshotter;
 
 pub use self::{

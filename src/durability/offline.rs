@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use persist::{
     error::{StorageError, WriteError},
-    journal::{self, SegmentId},
+    journal::{self, Segment, SegmentId},
     snapshot::{self, General, Generations, Origin},
     storage::{Input, Output, Storage},
 };
@@ -13,6 +13,7 @@ use super::{
     change::{Change, Found},
     convert::record_of_section,
     recovery::{Basis, Outlook, Progress, RestoreError, Restored, Saved},
+    room,
     snapshotter::{Limit, Table, Taken, prune, write_together},
 };
 use crate::{
@@ -92,15 +93,43 @@ impl Folder {
     /// # Errors
     /// When the folder can't be listed.
     pub fn verify(&self, now: Now) -> Result<Vec<File>, StorageError> {
-        let snapshots = Generations::new(Arc::clone(&self.snapshots), &self.name, 0).names()?;
-        let segments = journal::segments(&*self.storage)?;
-        let snapshots = snapshots.iter().map(|name| self.verify_snapshot(name, now));
-        let segments = segments.into_iter().map(|id| self.verify_segment(id, now));
-        Ok(snapshots.chain(segments).collect())
+        let generations = Generations::new(Arc::clone(&self.snapshots), &self.name, 0);
+        let (mut files, mut general) = (Vec::new(), None);
+        for name in generations.names()? {
+            let (file, found) = self.verify_snapshot(&name, now);
+            if file.damage.is_empty() {
+                general = general.or(found);
+            }
+            files.push(file);
+        }
+        let mut read = Vec::new();
+        for id in journal::segments(&*self.storage)? {
+            let (file, segment) = self.verify_segment(id, now);
+            files.push(file);
+            read.extend(segment);
+        }
+        // As a start looks at them: from the newest snapshot on that can be used.
+        let snapshot = general.map(|general| (general.journal.unwrap_or(0), general.writers));
+        for journal::Missing { id, is_empty } in journal::missing(&read, snapshot) {
+            let name = id.to_string();
+            let what = match is_empty {
+                true => "it is empty, and others of its generation are not: changes were lost",
+                false => "it is missing: changes may be lost",
+            };
+            match files.iter_mut().find(|file| file.name == name) {
+                Some(file) => file.damage.push(what.to_owned()),
+                None => {
+                    files.push(File { name, damage: vec![what.to_owned()], ..File::default() });
+                }
+            }
+        }
+        Ok(files)
     }
 
-    fn verify_snapshot(&self, name: &str, now: Now) -> File {
-        let mut file = File { name: name.to_owned(), ..File::default() };
+    fn verify_snapshot(&self, name: &str, now: Now) -> (File, Option<General>) {
+        let bytes = self.snapshots.open(name).map_or(0, |file| file.size());
+        let mut file = File { name: name.to_owned(), bytes, ..File::default() };
+        let mut newest = None;
         let (mut packed, found, mut unreadable) = (Vec::new(), Found::default(), 0_u64);
         let read = snapshot::verify(&*self.snapshots, name).and_then(|verified| {
             verified.read(|section| {
@@ -114,7 +143,9 @@ impl Folder {
                 file.bytes = summary.bytes;
                 (file.records, file.bindings) = (summary.sections, Some(summary.bindings));
                 match summary.origin {
-                    Origin::Bindery { general, .. } => file.begun = Some(general.written),
+                    Origin::Bindery { general, .. } => {
+                        (file.begun, newest) = (Some(general.written), Some(general));
+                    }
                     Origin::Yate => file.notes.push("saved by Yate".to_owned()),
                 }
                 if summary.dropped > 0 {
@@ -126,11 +157,13 @@ impl Folder {
         if unreadable > 0 {
             file.damage.push(format!("{unreadable} sections can't be used"));
         }
-        file
+        (file, newest)
     }
 
-    fn verify_segment(&self, id: SegmentId, now: Now) -> File {
-        let mut file = File { name: id.to_string(), ..File::default() };
+    fn verify_segment(&self, id: SegmentId, now: Now) -> (File, Option<Segment>) {
+        let name = id.to_string();
+        let bytes = self.storage.open(&name).map_or(0, |file| file.size());
+        let mut file = File { name, bytes, ..File::default() };
         let (mut packed, found, mut unreadable) = (Vec::new(), Found::default(), 0_u64);
         let read = journal::read(&*self.storage, id, |record| {
             let change = Change::decode(record.octets);
@@ -139,7 +172,7 @@ impl Folder {
             });
             unreadable += u64::from(!is_read);
         });
-        match read {
+        match &read {
             Ok(segment) => {
                 (file.bytes, file.records) = (segment.bytes, segment.records);
                 file.begun = segment.begun;
@@ -157,7 +190,7 @@ impl Folder {
         if unreadable > 0 {
             file.damage.push(format!("{unreadable} changes can't be used"));
         }
-        file
+        (file, read.ok())
     }
 
     /// Reads all that a start would, without a look at accounts; nothing is renamed.
@@ -193,7 +226,11 @@ impl Folder {
     }
 
     /// Writes what a start would restore as a new snapshot, and removes the segments of the journal
-    /// that are in it. Of older snapshots `keep` stay.
+    /// that neither it nor any of the `keep` older ones that stay needs; none where anything is
+    /// damaged, so that what is left of it can still be looked at. The last number is how many
+    /// segments stay.
+    ///
+    /// On a disk that is full, what only older snapshots need goes first.
     ///
     /// # Errors
     /// Then everything is as it was, but for damaged files, which are renamed.
@@ -202,19 +239,26 @@ impl Folder {
         clock: &(impl Clock + Sync),
         threads: usize,
         keep: usize,
-    ) -> Result<(Restored, Taken), CompactError> {
+    ) -> Result<(Restored, Taken, usize), CompactError> {
         let now = clock.now();
         let contents = self.read(&self.storage, Arc::clone(&self.snapshots), now, threads)?;
         let Contents { location, listeners, restored, outlook } = contents;
         let sequence = outlook.sequence.max(location.sequence());
-        let general = General { sequence, written: now.unix, journal: Some(outlook.generation) };
+        let general =
+            General { sequence, written: now.unix, journal: Some(outlook.generation), writers: 0 };
         let mut generations = Generations::new(Arc::clone(&self.snapshots), &self.name, keep);
         let table = Table { location: &location, listeners: &listeners, clock };
         let limit = Limit::none(now);
-        let taken = write_together(&mut generations, general, &table, threads, limit)
-            .map_err(WriteError::from)?;
-        prune(&generations, &*self.storage);
-        Ok((restored, taken))
+        let mut taken = write_together(&mut generations, general, &table, threads, limit);
+        let is_whole = restored.damaged + restored.unreadable == 0;
+        if is_whole && room::is_full(&taken) && room::make_room(&generations, &*self.storage) {
+            taken = write_together(&mut generations, general, &table, threads, limit);
+        }
+        let taken = taken.map_err(WriteError::from)?;
+        if is_whole {
+            prune(&generations, &*self.storage);
+        }
+        Ok((restored, taken, journal::segments(&*self.storage)?.len()))
     }
 }
 

@@ -6,6 +6,7 @@
 //! come to it does not matter; `persist/FORMAT.md` has the argument.
 
 use std::{
+    collections::HashMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -29,7 +30,7 @@ use super::{
 use crate::{
     location::{Entry, Location, LocationFull},
     registrar::{AorRecord, Binding, RecordWriter},
-    time::Now,
+    time::{Moment, Now},
     worker::Rules,
 };
 
@@ -38,6 +39,9 @@ const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
 /// Records and sections that can't be used and are logged one by one; more are only counted.
 const LOGGED: u64 = 20;
+
+/// Bindings whose refreshes wait for what they build on at most; of more, they are lost with it.
+const LATE_MAX: usize = 1 << 18;
 
 /// Shares that the AoRs of a segment are divided into at most: each reads all of it.
 const SHARES_MAX: usize = 8;
@@ -62,6 +66,8 @@ pub struct Restored {
     pub changes: u64,
     /// Sections and changes that could not be used; the log says which.
     pub unreadable: u64,
+    /// Files that are damaged or missing; the log says which, and what that costs.
+    pub damaged: u64,
     /// AoRs that were registered while this went on.
     pub early: u64,
     /// How long it took, in milliseconds.
@@ -196,16 +202,11 @@ impl Saved<'_> {
             reading.snapshot(snapshot, covered)?;
         }
         let segments: Vec<_> = segments.into_iter().filter(|s| s.generation() >= first).collect();
-        if let Some(missing) = general.and_then(|_| missing(first, &segments)) {
-            tracing::error!(
-                generation = missing,
-                "segments of the journal are missing: what was registered then may be lost"
-            );
-        }
         for generation in segments.chunk_by(|a, b| a.generation() == b.generation()) {
             reading.segments(self.journals, generation, covered)?;
         }
-        reading.finish()
+        reading.look_for_missing(general.map(|general| (first, general.writers)));
+        reading.finish(covered)
     }
 
     /// The newest snapshot that is whole.
@@ -214,6 +215,7 @@ impl Saved<'_> {
             reading.progress.total.fetch_add(checking.bytes() * 2, Ordering::Relaxed);
             reading.share(Checking::run, checking, Checking::done);
         })?;
+        reading.damaged.fetch_add(newest.set_aside.len() as u64, Ordering::Relaxed);
         for aside in &newest.set_aside {
             match &aside.renamed {
                 Ok(renamed) => {
@@ -228,13 +230,6 @@ impl Saved<'_> {
     }
 }
 
-/// The first generation from `first` on without a segment, if there are later ones.
-fn missing(first: u32, segments: &[SegmentId]) -> Option<u32> {
-    let last = segments.last()?.generation();
-    let has = |generation: u32| segments.iter().any(|s| s.generation() == generation);
-    (first.max(1)..last).find(|generation| !has(*generation))
-}
-
 /// Files being read.
 struct Reading<'r> {
     location: &'r Location,
@@ -244,7 +239,34 @@ struct Reading<'r> {
     orphaned: AtomicU64,
     changes: AtomicU64,
     unreadable: AtomicU64,
+    damaged: AtomicU64,
     is_full: AtomicU64,
+    /// What the segments were found to be.
+    found: Mutex<Vec<Segment>>,
+    /// The first changes that could not be used, for when it is known what led to it.
+    left_out: Mutex<Vec<LeftOut>>,
+    late: Mutex<HashMap<LateKey, Late>>,
+}
+
+/// An AoR, and which of its bindings.
+type LateKey = (Box<[u8]>, Option<u64>);
+
+/// A change of the journal that could not be used.
+struct LeftOut {
+    file: SegmentId,
+    byte: u64,
+    what: &'static str,
+}
+
+/// The last refresh of a binding whose base was not there. What it says is absolute, so that it can
+/// be applied to an older state; but only when nothing can come any more that has more of the AoR.
+struct Late {
+    sequence: u64,
+    before: u64,
+    numbers: Numbers,
+    nonces: Box<[u8]>,
+    file: SegmentId,
+    byte: u64,
 }
 
 /// A thread's part of the AoRs, by the shard they are in.
@@ -276,7 +298,11 @@ impl<'r> Reading<'r> {
             orphaned: zero(),
             changes: zero(),
             unreadable: zero(),
+            damaged: zero(),
             is_full: zero(),
+            found: Mutex::default(),
+            left_out: Mutex::default(),
+            late: Mutex::default(),
         }
     }
 
@@ -403,7 +429,10 @@ impl<'r> Reading<'r> {
                     self.change(id, record, covered, share, &mut work);
                 });
                 match segment {
-                    Ok(segment) if share.is_first() => report(&segment),
+                    Ok(segment) if share.is_first() => {
+                        self.damaged.fetch_add(u64::from(report(&segment)), Ordering::Relaxed);
+                        lock(&self.found).push(segment);
+                    }
                     Err(error) if share.is_first() => lock(&refused).push((id, error)),
                     Ok(_) | Err(_) => {}
                 }
@@ -424,7 +453,7 @@ impl<'r> Reading<'r> {
         error: ReadError,
     ) -> Result<(), RestoreError> {
         let ReadError::Damaged { .. } = error else { return Err(error.into()) };
-        self.unreadable.fetch_add(1, Ordering::Relaxed);
+        self.damaged.fetch_add(1, Ordering::Relaxed);
         match journal::set_aside(storage, id) {
             Ok(renamed) => {
                 tracing::error!(file = %id, renamed, %error, "set a damaged segment of the journal aside");
@@ -445,12 +474,8 @@ impl<'r> Reading<'r> {
         share: Share,
         (packed, merged): &mut (Vec<u8>, Vec<u8>),
     ) {
-        let unreadable = |what: &str| {
-            if self.unreadable.fetch_add(1, Ordering::Relaxed) < LOGGED {
-                let byte = record.offset;
-                tracing::warn!(file = %id, byte, what, "left a change of the journal out");
-            }
-        };
+        let unreadable =
+            |what: &'static str| self.leave_out(LeftOut { file: id, byte: record.offset, what });
         let Some(change) = Change::decode(record.octets) else {
             if share.is_first() {
                 unreadable("expected a change");
@@ -465,6 +490,7 @@ impl<'r> Reading<'r> {
             return;
         }
         let Basis { listeners, now, .. } = self.basis;
+        let most = self.location.max_contacts();
         let is_applied = match what {
             What::State(_) | What::Early(_) => {
                 if change.pack(aor, now, listeners, packed).is_none() {
@@ -473,7 +499,7 @@ impl<'r> Reading<'r> {
                 match (what, AorRecord::new(packed)) {
                     (What::Early(_), Some(early)) => self.apply(aor, |entry| {
                         let is_later = sequence > entry.sequence();
-                        if !is_later || entry.merge_into(&early, merged).is_none() {
+                        if !is_later || entry.merge_into(&early, most, merged).is_none() {
                             return Ok(false);
                         }
                         entry.restore(merged, sequence).map(|()| true)
@@ -481,17 +507,22 @@ impl<'r> Reading<'r> {
                     _ => self.put(aor, sequence, packed),
                 }
             }
-            What::Refresh { before, numbers } => {
-                let mut is_known = true;
+            What::Refresh { before, which, numbers } => {
+                let mut held = 0;
                 let is_applied = self.apply(aor, |entry| {
-                    is_known = entry.sequence() >= before;
-                    let renewed = entry.record().filter(|record| record.sequence() == before);
-                    let renewed = renewed.and_then(|record| renew(&record, &change, numbers, now));
+                    held = entry.sequence();
+                    let renewed = entry
+                        .record()
+                        .filter(|_| held == before)
+                        .and_then(|record| renew(&record, which, numbers, change.nonces, now));
                     renewed
                         .map_or(Ok(false), |record| entry.restore(&record, sequence).map(|()| true))
                 });
-                if !is_known {
-                    return unreadable("a refresh of what is not there");
+                if !is_applied && held <= before {
+                    let nonces = change.nonces.into();
+                    let (file, byte) = (id, record.offset);
+                    let late = Late { sequence, before, numbers, nonces, file, byte };
+                    self.put_off(aor, which, late);
                 }
                 is_applied
             }
@@ -499,8 +530,92 @@ impl<'r> Reading<'r> {
         self.changes.fetch_add(u64::from(is_applied), Ordering::Relaxed);
     }
 
+    fn leave_out(&self, left_out: LeftOut) {
+        if self.unreadable.fetch_add(1, Ordering::Relaxed) < LOGGED {
+            lock(&self.left_out).push(left_out);
+        }
+    }
+
+    /// Keeps a refresh whose base is not there until everything is read.
+    fn put_off(&self, aor: &[u8], which: Option<u64>, late: Late) {
+        let mut all = lock(&self.late);
+        let key = (Box::from(aor), which);
+        let has_room = all.len() < LATE_MAX;
+        match all.get_mut(&key) {
+            Some(other) if other.sequence < late.sequence => *other = late,
+            Some(_) => {}
+            None if has_room => drop(all.insert(key, late)),
+            None => {
+                drop(all);
+                let Late { file, byte, .. } = late;
+                self.leave_out(LeftOut { file, byte, what: "a refresh of what is lost" });
+            }
+        }
+    }
+
+    /// Applies refreshes whose base was lost to what is there of their AoRs. The result is how many
+    /// bindings that made last.
+    ///
+    /// One whose base the snapshot covers was overtaken, if its binding is not there: it was
+    /// removed before the snapshot came to it, by a change that was not written any more.
+    fn apply_late(&self, covered: u64) -> u64 {
+        let late = std::mem::take(&mut *lock(&self.late));
+        let mut late: Vec<_> = late.into_iter().collect();
+        // One AoR's in their order.
+        late.sort_unstable_by_key(|(_, late)| late.sequence);
+        let mut applied = 0;
+        for ((aor, which), Late { sequence, before, numbers, nonces, file, byte }) in late {
+            let mut is_overtaken = before <= covered;
+            let is_applied = self.apply(&aor, |entry| {
+                if entry.sequence() >= sequence {
+                    is_overtaken = true;
+                    return Ok(false);
+                }
+                let renewed = entry
+                    .record()
+                    .and_then(|record| renew(&record, which, numbers, &nonces, self.basis.now));
+                renewed.map_or(Ok(false), |record| entry.restore(&record, sequence).map(|()| true))
+            });
+            applied += u64::from(is_applied);
+            if !is_applied && !is_overtaken {
+                self.leave_out(LeftOut { file, byte, what: "a refresh of what is lost" });
+            }
+        }
+        applied
+    }
+
+    /// Reports segments that are missing, or have lost all they had.
+    fn look_for_missing(&self, snapshot: Option<(u32, u16)>) {
+        let missing = journal::missing(&lock(&self.found), snapshot);
+        self.damaged.fetch_add(missing.len() as u64, Ordering::Relaxed);
+        if missing.is_empty() {
+            return;
+        }
+        let segments = missing.len();
+        tracing::error!(segments, "segments of the journal are missing: changes were lost");
+        for journal::Missing { id, is_empty } in missing.iter().take(20) {
+            let what = if *is_empty { "there is nothing in it" } else { "it is not there" };
+            tracing::error!(file = %id, what, "a segment of the journal is missing");
+        }
+    }
+
     /// Ends what is past its deadline, now that nothing can make it last any more.
-    fn finish(self) -> Result<Restored, RestoreError> {
+    fn finish(self, covered: u64) -> Result<Restored, RestoreError> {
+        let renewed = self.apply_late(covered);
+        if renewed > 0 {
+            self.changes.fetch_add(renewed, Ordering::Relaxed);
+            tracing::warn!(
+                bindings = renewed,
+                "applied refreshes to older states, as what they build on is lost"
+            );
+        }
+        let unreadable = self.unreadable.load(Ordering::Relaxed);
+        if unreadable > 0 {
+            tracing::error!(unreadable, "some of what was saved can't be used");
+        }
+        for LeftOut { file, byte, what } in lock(&self.left_out).drain(..) {
+            tracing::warn!(%file, byte, what, "left a change of the journal out");
+        }
         if self.is_full.load(Ordering::Relaxed) > 0 {
             return Err(RestoreError::Full);
         }
@@ -510,7 +625,8 @@ impl<'r> Reading<'r> {
             expired: self.expired.into_inner() + swept,
             orphaned: self.orphaned.into_inner(),
             changes: self.changes.into_inner(),
-            unreadable: self.unreadable.into_inner(),
+            unreadable,
+            damaged: self.damaged.into_inner(),
             ..Restored::default()
         })
     }
@@ -520,25 +636,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The record with the new numbers of its one binding.
+/// The record with the new numbers of the binding with an id, which comes first then, or of its
+/// only one. `None` if it has no such binding.
 fn renew(
     record: &AorRecord<'_>,
-    change: &Change<'_>,
+    which: Option<u64>,
     numbers: Numbers,
+    nonces: &[u8],
     now: Now,
 ) -> Option<Vec<u8>> {
-    let binding = record.stored().next()?;
-    let Numbers { updated, cseq, branch, .. } = numbers;
+    let at = match which {
+        Some(id) => record.stored().position(|binding| binding.id() == id)?,
+        None => (record.len() == 1).then_some(0)?,
+    };
+    let binding = record.stored().nth(at)?;
+    let Numbers { cseq, branch, .. } = numbers;
+    let updated = Moment::from_unix(now, numbers.updated);
     let deadline = numbers.deadline(now);
     let mut out = Vec::new();
-    let mut writer = RecordWriter::new(&mut out, record.aor(), change.nonces)?;
+    let mut writer = RecordWriter::new(&mut out, record.aor(), nonces)?;
     writer.push(&Binding { deadline, updated, cseq, branch, ..binding })?;
+    let mut others = record.stored().enumerate().filter(|(other, _)| *other != at);
+    others.try_for_each(|(_, other)| writer.push(&other))?;
     writer.finish();
     Some(out)
 }
 
-/// Says what is wrong with a segment, if anything is.
-fn report(segment: &Segment) {
+/// Says what is wrong with a segment, if anything is, and whether changes were lost.
+fn report(segment: &Segment) -> bool {
     let Segment { id, torn, hole_count, hole_bytes, unreadable, .. } = segment;
     if let Some(torn) = torn {
         let (byte, bytes) = (torn.offset, torn.bytes);
@@ -550,4 +675,5 @@ fn report(segment: &Segment) {
             tracing::error!(file = %id, byte = hole.offset, bytes = hole.bytes, "a hole in the journal");
         }
     }
+    *hole_count > 0
 }

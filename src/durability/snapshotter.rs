@@ -20,6 +20,7 @@ use persist::{
 use super::{
     convert::{Pairs, section},
     journal::Journal,
+    room::{self, Retry},
 };
 use crate::{
     location::Location,
@@ -149,6 +150,9 @@ pub struct Snapshotter<C> {
     requests: Receiver<Request>,
     /// [`Location::changes`] before the last snapshot.
     covered: Option<u64>,
+    /// Octets of the journal before the last snapshot.
+    journaled: u64,
+    retry: Retry,
 }
 
 /// How often snapshots are taken, and how fast they are written.
@@ -162,8 +166,8 @@ pub struct Pace {
     pub stopping: Arc<AtomicBool>,
 }
 
-/// How soon a snapshot is tried that has to make up for a journal that failed.
-const RETRY: Duration = Duration::from_secs(2);
+/// How often it is looked at whether one is due before its time.
+const LOOK: Duration = Duration::from_secs(2);
 
 impl<C: Clock> Snapshotter<C> {
     /// A snapshotter, and where to ask it for a snapshot. It ends when every sender is gone.
@@ -191,6 +195,8 @@ impl<C: Clock> Snapshotter<C> {
             journals,
             requests,
             covered: None,
+            journaled: 0,
+            retry: Retry::default(),
         };
         (snapshotter, sender)
     }
@@ -202,7 +208,7 @@ impl<C: Clock> Snapshotter<C> {
         let mut last = self.clock.now().millis;
         loop {
             let left = (last + interval).saturating_sub(self.clock.now().millis);
-            match self.requests.recv_timeout(Duration::from_millis(left).min(RETRY)) {
+            match self.requests.recv_timeout(Duration::from_millis(left).min(LOOK)) {
                 Err(RecvTimeoutError::Disconnected) => return self,
                 Ok(request) if self.location.is_loading() => {
                     let _ = request.send(Err("registrations are being restored".to_owned()));
@@ -214,20 +220,30 @@ impl<C: Clock> Snapshotter<C> {
                 }
                 Err(RecvTimeoutError::Timeout) if self.location.is_loading() => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    let is_behind =
-                        self.journal.as_ref().is_some_and(|journal| journal.is_behind());
+                    let is_wanted = self.is_wanted();
                     let is_due = self.clock.now().millis >= last.saturating_add(interval);
                     if is_due {
                         last = self.clock.now().millis;
                     }
                     let is_changed = self.covered != Some(self.location.changes());
-                    if is_behind || is_due && is_changed {
+                    if is_wanted || is_due && is_changed {
                         // Why it failed is in the log and in the status.
-                        let _ = self.take();
+                        let is_taken = self.take().is_ok();
+                        self.retry.note(is_taken, self.clock.now().millis);
                     }
                 }
             }
         }
+    }
+
+    /// Whether one is to be taken before its time: to make up for a journal that failed, or because
+    /// the journal has grown too long.
+    fn is_wanted(&self) -> bool {
+        let Some(journal) = &self.journal else { return false };
+        let since = journal.counts().bytes.saturating_sub(self.journaled);
+        let snapshot = self.status.last().map_or(0, |taken| taken.bytes);
+        self.retry.is_due(self.clock.now().millis)
+            && (journal.is_behind() || room::is_long(since, snapshot))
     }
 
     /// Takes one snapshot.
@@ -235,7 +251,10 @@ impl<C: Clock> Snapshotter<C> {
     /// # Errors
     /// Why it was not written; the one before is what there is.
     pub fn take(&mut self) -> Result<Taken, String> {
-        let result = self.write(write_all);
+        let mut result = self.write(write_all);
+        if room::is_full(&result) && room::make_room(&self.generations, &*self.journals) {
+            result = self.write(write_all);
+        }
         match self.note(result)? {
             Last::Taken(taken) => Ok(taken),
             Last::NotNeeded | Last::TooSlow => Err("the server is stopping".to_owned()),
@@ -274,14 +293,17 @@ impl<C: Clock> Snapshotter<C> {
             Some(journal) => Some(journal.rotate(started.unix)?),
             None => self.generation,
         };
+        let journaled = self.journal.as_ref().map_or(0, |journal| journal.counts().bytes);
+        let writers = self.journal.as_ref().map_or(0, |journal| journal.lanes());
+        let writers = u16::try_from(writers).unwrap_or(0);
         let sequence = self.location.sequence();
         self.location.raise_sequences(sequence);
-        let general = General { sequence, written: started.unix, journal };
+        let general = General { sequence, written: started.unix, journal, writers };
         let Self { generations, location, listeners, clock, pace, .. } = self;
         let brake = Brake::new(pace, started);
         let table = Table { location, listeners, clock };
         let taken = all(generations, general, &table, brake)?;
-        self.covered = Some(changes);
+        (self.covered, self.journaled) = (Some(changes), journaled);
         if let (Some(journal), Some(generation)) = (&self.journal, journal) {
             journal.covered(generation);
         }
@@ -302,10 +324,17 @@ impl<C: Clock + Sync> Snapshotter<C> {
             return Ok(Last::NotNeeded);
         }
         let limit = Limit { started: self.clock.now(), within };
-        let result = self.write(|generations, general, table, _| {
-            write_together(generations, general, table, threads, limit)
-        });
+        let mut result = self.together(threads, limit);
+        if room::is_full(&result) && room::make_room(&self.generations, &*self.journals) {
+            result = self.together(threads, limit);
+        }
         self.note(result)
+    }
+
+    fn together(&mut self, threads: usize, limit: Limit) -> Result<Taken, Untaken> {
+        self.write(|generations, general, table, _| {
+            write_together(generations, general, table, threads, limit)
+        })
     }
 }
 

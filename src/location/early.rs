@@ -151,6 +151,33 @@ mod tests {
         assert!(!register(&location, b"bob", &["sip:later@192.0.2.1"]));
     }
 
+    /// Both were acknowledged, the one before the start and the other during it.
+    #[test]
+    fn a_bound_on_all_bindings_turns_nothing_away_that_was_acknowledged() {
+        let location = Location::new([7; 16], 2);
+        location.begin_loading(NOW);
+        assert!(register(&location, b"alice", &["sip:new@192.0.2.1"]));
+        assert!(register(&location, b"bob", &["sip:b@192.0.2.1"]));
+        restore(&location, b"alice", &["sip:old@192.0.2.1"], 5);
+        restore(&location, b"carol", &["sip:c@192.0.2.1"], 6);
+        location.end_loading(NOW, &mut Unrecorded);
+        assert_eq!(uris(&location, b"alice"), ["sip:new@192.0.2.1", "sip:old@192.0.2.1"]);
+        assert_eq!(uris(&location, b"bob"), ["sip:b@192.0.2.1"]);
+        assert_eq!(location.bindings(), 4);
+    }
+
+    #[test]
+    fn the_oldest_give_way_where_an_aor_has_too_many() {
+        let location = location();
+        location.set_max_contacts(2);
+        assert!(register(&location, b"alice", &["sip:new@192.0.2.1"]));
+        restore(&location, b"alice", &["sip:old@192.0.2.1", "sip:older@192.0.2.1"], 5);
+        restore(&location, b"bob", &["sip:1@192.0.2.1", "sip:2@192.0.2.1", "sip:3@192.0.2.1"], 6);
+        location.end_loading(NOW, &mut Unrecorded);
+        assert_eq!(uris(&location, b"alice"), ["sip:new@192.0.2.1", "sip:old@192.0.2.1"]);
+        assert_eq!(uris(&location, b"bob").len(), 3, "a lowered bound takes nothing away");
+    }
+
     /// Threads register while loading ends: whenever a change was made, it is there afterwards.
     #[test]
     fn no_change_is_lost_at_the_end_of_loading() {

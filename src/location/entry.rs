@@ -89,8 +89,20 @@ impl<'e> Entry<'e> {
     /// When it has more bindings than there were and `max_bindings` is reached, or it is longer and
     /// there is no memory for it in the slab.
     pub fn commit(&mut self, record: &[u8]) -> Result<(), LocationFull> {
+        self.commit_within(record, Bound::Kept)
+    }
+
+    /// [`Entry::commit`] of what was acknowledged already: whatever `max_bindings` is.
+    ///
+    /// # Errors
+    /// When there is no memory for it in the slab.
+    fn commit_unbounded(&mut self, record: &[u8]) -> Result<(), LocationFull> {
+        self.commit_within(record, Bound::None)
+    }
+
+    fn commit_within(&mut self, record: &[u8], bound: Bound) -> Result<(), LocationFull> {
         let before = self.sequence();
-        let scheduled = self.put(record, Bound::Kept)?;
+        let scheduled = self.put(record, bound)?;
         self.settle(self.location.next_sequence(before), scheduled, None);
         Ok(())
     }
@@ -141,7 +153,7 @@ impl<'e> Entry<'e> {
     }
 
     /// Writes the record back, with these numbers, and tells who writes changes down or follows
-    /// them. `refreshed` is the sequence before, where only numbers of its one binding changed.
+    /// them. `refreshed` is the sequence before, where only numbers of one binding changed, the first by now.
     fn settle(&mut self, sequence: u64, scheduled: u32, refreshed: Option<u64>) {
         let writer = self.journal.writer();
         let is_known = writer != 0 && self.record().is_some_and(|old| old.writer() == writer);
@@ -209,7 +221,7 @@ impl<'e> Entry<'e> {
             renewal.apply(nonces);
         }
         refresh.apply(self.record);
-        self.settle(sequence, scheduled, refresh.is_of_the_only_binding().then_some(before));
+        self.settle(sequence, scheduled, Some(before));
     }
 
     /// Has the record visited at `visit`, unless the wheel holds it for an earlier second anyhow:
@@ -270,20 +282,29 @@ impl<'e> Entry<'e> {
     pub(super) fn move_to(&mut self, main: &Location, key: AorKey) {
         let Some(early) = AorRecord::new(self.record) else { return };
         main.raise_sequences(early.sequence());
+        let most = main.max_contacts();
         let when = (self.now, self.cause);
         main.update_here(key, early.aor(), when, &mut *self.journal, |entry| {
             let mut merged = Vec::new();
-            let merge = entry.merge_into(&early, &mut merged);
-            // What does not fit any more is turned away, as a REGISTER would be.
-            let _ = merge.map(|()| entry.commit(&merged));
+            // It was acknowledged: it stays, as what was saved does, even beyond `max_bindings`.
+            let merge = entry.merge_into(&early, most, &mut merged);
+            let kept = merge.ok_or(LocationFull).and_then(|()| entry.commit_unbounded(&merged));
+            if let Err(LocationFull) = kept {
+                let aor = early.aor().escape_ascii();
+                tracing::error!(%aor, "no room for what was registered while the start went on");
+            }
         });
         self.drop_record();
     }
 
     /// Packs what an early record and this one are together into `out`: the early bindings, and of
-    /// the others those that none of them stands for. `None` if they are too long together, which
-    /// those of phones are not.
-    pub fn merge_into(&self, early: &AorRecord<'_>, out: &mut Vec<u8>) -> Option<()> {
+    /// the others those that none of them stands for, the latest refreshed first, as long as there
+    /// are no more than `most` in force. `None` if the early ones are too long with all nonce
+    /// counts, which those of phones are not.
+    ///
+    /// The early REGISTER was granted, so where both are too many it is the oldest that give way,
+    /// whatever `on_limit` says.
+    pub fn merge_into(&self, early: &AorRecord<'_>, most: u16, out: &mut Vec<u8>) -> Option<()> {
         let stored = self.record();
         let counts = |record: &AorRecord<'_>| NonceCounts::decode(record.nonces());
         let mut nonces = stored.as_ref().and_then(counts).unwrap_or_default();
@@ -292,12 +313,19 @@ impl<'e> Entry<'e> {
         nonces.encode_into(&mut packed);
         let mut writer = RecordWriter::new(out, early.aor(), &packed)?;
         early.stored().try_for_each(|binding| writer.push(&binding))?;
+        let mut room = usize::from(most).saturating_sub(early.bindings(self.now).count());
         for binding in stored.iter().flat_map(AorRecord::stored) {
             let is_it =
                 |new: Binding<'_>| new.matches(binding.uri, binding.instance(), binding.reg_id());
-            if !early.stored().any(is_it) {
-                // What does not fit any more is the oldest.
-                let _ = writer.push(&binding);
+            if early.stored().any(is_it) {
+                continue;
+            }
+            // What has ended takes no room: a later change of the journal may make it last.
+            let is_ended = binding.deadline.is_past(self.now);
+            // What does not fit any more is the oldest.
+            if is_ended || room > 0 {
+                let is_in = writer.push(&binding).is_some();
+                room -= usize::from(is_in && !is_ended);
             }
         }
         writer.finish();

@@ -10,7 +10,8 @@ pub enum Recorded<'a> {
     /// The AoR's record as it is now; without bindings and nonce counts it is gone.
     State(AorRecord<'a>),
     /// The AoR's record as it is now, of whose state with sequence `before` this recorder was told.
-    /// Since then only the numbers of its one binding have changed, and its nonce counts.
+    /// Since then only the numbers of one binding have changed, which is now the first, and the
+    /// nonce counts.
     Refresh {
         /// The record.
         record: AorRecord<'a>,

@@ -6,7 +6,7 @@ use std::{
     hint::black_box,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
 };
 
@@ -52,6 +52,8 @@ pub struct Location {
     pub(super) sequences: CachePadded<Sequences>,
     pub(super) counts: Counts,
     pub(super) max_bindings: AtomicU64,
+    /// How many bindings an AoR has at most once what came early joins what was saved.
+    max_contacts: AtomicU16,
     /// Whether there is an early location service: asked for every request.
     is_loading: CachePadded<AtomicBool>,
     early: ArcSwapOption<Early>,
@@ -160,6 +162,7 @@ impl Location {
             }),
             counts: Counts::default(),
             max_bindings: AtomicU64::new(max_bindings),
+            max_contacts: AtomicU16::new(u16::MAX),
             is_loading: CachePadded::default(),
             early: ArcSwapOption::empty(),
         }
@@ -202,6 +205,20 @@ impl Location {
     /// What is stored beyond a lowered bound stays until it ends.
     pub fn set_max_bindings(&self, max: u64) {
         self.max_bindings.store(max, Ordering::Relaxed);
+    }
+
+    /// Changes how many bindings an AoR keeps when those made during a start join those that were
+    /// saved; there is no bound before. Whatever else changes an AoR asks the policy itself.
+    ///
+    /// # Reload
+    /// What is stored beyond a lowered bound stays until it ends.
+    pub fn set_max_contacts(&self, max: u16) {
+        self.max_contacts.store(max, Ordering::Relaxed);
+    }
+
+    /// What [`Location::set_max_contacts`] was told.
+    pub(crate) fn max_contacts(&self) -> u16 {
+        self.max_contacts.load(Ordering::Relaxed)
     }
 
     /// Records without a binding, kept until the wheel comes to them.

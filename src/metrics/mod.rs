@@ -55,6 +55,8 @@ pub struct Sample {
     pub backends: Arc<Status>,
     /// Whether what was saved has been read.
     pub is_restored: bool,
+    /// Files, sections and changes of what was saved that are damaged or missing.
+    pub damaged: u64,
     /// When the process began, in Unix seconds.
     pub started: u64,
     /// How long ago that is, in milliseconds.
@@ -98,6 +100,7 @@ impl Sample {
             cached: node.rules.load().elsewhere.fetched.as_ref().map(|c| c.len() as u64),
             backends: Arc::clone(&node.backends),
             is_restored: !node.location.is_loading(),
+            damaged: node.restored.get().map_or(0, |r| r.damaged + r.unreadable),
             started: node.started().unix,
             uptime_millis: uptime_millis(node.started(), now),
             workers: cpu::workers(),

@@ -135,6 +135,8 @@ impl Sample {
     fn encode_journal(&self, families: &mut Families<'_>) -> fmt::Result {
         let restored = u64::from(self.is_restored);
         families.gauge("restored", "1 once all saved bindings are back", None, restored)?;
+        let help = "files, sections and changes of what was saved that were damaged or missing";
+        families.gauge("restore_damage", help, None, self.damaged)?;
         let Some((counts, is_saved)) = self.journal else { return Ok(()) };
         let JournalCounts { records, bytes, syncs, faults } = counts;
         families.counter("journal_records", "Changes written to the journal", records)?;

@@ -10,7 +10,7 @@ use crate::{
         header::{Params, Quality},
         uri,
     },
-    time::Deadline,
+    time::{Deadline, Moment},
 };
 
 /// One binding of an AoR to a contact, borrowed from the record that stores it or from the
@@ -25,8 +25,8 @@ pub struct Binding<'a> {
     pub q: Option<Quality>,
     /// When it ends.
     pub deadline: Deadline,
-    /// When it was last refreshed, Unix seconds: it outlives the process.
-    pub updated: u32,
+    /// When it was last refreshed.
+    pub updated: Moment,
     /// Call-ID of the request that last changed it.
     pub call_id: &'a [u8],
     /// CSeq of that request.
@@ -104,7 +104,7 @@ impl<'a> Binding<'a> {
     /// Appends the packed form:
     ///
     /// ```text
-    /// 0  deadline u32   4  updated u32   8  cseq u32   12 branch u32   16 flags u16
+    /// 0  deadline u32   4  updated i32   8  cseq u32   12 branch u32   16 flags u16
     /// 18 remote port u16   20 remote address 4 or 16
     /// then what the flags name: local address 4 or 16, listener u8, q u16
     /// then, each after its length: uri, params, path, call-id, agent
@@ -141,7 +141,7 @@ impl<'a> Binding<'a> {
         flag(AGENT_IS_NUMBER, agent.is_some());
 
         out.extend_from_slice(&self.deadline.0.to_le_bytes());
-        out.extend_from_slice(&self.updated.to_le_bytes());
+        out.extend_from_slice(&self.updated.0.to_le_bytes());
         out.extend_from_slice(&self.cseq.to_le_bytes());
         out.extend_from_slice(&self.branch.to_le_bytes());
         out.extend_from_slice(&flags.to_le_bytes());
@@ -172,12 +172,14 @@ impl<'a> Binding<'a> {
     pub(super) fn set_numbers(
         packed: &mut [u8],
         deadline: Deadline,
-        updated: u32,
+        updated: Moment,
         cseq: u32,
         branch: u32,
     ) {
         let (words, _) = packed.as_chunks_mut::<4>();
-        for (octets, word) in words.iter_mut().zip([deadline.0, updated, cseq, branch]) {
+        for (octets, word) in
+            words.iter_mut().zip([deadline.0, updated.0.cast_unsigned(), cseq, branch])
+        {
             *octets = word.to_le_bytes();
         }
     }
@@ -210,7 +212,7 @@ impl<'a> Binding<'a> {
         };
         let binding = Self {
             deadline: Deadline(u32_at(0)),
-            updated: u32_at(4),
+            updated: Moment(u32_at(4).cast_signed()),
             cseq: u32_at(8),
             branch: u32_at(12),
             q,
@@ -241,7 +243,7 @@ pub(crate) mod tests {
             params: b";q=0.5;x",
             q: Some(Quality(500)),
             deadline: Deadline(3600),
-            updated: 1_700_000_007,
+            updated: Moment(7),
             call_id: b"call@host",
             cseq: 42,
             branch: 0xdead_beef,

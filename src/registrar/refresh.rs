@@ -12,7 +12,7 @@ use super::{
     record::AorRecord,
     register::{Register, Wanted, granted, is_kept},
 };
-use crate::time::{Deadline, DeltaSeconds, Now};
+use crate::time::{Deadline, DeltaSeconds, Moment, Now};
 
 /// A refresh of one stored binding, found to leave all texts as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +22,11 @@ pub struct Refresh {
     binding_at: usize,
     binding_len: usize,
     deadline: Deadline,
-    updated: u32,
+    updated: Moment,
     cseq: u32,
     branch: u32,
     /// The first deadline of all bindings, once this is applied.
     first: Deadline,
-    is_only: bool,
 }
 
 impl Refresh {
@@ -88,22 +87,16 @@ impl Refresh {
             binding_at,
             binding_len,
             deadline,
-            updated: u32::try_from(now.unix).unwrap_or(u32::MAX),
+            updated: Moment::of(now),
             cseq: request.cseq,
             branch: request.branch,
             first,
-            is_only: at == bindings_at + binding_len,
         })
     }
 
     /// The first deadline of the record's bindings after the refresh.
     pub fn first_deadline(&self) -> Deadline {
         self.first
-    }
-
-    /// Whether there is no other binding in the record.
-    pub fn is_of_the_only_binding(&self) -> bool {
-        self.is_only
     }
 
     /// Overwrites the numbers in the record that the refresh was found for, and puts the binding

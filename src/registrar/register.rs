@@ -11,7 +11,7 @@ use super::{
 use crate::{
     flow::Flow,
     sip::header::Contact,
-    time::{Deadline, DeltaSeconds, Now},
+    time::{Deadline, DeltaSeconds, Moment, Now},
 };
 
 /// What a malformed expiration counts as (RFC 3261 §10.2.1.1).
@@ -234,7 +234,7 @@ pub fn register(
             params: &work.params[params.clone()],
             q: contact.q,
             deadline: Deadline::after(now, *granted),
-            updated: u32::try_from(now.unix).unwrap_or(u32::MAX),
+            updated: Moment::of(now),
             call_id: request.call_id,
             cseq: request.cseq,
             branch: request.branch,

@@ -220,6 +220,10 @@ impl World {
             .restore(&self.location, self.generation, basis, &Progress::default())
             .unwrap();
         assert_eq!(restored.unreadable, 0);
+        if self.durability == Durability::Journal {
+            // A kill takes nothing that was written: no alarm is raised for it.
+            assert_eq!(restored.damaged, 0);
+        }
         self.journal.change(|journal| self.location.end_loading(now, journal));
     }
 
@@ -378,6 +382,34 @@ fn live(durability: Durability, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut world = world.kill(7);
     world.restore();
     world.check(true)
+}
+
+/// A start on a disk that is full serves from memory, and saves all of it once there is room.
+#[test]
+fn a_start_on_a_full_disk_makes_up_for_it() {
+    let faulty = FaultyStorage::new(MemoryStorage::new());
+    let storage: Arc<dyn Storage> = Arc::new(faulty.clone());
+    let names: Arc<[Box<str>]> = Arc::from([Box::from("general")]);
+    let begin = |on_error| {
+        faulty.fail_at(0, Fault::Full);
+        let how = (Durability::Journal, on_error);
+        Journal::begin(Arc::clone(&storage), WORKERS, 1, START.unix, &names, how)
+    };
+    assert!(begin(OnDiskError::Refuse).is_err());
+    let journal = Arc::new(begin(OnDiskError::Serve).unwrap());
+    assert!(journal.is_behind() && journal.fault().is_some());
+    let (mut snapshotter, _) = Snapshotter::new(
+        Generations::new(Arc::clone(&storage), NAME, 1),
+        (Arc::clone(&storage), Some(Arc::clone(&journal)), None),
+        Arc::new(Location::new([7; 16], 0)),
+        names,
+        ManualClock(Rc::new(Cell::new(START))),
+        Arc::default(),
+        Pace { interval: Duration::from_secs(60), ..Pace::default() },
+    );
+    snapshotter.take().unwrap();
+    assert!(!journal.is_behind());
+    assert_eq!(persist::journal::segments(&*storage).unwrap().len(), WORKERS + 1);
 }
 
 proptest! {

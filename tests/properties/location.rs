@@ -6,7 +6,7 @@ use bindery::{
     flow::Transport,
     location::{Cause, Location, Unrecorded},
     registrar::{AorRecord, Binding, RecordWriter},
-    time::{Deadline, DeltaSeconds, Now},
+    time::{Deadline, DeltaSeconds, Moment, Now},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -47,7 +47,7 @@ fn record(aor: &[u8], bindings: &[(Deadline, Transport)]) -> Vec<u8> {
             params: b"",
             q: None,
             deadline,
-            updated: 0,
+            updated: Moment(0),
             call_id: b"1",
             cseq: 1,
             branch: 0,

@@ -6,7 +6,7 @@ use bindery::{
     flow::{Flow, ListenerId, Transport},
     registrar::{AorRecord, Binding, RecordWriter},
     sip::header::Quality,
-    time::{Deadline, Now},
+    time::{Deadline, Moment, Now},
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -27,7 +27,7 @@ impl Kept {
             params,
             q: q.map(Quality),
             deadline: Deadline(deadline),
-            updated,
+            updated: Moment(updated.cast_signed()),
             call_id,
             cseq,
             branch,

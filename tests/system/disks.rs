@@ -166,8 +166,8 @@ fn a_disk_that_dies_refuses_changes_where_it_is_to() {
 
 #[test]
 #[ignore = "needs root and a loop device"]
-fn a_read_only_disk_refuses_the_start_and_keeps_what_it_has() {
-    let folder = folder("");
+fn a_read_only_disk_refuses_the_start_or_serves_from_memory_and_keeps_what_it_has() {
+    let folder = folder("on_disk_error=refuse");
     let disk = Disk::mounted_at(folder.path().join("state"));
     let (server, mut alice) = with_alice(folder);
     let folder = server.killed();
@@ -176,6 +176,16 @@ fn a_read_only_disk_refuses_the_start_and_keeps_what_it_has() {
     assert_eq!(server.wait().code(), Some(1));
     server.await_log("Read-only file system");
     let (_, folder) = server.stop();
+
+    let conf = folder.path().join("conf/bindery.conf");
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, text.replace("on_disk_error=refuse", "on_disk_error=serve")).unwrap();
+    let server = Server::launch(folder, &ARGS, true);
+    assert_eq!(contacts(&server, &mut alice), 1);
+    let ready = ask(&server, "GET", "/readyz", "", "");
+    assert_eq!(ready.status, 503);
+    assert_ne!(ready.json()["checks"]["journal"], "ok");
+    let folder = server.killed();
 
     run("mount", &["-o", "remount,rw", disk.0.to_str().unwrap()]);
     let server = Server::launch(folder, &ARGS, true);

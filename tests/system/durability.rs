@@ -92,6 +92,151 @@ fn damage_in_the_journal_costs_what_was_damaged() {
     assert_eq!(contacts(&server, &mut bob), 1);
 }
 
+/// What a refresh says is absolute: it counts though the one before it is lost.
+#[test]
+fn a_lost_refresh_costs_no_later_one() {
+    let server = server("");
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    for expires in [3600, 3000, 2400, 1800] {
+        assert_eq!(alice.register(expires).code, 200);
+    }
+    let folder = server.killed();
+    let segment = segment(folder.path());
+    let mut octets = fs::read(&segment).unwrap();
+    let marker = b"\xf5\xc0\xf6\xc1";
+    let frames: Vec<_> = (0..octets.len()).filter(|&at| octets[at..].starts_with(marker)).collect();
+    octets[frames[1] + 40] ^= 1;
+    fs::write(&segment, octets).unwrap();
+
+    let (code, said) = state(folder.path(), &["dump", "state"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("{\"aor\":\"alice\""), "{said}");
+    assert!(said.contains("1 file damaged or missing"), "{said}");
+    let (code, said) = state(folder.path(), &["compact", "state", "--keep", "0"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(segment.exists(), "what is damaged stays to be looked at: {said}");
+    fs::remove_file(folder.path().join("state/regfile.snapshot")).unwrap();
+
+    let server = Server::launch(folder, &ARGS, true);
+    let log = server.log();
+    assert!(log.contains("applied refreshes to older states"), "{log}");
+    assert!(!log.contains("left a change of the journal out"), "{log}");
+    alice.turn_to(server.sip[0]);
+    assert!(alice.query().expires().unwrap() <= 1800);
+}
+
+#[test]
+fn segments_that_are_missing_are_missed() {
+    for is_emptied in [false, true] {
+        let (server, _, _) = with_two_phones("");
+        let folder = server.killed();
+        let path = segment(folder.path());
+        let other = path.to_str().unwrap().replace("-001.log", "-000.log");
+        match is_emptied {
+            true => fs::write(&other, b"").unwrap(),
+            false => fs::remove_file(&other).unwrap(),
+        }
+        let (code, said) = state(folder.path(), &["verify", "state"]);
+        assert_eq!(code, Some(1), "{said}");
+        let what = if is_emptied { "it is empty" } else { "it is missing" };
+        assert!(said.contains(what), "{said}");
+        let server = Server::launch(folder, &ARGS, true);
+        let log = server.log();
+        assert!(log.contains("segments of the journal are missing: changes were lost"), "{log}");
+    }
+}
+
+/// A phone with two contacts at one AoR: each refresh costs what that of one alone does.
+#[test]
+fn a_refresh_of_one_of_two_is_short() {
+    let server = server("snapshot_interval=600");
+    let mut desk = Phone::new(server.sip[0], "alice", "secret");
+    let mut mobile = Phone::new(server.sip[0], "alice", "secret");
+    assert_eq!((desk.register(3600).code, mobile.register(3600).code), (200, 200));
+    for _ in 0..2 {
+        assert_eq!((desk.register(3000).code, mobile.register(3000).code), (200, 200));
+    }
+    let path = server.path("state");
+    let path = segment(path.parent().unwrap());
+    let before = fs::metadata(&path).unwrap().len();
+    for _ in 0..5 {
+        assert_eq!((desk.register(1800).code, mobile.register(1200).code), (200, 200));
+    }
+    let each = (fs::metadata(&path).unwrap().len() - before) / 10;
+    assert!(each <= 150, "{each}");
+
+    let server = Server::launch(server.killed(), &ARGS, true);
+    assert_eq!(contacts(&server, &mut desk), 2);
+    let times: Vec<_> = desk.query().headers("Contact").iter().map(ToString::to_string).collect();
+    assert!(times.iter().any(|c| c.contains("expires=1")), "{times:?}");
+}
+
+#[test]
+fn damaged_secrets_are_made_anew() {
+    let server = server("");
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    assert_eq!(alice.register(3600).code, 200);
+    let (_, folder) = server.stop();
+    for name in ["nonce.key", "admin.token"] {
+        fs::write(folder.path().join("state").join(name), b"").unwrap();
+    }
+    let server = Server::launch(folder, &ARGS, true);
+    let log = server.log();
+    assert!(log.contains("the nonce key was damaged"), "{log}");
+    assert!(log.contains("the admin token was damaged"), "{log}");
+    assert!(server.path("state/nonce.key.corrupt").exists());
+    // Its nonce is nobody's any more: one challenge, and all is well.
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    assert_eq!(contacts(&server, &mut alice), 1);
+}
+
+#[test]
+fn the_snapshot_may_be_named_in_the_state_folder() {
+    let folder = folder("");
+    let regfile = format!("[general]\nfile=state/phones.snapshot\n{USERS}");
+    fs::write(folder.path().join("conf/regfile.conf"), regfile).unwrap();
+    let server = Server::launch(folder, &ARGS, true);
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    assert_eq!(alice.register(3600).code, 200);
+    let (status, folder) = server.stop();
+    assert!(status.success());
+    assert!(folder.path().join("state/phones.snapshot").exists());
+    let (code, said) =
+        state(folder.path(), &["dump", "state", "--snapshot", "state/phones.snapshot"]);
+    assert_eq!((code, said.lines().count()), (Some(0), 1), "{said}");
+    let (code, said) = state(folder.path(), &["dump", "state", "--snapshot", "state/none"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("there is no snapshot state/none"), "{said}");
+}
+
+/// A start that is refused for a port leaves nothing behind, however often it is tried.
+#[test]
+fn a_port_that_is_taken_leaves_no_segments() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let args = ["--config", "conf", "--admin", &addr];
+    let mut server = Server::launch(folder(""), &args, false);
+    assert_eq!(server.wait().code(), Some(1));
+    let said = server.await_log("can't serve the admin API");
+    assert_eq!(said.matches("in use").count(), 1, "{said}");
+    let names: Vec<_> = fs::read_dir(server.path("state"))
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(!names.iter().any(|name| name.starts_with("journal-")), "{names:?}");
+}
+
+#[test]
+fn a_folder_that_others_write_to_is_told_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder("");
+    let state = folder.path().join("state");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
+    let server = Server::launch(folder, &ARGS, true);
+    assert!(server.log().contains("others can write to this folder"), "{}", server.log());
+}
+
 #[test]
 fn what_is_no_segment_is_set_aside() {
     let server = server("");

@@ -7,7 +7,10 @@ use crc32fast::Hasher;
 use super::SegmentId;
 
 /// The format version that is written, and the newest that is read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// All that are read.
+const VERSIONS: [u32; 2] = [VERSION, 1];
 
 /// Octets of a segment's head.
 pub const HEAD_LEN: usize = HEAD_CRC + 4;
@@ -25,7 +28,8 @@ pub(super) const MAGIC: [u8; 8] = *b"BINDJRNL";
 const HEAD_VERSION: usize = MAGIC.len();
 const HEAD_GENERATION: usize = HEAD_VERSION + 4;
 const HEAD_WRITER: usize = HEAD_GENERATION + 4;
-const HEAD_BEGUN: usize = HEAD_WRITER + 4;
+const HEAD_WRITERS: usize = HEAD_WRITER + 2;
+const HEAD_BEGUN: usize = HEAD_WRITERS + 2;
 const HEAD_CRC: usize = HEAD_BEGUN + 8;
 
 /// How a frame begins. None of the four occurs in UTF-8, nor are they what a disk leaves behind.
@@ -47,15 +51,17 @@ pub(super) const LENGTH_LEN: usize = 4;
 pub(super) struct Head {
     pub(super) version: u32,
     pub(super) generation: u32,
-    pub(super) writer: u32,
+    pub(super) writer: u16,
+    /// How many segments its generation has; zero if that is not said, as in version 1.
+    pub(super) writers: u16,
     /// When the segment was begun, in Unix seconds.
     pub(super) begun: u64,
 }
 
 impl Head {
-    pub(super) fn new(id: SegmentId, begun: u64) -> Self {
-        let (generation, writer) = (id.generation(), id.writer().into());
-        Self { version: VERSION, generation, writer, begun }
+    pub(super) fn new(id: SegmentId, writers: u16, begun: u64) -> Self {
+        let (generation, writer) = (id.generation(), id.writer());
+        Self { version: VERSION, generation, writer, writers, begun }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -64,6 +70,7 @@ impl Head {
         out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.writer.to_le_bytes());
+        out.extend_from_slice(&self.writers.to_le_bytes());
         out.extend_from_slice(&self.begun.to_le_bytes());
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());
@@ -78,13 +85,14 @@ impl Head {
         right.then_some(Self {
             version: u32_at(bytes, HEAD_VERSION)?,
             generation: u32_at(bytes, HEAD_GENERATION)?,
-            writer: u32_at(bytes, HEAD_WRITER)?,
+            writer: u16_at(bytes, HEAD_WRITER)?,
+            writers: u16_at(bytes, HEAD_WRITERS)?,
             begun: u64::from_le_bytes(*bytes.get(HEAD_BEGUN..)?.first_chunk()?),
         })
     }
 
     pub(super) fn is_of(&self, id: SegmentId) -> bool {
-        self.generation == id.generation() && self.writer == u32::from(id.writer())
+        self.generation == id.generation() && self.writer == id.writer()
     }
 }
 
@@ -107,7 +115,7 @@ impl FrameHead {
         let length = frame.len().saturating_sub(FRAME_HEAD_LEN);
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         let Some((head, records)) = frame.split_first_chunk_mut::<FRAME_HEAD_LEN>() else { return };
-        let head_crc = head_checksum(id, offset, length, count);
+        let head_crc = head_checksum(VERSION, id, offset, length, count);
         let crc = records_checksum(head_crc, records);
         let fields = [u32::from_le_bytes(MARKER), length, count, head_crc, crc];
         for (place, field) in head.chunks_exact_mut(4).zip(fields) {
@@ -115,7 +123,8 @@ impl FrameHead {
         }
     }
 
-    /// `None` unless `bytes` begin with the head of a frame that was written to this very place.
+    /// `None` unless `bytes` begin with the head of a frame that was written to this very place, in
+    /// any format version that is read.
     ///
     /// So a frame that an earlier file left on the medium isn't believed, nor one within another's
     /// record; and what follows need not be read to refuse a place.
@@ -126,7 +135,8 @@ impl FrameHead {
         let (length, count) = (u32_at(bytes, FRAME_LENGTH)?, u32_at(bytes, FRAME_COUNT)?);
         let head_crc = u32_at(bytes, FRAME_HEAD_CRC)?;
         let crc = u32_at(bytes, FRAME_CRC)?;
-        if head_crc != head_checksum(id, offset, length, count) {
+        let is_it = |version: &u32| head_crc == head_checksum(*version, id, offset, length, count);
+        if !VERSIONS.iter().any(is_it) {
             return None;
         }
         let length = usize::try_from(length).ok().filter(|&length| length <= FRAME_MAX)?;
@@ -161,9 +171,9 @@ impl<'a> Iterator for Records<'a> {
 
 /// The version and the segment go in as well as the place: a frame counts only where it belongs,
 /// even if the segment's head can't be read.
-fn head_checksum(id: SegmentId, offset: u64, length: u32, count: u32) -> u32 {
+fn head_checksum(version: u32, id: SegmentId, offset: u64, length: u32, count: u32) -> u32 {
     let mut crc = Hasher::new();
-    crc.update(&VERSION.to_le_bytes());
+    crc.update(&version.to_le_bytes());
     crc.update(&id.generation().to_le_bytes());
     crc.update(&u32::from(id.writer()).to_le_bytes());
     crc.update(&offset.to_le_bytes());
@@ -183,6 +193,10 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|octets| u32::from_le_bytes(*octets))
 }
 
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|octets| u16::from_le_bytes(*octets))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,11 +207,11 @@ mod tests {
 
     #[test]
     fn a_head_has_these_octets() {
-        let bytes = Head::new(id(), 0x0102).encode();
-        assert_eq!(bytes[..12], *b"BINDJRNL\x01\0\0\0");
-        assert_eq!(bytes[12..28], [7, 0, 0, 0, 1, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
+        let bytes = Head::new(id(), 3, 0x0102).encode();
+        assert_eq!(bytes[..12], *b"BINDJRNL\x02\0\0\0");
+        assert_eq!(bytes[12..28], [7, 0, 0, 0, 1, 0, 3, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes.len(), HEAD_LEN);
-        assert_eq!(Head::parse(&bytes), Some(Head::new(id(), 0x0102)));
+        assert_eq!(Head::parse(&bytes), Some(Head::new(id(), 3, 0x0102)));
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

@@ -11,12 +11,14 @@
 //! `FORMAT.md` beside this crate has every octet, and what a caller has to keep to.
 
 mod layout;
+mod missing;
 mod reader;
 mod segment;
 mod sync;
 mod writer;
 
 pub use layout::{FRAME_MAX, HEAD_LEN, RECORD_MAX, VERSION};
+pub use missing::{Missing, missing};
 pub use reader::{GAPS_MAX, Gap, Record, Segment, UNREADABLE_MAX, read};
 pub use segment::{Pruned, SegmentId, first_free, prune, segments, set_aside};
 pub use sync::SyncHandle;

@@ -48,6 +48,8 @@ pub struct Segment {
     pub id: SegmentId,
     /// When it was begun, in Unix seconds; `None` if its head can't be read.
     pub begun: Option<u64>,
+    /// How many segments its generation has, as its head says; zero if that does not.
+    pub writers: u16,
     /// Length of the file.
     pub bytes: u64,
     /// Frames that are whole.
@@ -107,7 +109,7 @@ pub fn read(
             let found = format!("that of generation {generation}, writer {writer}");
             return Err(damaged("the head of this segment", found));
         }
-        segment.begun = Some(head.begun);
+        (segment.begun, segment.writers) = (Some(head.begun), head.writers);
         offset = HEAD_LEN as u64;
     }
     let mut gap = None;
@@ -140,6 +142,7 @@ impl Segment {
         Self {
             id,
             begun: None,
+            writers: 0,
             bytes,
             frames: 0,
             records: 0,

@@ -31,12 +31,62 @@ impl Writer {
     /// nothing but [`SyncHandle::sync`]. That takes two syncs: threads that must not wait are
     /// given their writers by another one.
     pub fn create(storage: &dyn Storage, id: SegmentId, begun: u64) -> Result<Self, StorageError> {
+        let writer = Self::create_file(storage, id, 0, begun)?;
+        if let Err(error) = storage.sync_folder().map_err(StorageError::of("sync", FOLDER)) {
+            let _ = storage.remove(&id.to_string());
+            return Err(error);
+        }
+        Ok(writer)
+    }
+
+    /// Begins all segments of a generation, those of so many writers from 0 on, as
+    /// [`Writer::create`] does: each knows how many there are, so that one that is missing is
+    /// missed. The folder is synced once.
+    ///
+    /// # Errors
+    /// Then none of them is there, but for those that can't be removed either.
+    pub fn create_all(
+        storage: &dyn Storage,
+        generation: u32,
+        writers: u16,
+        begun: u64,
+    ) -> Result<Vec<Self>, StorageError> {
+        let mut made = Vec::new();
+        let create = |writer: u16| {
+            let id = SegmentId::new(generation, writer).ok_or_else(|| used_up(generation))?;
+            made.push(Self::create_file(storage, id, writers, begun)?);
+            Ok(())
+        };
+        let done = (0..writers)
+            .try_for_each(create)
+            .and_then(|()| storage.sync_folder().map_err(StorageError::of("sync", FOLDER)));
+        if let Err(error) = done {
+            // Empty ones would stand in the way of the next attempt, and of the disk.
+            for writer in made {
+                let _ = storage.remove(&writer.id.to_string());
+            }
+            return Err(error);
+        }
+        Ok(made)
+    }
+
+    fn create_file(
+        storage: &dyn Storage,
+        id: SegmentId,
+        writers: u16,
+        begun: u64,
+    ) -> Result<Self, StorageError> {
         let name = id.to_string();
         let mut output = storage.create(&name).map_err(StorageError::of("create", &name))?;
-        let head = Head::new(id, begun).encode();
-        output.append(&head).map_err(StorageError::of("write", &name))?;
-        output.sync().map_err(StorageError::of("sync", &name))?;
-        storage.sync_folder().map_err(StorageError::of("sync", FOLDER))?;
+        let head = Head::new(id, writers, begun).encode();
+        let written = output
+            .append(&head)
+            .map_err(StorageError::of("write", &name))
+            .and_then(|()| output.sync().map_err(StorageError::of("sync", &name)));
+        if let Err(error) = written {
+            let _ = storage.remove(&name);
+            return Err(error);
+        }
         let length = head.len() as u64;
         let handle = SyncHandle::new(id, length, output.syncer());
         let pending = Pending::default();
@@ -130,6 +180,12 @@ impl Writer {
     fn check(&self) -> Result<(), JournalError> {
         if self.is_failed() { Err(JournalError::Poisoned) } else { Ok(()) }
     }
+}
+
+/// Three years of a rotation a second.
+fn used_up(generation: u32) -> StorageError {
+    let source = std::io::Error::other("the numbers are used up");
+    StorageError::of("create", &format!("a segment of generation {generation}"))(source)
 }
 
 /// Records that wait, laid out as frames whose heads are filled in when their place is known.

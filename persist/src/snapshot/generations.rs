@@ -107,6 +107,27 @@ impl Generations {
         Ok(needed)
     }
 
+    /// Does the same for the newest snapshot alone: what only older ones need may go if there is no
+    /// other way to make room for the next.
+    ///
+    /// # Errors
+    /// The snapshot's head can't be read: nothing can be said.
+    pub fn journal_needed_by_newest(&self) -> Result<u32, ReadError> {
+        if !self.list()?.contains(&self.name) {
+            return Ok(0);
+        }
+        let general = general_of(self.storage.as_ref(), &self.name)?;
+        Ok(general.and_then(|general| general.journal).unwrap_or(0))
+    }
+
+    /// Removes generations beyond `keep`, which a new snapshot does only when it is there. The
+    /// result is how many went.
+    pub fn drop_surplus(&self) -> usize {
+        let names = self.list().unwrap_or_default();
+        let surplus = names.iter().filter(|name| self.number(name).is_some_and(|n| n > self.keep));
+        surplus.filter(|name| self.storage.remove(name).is_ok()).count()
+    }
+
     /// What the generations say of themselves, without a look at what follows their heads; Yate's,
     /// and those whose head can't be read, are left out.
     pub fn heads(&self) -> Result<Vec<General>, StorageError> {
@@ -142,10 +163,7 @@ impl Generations {
         self.sync_folder()?;
         // They are there only if `keep` was larger once. The snapshot stands whether or not they
         // go, and the next one tries again.
-        let names = self.list().unwrap_or_default();
-        for name in names.iter().filter(|name| self.number(name).is_some_and(|n| n > self.keep)) {
-            let _ = self.storage.remove(name);
-        }
+        self.drop_surplus();
         Ok(())
     }
 

@@ -28,6 +28,9 @@ pub struct General {
     /// The first generation of the journal that may hold changes that are not covered; `None` if
     /// there was no segment of a journal, so that all there are came later.
     pub journal: Option<u32>,
+    /// How many segments that generation has had since it was begun; zero if none, or if that is
+    /// not known.
+    pub writers: u16,
 }
 
 /// Who wrote a file.

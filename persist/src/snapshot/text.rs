@@ -33,9 +33,10 @@ pub(super) const CHECKSUM_LEN: usize = CHECKSUM_START.len() + CHECKSUM_DIGITS + 
 
 /// Writes the head. Its length does not depend on the counts.
 pub(super) fn encode_head(general: General, sections: u64, bindings: u64) -> Vec<u8> {
-    let General { sequence, written, journal } = general;
+    let General { sequence, written, journal, writers } = general;
     let version = version(general);
-    let journal = journal.map(|first| format!("journal={first}\n")).unwrap_or_default();
+    let writers = if writers > 0 { format!("writers={writers}\n") } else { String::new() };
+    let journal = journal.map(|first| format!("journal={first}\n{writers}")).unwrap_or_default();
     format!(
         "[general]\nversion={version}\nsequence={sequence}\nwritten={written}\n{journal}\
          sections={sections:<COUNT_WIDTH$}\nbindings={bindings:<COUNT_WIDTH$}\n"
@@ -70,8 +71,13 @@ impl Head {
             VERSION_WITHOUT_JOURNAL => None,
             _ => Some(u32::try_from(field("journal")?).map_err(|_| "journal")?),
         };
-        head.general =
-            General { sequence: field("sequence")?, written: field("written")?, journal };
+        let writers = journal.and_then(|_| number("writers"));
+        head.general = General {
+            sequence: field("sequence")?,
+            written: field("written")?,
+            journal,
+            writers: writers.and_then(|writers| u16::try_from(writers).ok()).unwrap_or(0),
+        };
         (head.sections, head.bindings) = (field("sections")?, field("bindings")?);
         Ok(head)
     }
@@ -305,7 +311,7 @@ mod tests {
 
     #[test]
     fn the_head_is_as_long_whatever_it_counts() {
-        let general = General { sequence: 7, written: 1_795_446_319, journal: Some(3) };
+        let general = General { sequence: 7, written: 1_795_446_319, journal: Some(3), writers: 2 };
         let empty = encode_head(general, 0, 0);
         assert_eq!(empty.len(), encode_head(general, u64::MAX, u64::MAX).len());
     }
