@@ -266,12 +266,21 @@ pub(super) fn hexadecimal(number: u32) -> [u8; 8] {
 
 /// The user and the CSeq that stand at `at` in a request; `None` where there are none.
 pub(super) fn read_branch(octets: &[u8], at: usize) -> Option<(u32, u32)> {
-    let (user, rest) = octets.get(at..)?.split_at_checked(INDEX_LEN)?;
-    let number = |digits: &[u8], radix| {
-        let digits = std::str::from_utf8(digits).ok()?;
-        u32::from_str_radix(digits, radix).ok()
-    };
-    Some((number(user, 16)?, number(rest.get(..CSEQ_LEN)?, 10)?))
+    let (user, rest) = octets.get(at..)?.split_first_chunk::<INDEX_LEN>()?;
+    let cseq = rest.first_chunk::<CSEQ_LEN>()?;
+    // Of so many digits neither can be too large.
+    let user = user.iter().try_fold(0_u32, |number, octet| {
+        let digit = match octet {
+            b'0'..=b'9' => octet - b'0',
+            b'a'..=b'f' => octet - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u32::from(digit))
+    })?;
+    let cseq = cseq.iter().try_fold(0_u32, |number, octet| {
+        octet.is_ascii_digit().then(|| number * 10 + u32::from(octet - b'0'))
+    })?;
+    Some((user, cseq))
 }
 
 fn decimal<const LEN: usize>(mut number: u32) -> [u8; LEN] {
