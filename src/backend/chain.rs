@@ -11,19 +11,34 @@ pub enum Handling {
     Handled,
     /// Not this handler's; what it set on the message stays.
     Passed,
-    /// It could not say, for this reason.
-    Failed(String),
+    /// It could not say.
+    Failed(Failure),
+}
+
+/// Why a handler could not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// For the operator.
+    pub reason: String,
+    /// Whether it is of the handler's own, so that another time may go better; else it is about
+    /// this message.
+    pub is_outage: bool,
 }
 
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dispatched {
-    /// The handler of this name took it.
-    Handled(Rc<str>),
+    /// A handler took it.
+    Handled {
+        /// Its name.
+        by: Rc<str>,
+        /// Whether one before it could not say.
+        failed: bool,
+    },
     /// None did.
     Unhandled,
-    /// None did, and not all could say: for this reason, the first one.
-    Failed(String),
+    /// None did, and not all could say; the first of those.
+    Failed(Failure),
 }
 
 /// A future of a handler's, on the back ends' thread.
@@ -117,7 +132,10 @@ impl Chain {
         let mut failure = None;
         for (priority, handler) in self.of(message.name) {
             match handler.handle(priority, message).await {
-                Handling::Handled => return Dispatched::Handled(Rc::clone(handler.name())),
+                Handling::Handled => {
+                    let by = Rc::clone(handler.name());
+                    return Dispatched::Handled { by, failed: failure.is_some() };
+                }
                 Handling::Passed => {}
                 Handling::Failed(reason) => {
                     failure.get_or_insert(reason);
@@ -134,9 +152,8 @@ impl Chain {
     /// `engine.timer` and `call.cdr`.
     pub async fn broadcast(&self, message: &mut Message) {
         for (priority, handler) in self.of(message.name) {
-            if let Handling::Failed(reason) = handler.handle(priority, message).await {
-                tracing::warn!(handler = &**handler.name(), message = %message.name, reason, "failed");
-            }
+            // Who fails says so itself, within the rate.
+            let _ = handler.handle(priority, message).await;
         }
     }
 
@@ -164,7 +181,9 @@ impl Chain {
                 let Some(dispatched) = dispatched.get_mut(place) else { continue };
                 match handling {
                     Handling::Handled => {
-                        *dispatched = Dispatched::Handled(Rc::clone(handler.name()));
+                        let failed = matches!(dispatched, Dispatched::Failed(_));
+                        let by = Rc::clone(handler.name());
+                        *dispatched = Dispatched::Handled { by, failed };
                         continue;
                     }
                     Handling::Passed => {}
@@ -212,8 +231,12 @@ mod tests {
         }
     }
 
+    fn down() -> Failure {
+        Failure { reason: "down".to_owned(), is_outage: true }
+    }
+
     fn failed() -> Handling {
-        Handling::Failed("down".to_owned())
+        Handling::Failed(down())
     }
 
     fn run(handlers: Vec<Told>, on_error: OnError) -> (Dispatched, String) {
@@ -228,7 +251,7 @@ mod tests {
     }
 
     fn handled(by: &str) -> Dispatched {
-        Dispatched::Handled(by.into())
+        Dispatched::Handled { by: by.into(), failed: false }
     }
 
     #[test]
@@ -247,10 +270,10 @@ mod tests {
     #[test]
     fn who_cannot_say_is_passed_over_but_not_forgotten() {
         let handlers = |last| vec![told("a", vec![1], failed()), told("b", vec![2], last)];
-        let down = || Dispatched::Failed("down".to_owned());
+        let down = || Dispatched::Failed(down());
         assert_eq!(
             run(handlers(Handling::Handled), OnError::Next),
-            (handled("b"), "ab".to_owned())
+            (Dispatched::Handled { by: "b".into(), failed: true }, "ab".to_owned())
         );
         assert_eq!(run(handlers(Handling::Passed), OnError::Next), (down(), "ab".to_owned()));
         assert_eq!(run(handlers(Handling::Handled), OnError::Refuse), (down(), "a".to_owned()));

@@ -13,7 +13,7 @@ use std::hash::{Hash, Hasher};
 use siphasher::sip::SipHasher13;
 
 use super::{
-    chain::Dispatched,
+    chain::{Dispatched, Failure},
     message::Message,
     request::{self, Context},
 };
@@ -54,8 +54,8 @@ struct Told {
     place: Option<u64>,
     /// The monotonic second by which they think that it is gone.
     until: u32,
-    /// Whether its user is known by the AoR with its domain.
-    qualified: bool,
+    /// Whether its user is known by the AoR with its domain; `None` while nobody has said so.
+    qualified: Option<bool>,
     /// Whether it is to be looked at in a second that is noted.
     scheduled: bool,
 }
@@ -94,7 +94,7 @@ struct Scan {
 /// What is told at once.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    aors: Vec<(Box<[u8]>, Option<Present>)>,
+    aors: Vec<(Box<[u8]>, Option<Present>, bool)>,
     /// `user.register` or `user.unregister`, one for each AoR.
     pub(super) messages: Vec<Message>,
 }
@@ -127,9 +127,14 @@ impl Follower {
         self.waiting.len()
     }
 
-    /// Whether rows may show less than there is: something waits, or has not been looked at.
+    /// Whether anything waits, or has not been looked at.
     pub(super) fn is_behind(&self) -> bool {
         !self.waiting.is_empty() || self.scan.is_some()
+    }
+
+    /// Whether rows of live phones may end before they are renewed, which is told in time else.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.scan.is_some() || self.pause.is_some()
     }
 
     /// Takes the traces of changes, rows that have to be renewed, and, where traces were lost, looks
@@ -245,11 +250,13 @@ impl Follower {
                 busy.push(aor);
                 continue;
             }
-            let told = self.told.get(&aor);
-            let qualified = told.is_some_and(|told| told.qualified);
+            let is_flat = context.rules.domains.is_flat();
+            let qualified = self.told.get(&aor).and_then(|told| told.qualified);
+            // Of two users that it may be, the one whose name is the whole address goes first.
+            let qualified = !is_flat && qualified.unwrap_or(true);
             let message = location.read(&aor, |record| {
                 let best = record.as_ref().and_then(|record| last_bound(now, record));
-                let (user, domain) = names(&aor, qualified)?;
+                let (user, domain) = names(&aor, is_flat, qualified)?;
                 Some(match best {
                     Some(binding) => {
                         let message = request::bound(user, domain, &binding, context);
@@ -271,7 +278,7 @@ impl Follower {
             name = Some(message.name);
             self.is_waiting.remove(&aor);
             self.busy.insert(aor.clone());
-            batch.aors.push((aor, present));
+            batch.aors.push((aor, present, qualified));
             batch.messages.push(message);
         }
         busy.into_iter().rev().for_each(|aor| self.waiting.push_front(aor));
@@ -286,30 +293,41 @@ impl Follower {
         dispatched: Vec<Dispatched>,
     ) -> Option<String> {
         let mut failure = None;
-        for ((aor, present), dispatched) in batch.aors.into_iter().zip(dispatched) {
+        for ((aor, present, qualified), dispatched) in batch.aors.into_iter().zip(dispatched) {
             self.busy.remove(&aor);
-            match (dispatched, present) {
-                (Dispatched::Failed(reason), _) => {
-                    failure.get_or_insert(reason);
-                    // Last, so that what the database has against one keeps up no other.
+            match dispatched {
+                // Somebody else took it, and it is still owed to who could not.
+                Dispatched::Handled { by, failed: true } => {
+                    failure.get_or_insert_with(|| format!("only {by} could be told"));
                     self.want(aor);
                 }
-                (_, present @ None) => {
-                    // Remembered for a while: a record without bindings still changes.
-                    self.tell(aor.clone(), present);
-                    self.visit_in(now, REMEMBERED, aor);
+                Dispatched::Failed(Failure { reason, is_outage: true }) => {
+                    failure.get_or_insert(reason);
+                    self.want(aor);
                 }
-                (Dispatched::Handled(_), present) => self.tell(aor, present),
-                (Dispatched::Unhandled, present) => {
-                    // Perhaps the user is known with the domain.
-                    let is_new = !self.told.get(&aor).is_some_and(|told| told.qualified);
-                    let is_retried = is_new && split_name(&aor).is_some();
-                    self.tell(aor.clone(), present);
-                    if is_retried && let Some(told) = self.told.get_mut(&aor) {
-                        told.qualified = true;
-                        self.want(aor);
+                // Nothing to do about it before the record changes.
+                Dispatched::Failed(Failure { is_outage: false, .. }) => {
+                    self.tell(now, aor, present, None);
+                }
+                Dispatched::Handled { failed: false, .. } => {
+                    self.tell(now, aor, present, Some(qualified));
+                }
+                Dispatched::Unhandled
+                    if qualified && present.is_some() && split_name(&aor).is_some() =>
+                {
+                    // Then it is a user of that name in any domain.
+                    self.tell(now, aor.clone(), None, Some(false));
+                    self.want(aor);
+                }
+                Dispatched::Unhandled if present.is_some() => {
+                    // Whoever it is may be there the next time.
+                    self.tell(now, aor.clone(), present, None);
+                    if let Some(told) = self.told.get_mut(&aor) {
+                        told.until = now.second();
                     }
                 }
+                // A row that showed nobody, or none: `user.unregister` is nobody's to handle.
+                Dispatched::Unhandled => self.tell(now, aor, present, None),
             }
         }
         self.pause = failure.as_ref().map(|_| {
@@ -325,30 +343,61 @@ impl Follower {
         self.busy.insert(aor.into())
     }
 
-    /// Takes note of what that came to: `took` is the contact, if a handler took it, and whether it
-    /// knows the user by the AoR with its domain.
-    pub(super) fn end(&mut self, now: Now, aor: &[u8], took: Option<(Present, bool)>) {
+    /// Takes note of what that came to.
+    pub(super) fn end(&mut self, now: Now, aor: &[u8], asked: Asked) {
         self.busy.remove(aor);
-        let Some((present, qualified)) = took else { return };
-        self.tell(aor.into(), Some(present));
-        if let Some(told) = self.told.get_mut(aor) {
-            told.qualified = qualified;
+        match asked {
+            Asked::Nothing => return,
+            Asked::Taken { present, qualified } => {
+                self.tell(now, aor.into(), Some(present), Some(qualified));
+            }
+            Asked::Unknown => {
+                let nowhere = Present { place: 0, until: 0 };
+                self.tell(now, aor.into(), Some(nowhere), None);
+            }
         }
         // Whether it is bound is seen then.
         self.visit_in(now, SOON, aor.into());
     }
 
-    fn tell(&mut self, aor: Box<[u8]>, present: Option<Present>) {
-        let told = self.told.entry(aor);
-        let nothing = Told { place: None, until: 0, qualified: false, scheduled: false };
+    fn tell(
+        &mut self,
+        now: Now,
+        aor: Box<[u8]>,
+        present: Option<Present>,
+        qualified: Option<bool>,
+    ) {
+        let told = self.told.entry(aor.clone());
+        let nothing = Told { place: None, until: 0, qualified: None, scheduled: false };
         let told = told.or_insert(nothing);
         told.place = present.map(|present| present.place);
         told.until = present.map_or(0, |present| present.until);
+        told.qualified = qualified;
+        if present.is_none() {
+            // Remembered for a while: a record without bindings still changes.
+            self.visit_in(now, REMEMBERED, aor);
+        }
     }
 
     fn visit_in(&mut self, now: Now, seconds: u32, aor: Box<[u8]>) {
         self.visits.entry(now.second() + seconds).or_default().push(aor);
     }
+}
+
+/// What came of asking whether a contact may be bound.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asked {
+    /// Nobody was told anything.
+    Nothing,
+    /// A handler took it.
+    Taken {
+        /// Where the phone is.
+        present: Present,
+        /// Whether the handler knows the user by the AoR with its domain.
+        qualified: bool,
+    },
+    /// Perhaps it did.
+    Unknown,
 }
 
 impl Present {
@@ -366,15 +415,20 @@ impl Present {
     }
 }
 
-/// The binding that the row shows: the one registered last.
+/// The binding that the row shows: the one registered last. Of those of one second it is the first,
+/// as in the answer to the phone.
 fn last_bound<'r>(now: Now, record: &AorRecord<'r>) -> Option<Binding<'r>> {
-    record.bindings(now).max_by_key(|binding| (binding.updated, binding.deadline))
+    let later = |last: Binding<'r>, next: Binding<'r>| {
+        if next.updated > last.updated { next } else { last }
+    };
+    record.bindings(now).reduce(later)
 }
 
 /// The username and the domain of an AoR, as handlers know them; `None` if they are not text.
-fn names(aor: &[u8], qualified: bool) -> Option<(&str, &str)> {
+fn names(aor: &[u8], is_flat: bool, qualified: bool) -> Option<(&str, &str)> {
     let whole = std::str::from_utf8(aor).ok()?;
-    let (user, domain) = whole.rsplit_once('@').unwrap_or((whole, ""));
+    let (user, domain) =
+        if is_flat { (whole, "") } else { whole.rsplit_once('@').unwrap_or((whole, "")) };
     Some((if qualified { whole } else { user }, domain))
 }
 
@@ -473,7 +527,7 @@ mod tests {
 
         /// What is told next, and taken: `data`, or nothing for `user.unregister`.
         fn told(&mut self) -> Vec<Option<String>> {
-            self.told_with(Dispatched::Handled("db".into()))
+            self.told_with(handled())
         }
 
         fn told_with(&mut self, dispatched: Dispatched) -> Vec<Option<String>> {
@@ -486,6 +540,14 @@ mod tests {
             self.follower.done(self.now, batch, vec![dispatched; count]);
             told
         }
+    }
+
+    fn handled() -> Dispatched {
+        Dispatched::Handled { by: "db".into(), failed: false }
+    }
+
+    fn failed(is_outage: bool) -> Dispatched {
+        Dispatched::Failed(Failure { reason: "down".to_owned(), is_outage })
     }
 
     fn at(uri: &str) -> Vec<Option<String>> {
@@ -563,7 +625,7 @@ mod tests {
         // As it was told before the other: nothing to say, but for what is under way.
         world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
         assert!(world.next().is_empty(), "not before that has come");
-        world.follower.done(world.now, batch, vec![Dispatched::Handled("db".into())]);
+        world.follower.done(world.now, batch, vec![handled()]);
         assert_eq!(world.told(), at("sip:a@192.0.2.1:5062"));
     }
 
@@ -575,7 +637,7 @@ mod tests {
         let present = Present::at(binding.uri, &binding.flow, until);
         assert!(world.follower.begin(ALICE));
         assert!(!world.follower.begin(ALICE), "one at a time");
-        world.follower.end(world.now, ALICE, Some((present, false)));
+        world.follower.end(world.now, ALICE, Asked::Taken { present, qualified: false });
         world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
         assert_eq!(world.told(), []);
         world.pass(u64::from(SOON));
@@ -583,7 +645,7 @@ mod tests {
 
         let present = Present::at(b"sip:b@192.0.2.1:5062", &binding.flow, until);
         assert!(world.follower.begin(ALICE));
-        world.follower.end(world.now, ALICE, Some((present, false)));
+        world.follower.end(world.now, ALICE, Asked::Taken { present, qualified: false });
         assert_eq!(world.told(), [], "it may still be bound");
         world.pass(u64::from(SOON));
         assert_eq!(world.told(), at("sip:a@192.0.2.1:5062"));
@@ -593,7 +655,7 @@ mod tests {
     fn what_could_not_be_told_is_told_later() {
         let mut world = World::new();
         world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
-        let down = || Dispatched::Failed("down".to_owned());
+        let down = || failed(true);
         assert_eq!(world.told_with(down()).len(), 1);
         assert_eq!(world.told(), [], "not at once");
         for pause in [1, 2, 4, 8, 8] {
@@ -606,17 +668,57 @@ mod tests {
     }
 
     #[test]
-    fn a_user_may_be_known_with_the_domain() {
+    fn the_user_with_the_whole_address_as_a_name_goes_first() {
         let mut world = World::new();
-        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
         let name = |batch: &Batch| batch.messages[0].get("username").map(str::to_owned);
-        let batch = world.next();
-        assert_eq!(name(&batch).as_deref(), Some("alice"));
-        world.follower.done(world.now, batch, vec![Dispatched::Unhandled]);
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
         let batch = world.next();
         assert_eq!(name(&batch).as_deref(), Some("alice@example.com"));
         world.follower.done(world.now, batch, vec![Dispatched::Unhandled]);
+        let batch = world.next();
+        assert_eq!(name(&batch).as_deref(), Some("alice"));
+        world.follower.done(world.now, batch, vec![Dispatched::Unhandled]);
         assert!(world.next().is_empty(), "nobody's, then");
+        // Until it comes again: the user may be there by then.
+        world.pass(30);
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
+        let batch = world.next();
+        assert_eq!(name(&batch).as_deref(), Some("alice@example.com"));
+        world.follower.done(world.now, batch, vec![handled()]);
+        world.bind(ALICE, &[]);
+        let batch = world.next();
+        assert_eq!(name(&batch).as_deref(), Some("alice@example.com"));
+    }
+
+    #[test]
+    fn what_is_refused_for_good_keeps_up_nobody() {
+        let mut world = World::new();
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
+        assert_eq!(world.told_with(failed(false)).len(), 1);
+        assert!(!world.follower.is_behind() && !world.follower.is_catching_up());
+        world.bind(ALICE, &[("sip:b@192.0.2.1:5062", 600)]);
+        assert_eq!(world.told(), at("sip:b@192.0.2.1:5062"));
+    }
+
+    #[test]
+    fn what_somebody_else_took_is_still_owed() {
+        let mut world = World::new();
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
+        let by_another = Dispatched::Handled { by: "regfile".into(), failed: true };
+        assert_eq!(world.told_with(by_another).len(), 1);
+        world.pass(u64::from(LONGEST_PAUSE));
+        assert_eq!(world.told(), at("sip:a@192.0.2.1:5062"));
+    }
+
+    #[test]
+    fn a_question_without_an_answer_leaves_the_row_to_be_told() {
+        let mut world = World::new();
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
+        assert_eq!(world.told().len(), 1);
+        assert!(world.follower.begin(ALICE));
+        world.follower.end(world.now, ALICE, Asked::Unknown);
+        world.pass(u64::from(SOON));
+        assert_eq!(world.told(), at("sip:a@192.0.2.1:5062"));
     }
 
     #[test]

@@ -87,6 +87,14 @@ fn advise_register(
         );
         findings.warning(place(), what);
     }
+    if let (Some(query), Some(auth)) = (&config.cache.preload, auth) {
+        let account = register.and_then(|register| register.account(&auth.account));
+        let compiled = account.map(|account| sql::Statements::compile(query, account.dialect()));
+        if let Some(Err(error)) = compiled {
+            let what = format!("[cache] preload: {error}");
+            findings.error(Place::of_file(folder.join(resolve::FILE)), what);
+        }
+    }
     if config.cache.preload.is_some() && elsewhere.fetched.is_none() {
         let what =
             "[cache] preload of bindery.conf: there is no [user.auth] whose answers are kept";
@@ -106,7 +114,15 @@ pub fn load(
     let mut findings = Findings::default();
     let config = resolve::read(folder, overrides, host, &mut findings);
     let register = match &overrides.db {
-        Some(path) => Some(register_conf::embedded(path)),
+        Some(path) => {
+            if !path.exists() {
+                let path = path.display();
+                let what =
+                    format!("there is no such file: `bindery db init --db sqlite:{path}` makes it");
+                findings.error(Place::of_file(Path::new("--db")), what);
+            }
+            Some(register_conf::embedded(path))
+        }
         None => register_conf::read(folder, &mut findings),
     };
     let asks = |message| register.as_ref().is_some_and(|r| r.handler(message).is_some());

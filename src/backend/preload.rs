@@ -38,9 +38,10 @@ impl Preload {
         cache: &FetchedCache,
         now: Now,
     ) -> Result<u64, DatabaseError> {
+        let generation = cache.generation();
         let (mut count, mut said) = (0, Instant::now());
         let mut row = |columns: &[Box<str>], row: Row| {
-            count += u64::from(self.take(rules, cache, now, columns, &row));
+            count += u64::from(self.take(rules, (cache, generation), now, columns, &row));
             if said.elapsed() >= SAID {
                 said = Instant::now();
                 tracing::info!(accounts = count, "loading accounts");
@@ -55,7 +56,7 @@ impl Preload {
     fn take(
         &self,
         rules: &Rules,
-        cache: &FetchedCache,
+        (cache, generation): (&FetchedCache, u64),
         now: Now,
         columns: &[Box<str>],
         row: &Row,
@@ -78,12 +79,14 @@ impl Preload {
         let known = Arc::new(known);
         match value("domain") {
             Some(domain) => {
-                cache.keep(now, username.as_bytes(), domain.as_bytes(), &known);
+                cache.keep(now, generation, username.as_bytes(), domain.as_bytes(), &known);
             }
-            None if rules.domains.is_flat() => cache.keep(now, username.as_bytes(), b"", &known),
+            None if rules.domains.is_flat() => {
+                cache.keep(now, generation, username.as_bytes(), b"", &known)
+            }
             None => {
                 for domain in rules.domains.names() {
-                    cache.keep(now, username.as_bytes(), domain.as_bytes(), &known);
+                    cache.keep(now, generation, username.as_bytes(), domain.as_bytes(), &known);
                 }
             }
         }

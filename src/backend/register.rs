@@ -10,7 +10,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    chain::{Handler, Handles, Handling},
+    chain::{Failure, Handler, Handles, Handling},
     message::{Message, MessageName},
     sql::{Bound, Database, DatabaseError, Params, Rows, Statements},
     status::Status,
@@ -42,6 +42,8 @@ pub(super) struct Section {
     allow_empty_password: bool,
     status: Arc<Status>,
     logged: Cell<Option<Instant>>,
+    /// Why the last query failed, if it did.
+    failing: RefCell<Option<String>>,
 }
 
 /// The queries, once those are known that stand in the database.
@@ -59,7 +61,8 @@ struct Queries {
 
 /// What a section says of why a message can't be handled.
 fn failed(database: &Database, error: &DatabaseError) -> Handling {
-    Handling::Failed(format!("database {}: {error}", database.name()))
+    let reason = format!("database {}: {error}", database.name());
+    Handling::Failed(Failure { reason, is_outage: error.is_outage() })
 }
 
 impl Params for Message {
@@ -87,6 +90,7 @@ impl Section {
             allow_empty_password,
             status,
             logged: Cell::new(None),
+            failing: RefCell::default(),
         }
     }
 
@@ -141,10 +145,18 @@ impl Section {
         let begun = Instant::now();
         let result = self.database.query(query, &query.bind(message)).await;
         self.status.took(self.database.name(), self.message, begun.elapsed());
-        if let Err(error) = &result {
+        self.note(result.as_ref().err());
+        result
+    }
+
+    /// Takes note of how a query went.
+    fn note(&self, error: Option<&DatabaseError>) {
+        // About a value, not about the database.
+        let error = error.filter(|error| !matches!(error, DatabaseError::NoSuchText));
+        if let Some(error) = error {
             self.log(&error.to_string());
         }
-        result
+        self.failing.replace(error.map(ToString::to_string));
     }
 
     /// Logs a fault, within the rate.
@@ -163,11 +175,12 @@ impl Section {
         match &queries.query {
             Some(query) => Ok(Rc::clone(query)),
             None if queries.are_known => Err(Handling::Passed),
-            None => Err(Handling::Failed(format!(
-                "database {}: the query of [{}] is not known yet",
-                self.database.name(),
-                self.section.message.name()
-            ))),
+            None => {
+                let (account, section) = (self.database.name(), self.section.message.name());
+                let reason =
+                    format!("database {account}: the query of [{section}] is not known yet");
+                Err(Handling::Failed(Failure { reason, is_outage: true }))
+            }
         }
     }
 
@@ -177,7 +190,8 @@ impl Section {
         }
         if self.critical.get() && self.message != MessageName::UserAuth {
             message.set("error", "failure");
-            return Handling::Failed("calls can't be recorded".to_owned());
+            let reason = "calls can't be recorded".to_owned();
+            return Handling::Failed(Failure { reason, is_outage: true });
         }
         let query = match self.query() {
             Ok(query) => query,
@@ -312,8 +326,9 @@ impl Handler for Section {
     }
 
     fn fault(&self) -> Option<String> {
-        let outage = self.database.outage()?;
-        Some(format!("database {}: {}", self.database.name(), outage.error))
+        let outage = self.database.outage().map(|outage| outage.error.to_string());
+        let fault = outage.or_else(|| self.failing.borrow().clone())?;
+        Some(format!("database {}: {fault}", self.database.name()))
     }
 
     fn start(&self) -> Handles<'_, ()> {
@@ -346,14 +361,12 @@ impl Handler for Section {
                 let begun = Instant::now();
                 let results = self.database.query_each(&query, &bound).await;
                 self.status.took(self.database.name(), self.message, begun.elapsed());
+                self.note(results.iter().find_map(|result| result.as_ref().err()));
                 let judged =
                     messages.iter_mut().zip(results).map(|(message, result)| match result {
                         Ok(rows) => self.judge(message, &rows),
                         Err(DatabaseError::NoSuchText) => Handling::Passed,
-                        Err(error) => {
-                            self.log(&error.to_string());
-                            failed(&self.database, &error)
-                        }
+                        Err(error) => failed(&self.database, &error),
                     });
                 judged.collect()
             }),

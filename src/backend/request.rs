@@ -1,5 +1,7 @@
 //! Messages made of what phones send, with the parameters of Yate's own, in its order.
 
+use std::sync::Arc;
+
 use super::message::{Message, MessageName};
 use crate::{
     auth::{Authenticator, Claim},
@@ -10,7 +12,7 @@ use crate::{
         header::{Contact, HeaderName},
         uri::SipUri,
     },
-    subscribers::{Fetched, Known},
+    subscribers::{Cached, Fetched, Known},
     time::{DeltaSeconds, Now},
     worker::{
         Rules,
@@ -118,8 +120,14 @@ pub(super) fn auth(
     message.set("uri", text(request.uri));
     set_flow(&mut message, flow, context.listener(flow));
     message.set("newcall", bool_text(request.envelope.method == Method::Invite));
-    if let Ok(from) = SipUri::parse(request.from.uri) {
-        message.set("domain", text(from.host_port.host));
+    // Of the address-of-record, which is what the account will own: From may say anything.
+    match user.filter(|user| !user.domain.is_empty()) {
+        Some(user) => message.set("domain", text(&user.domain)),
+        None => {
+            if let Some(to) = &request.to_uri {
+                message.set("domain", text(to.host_port.host));
+            }
+        }
     }
     set_device(&mut message, request);
     if let Some(number) = number(request) {
@@ -141,6 +149,14 @@ pub(super) struct Context<'c> {
 }
 
 impl Context<'_> {
+    /// What is kept of a user.
+    fn cached(&self, username: &[u8], domain: &[u8]) -> Option<Arc<Known>> {
+        match self.rules.elsewhere.fetched.as_ref()?.find(self.now, username, domain) {
+            Cached::Fresh(known) | Cached::Stale(known) => Some(known),
+            Cached::Missing => None,
+        }
+    }
+
     fn listener(&self, flow: &Flow) -> &str {
         self.listeners.get(usize::from(flow.listener.0)).map_or("general", |name| name)
     }
@@ -162,12 +178,17 @@ pub(super) fn register(
     parked: &Parked,
     context: &Context<'_>,
 ) -> Option<Asked> {
-    let sip = &request.envelope.message;
+    let (sip, policy) = (&request.envelope.message, &context.rules.registrar);
     let contacts: Vec<Contact<'_>> = Contact::all(sip.all(HeaderName::Contact)).collect();
-    let fetched = match &parked.learned.account {
-        Some(Learnt::Is(known)) => fetched_of(known),
-        _ => None,
+    // Without digests, nobody has proved to be who the credentials name.
+    let user = policy.auth_required.then(|| user_of(request, aor, context.rules, context.now));
+    let user = user.flatten();
+    let known = match (&parked.learned.account, &user) {
+        (Some(Learnt::Is(known)), _) => Some(Arc::clone(known)),
+        (_, Some(user)) => context.cached(&user.username, &user.domain),
+        (_, None) => None,
     };
+    let fetched = known.as_deref().and_then(fetched_of);
     let asked = Register {
         wanted: Wanted::Contacts(&contacts),
         expires: sip.first(HeaderName::Expires),
@@ -180,13 +201,11 @@ pub(super) fn register(
         supports_path: false,
         agent: b"",
     };
-    let policy = &context.rules.registrar;
     let interval = |contact: &Contact<'_>| asked.interval(policy, contact).ok();
     let bound = contacts.iter().find_map(|contact| {
         interval(contact).filter(|interval| *interval > DeltaSeconds(0)).map(|i| (contact, i))
     });
     let (contact, interval) = bound?;
-    let user = user_of(request, aor, context.rules, context.now);
 
     let mut message = Message::new(MessageName::UserRegister);
     if let Some(number) = number(request) {
@@ -203,11 +222,7 @@ pub(super) fn register(
             }
         }
     }
-    for (name, value) in fetched.iter().flat_map(|fetched| &fetched.params) {
-        if !NOT_COPIED.contains(&&**name) && &**name != "expires" {
-            message.set(name, &**value);
-        }
-    }
+    set_fetched(&mut message, fetched);
     let name = match &user {
         Some(user) => String::from_utf8(user.username.to_vec()).ok()?,
         None => String::from_utf8(aor?.user().to_vec()).ok()?,
@@ -249,6 +264,8 @@ pub(super) fn bound(
     if !domain.is_empty() {
         message.set("domain", domain);
     }
+    let known = context.cached(username.as_bytes(), domain.as_bytes());
+    set_fetched(&mut message, known.as_deref().and_then(fetched_of));
     set_data(&mut message, binding.uri, &binding.flow);
     set_flow(&mut message, &binding.flow, context.listener(&binding.flow));
     set_route(&mut message, binding.uri, &binding.flow, context);
@@ -273,6 +290,15 @@ pub(super) fn unbound(username: &str, domain: &str) -> Message {
         message.set("domain", domain);
     }
     message
+}
+
+/// What a back end said of the user besides.
+fn set_fetched(message: &mut Message, fetched: Option<&Fetched>) {
+    for (name, value) in fetched.iter().flat_map(|fetched| &fetched.params) {
+        if !NOT_COPIED.contains(&&**name) && &**name != "expires" {
+            message.set(name, &**value);
+        }
+    }
 }
 
 fn fetched_of(known: &Known) -> Option<&Fetched> {

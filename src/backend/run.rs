@@ -20,8 +20,8 @@ use tokio::{
 };
 
 use super::{
-    chain::{Chain, Dispatched, Handler, OnError},
-    follow::{Follower, Present, TRACES},
+    chain::{Chain, Dispatched, Failure, Handler, OnError},
+    follow::{Asked, Follower, Present, TRACES},
     listed::LISTED,
     message::{Message, MessageName},
     preload::Preload,
@@ -45,6 +45,10 @@ use crate::{
 
 /// How often changes of the location service are looked for, and handlers for faults.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How often in a row `engine.timer` may wait for the rows of live phones to be renewed: rows of dead
+/// ones have to go at some time.
+const MOST_WAITS: u32 = 10;
 
 /// How soon an AoR is asked for again that a handler is just being told of.
 const BUSY: Duration = Duration::from_millis(5);
@@ -113,6 +117,8 @@ impl BackEnds {
         let thread = thread::Builder::new().name("backends".to_owned()).spawn(move || {
             let _ended = ended;
             run(&runtime, setup, coming, shared, (questions, bell), returns);
+            // A name server that doesn't answer keeps nobody.
+            runtime.shutdown_timeout(LOOK);
         })?;
         Ok(Self { setups, thread })
     }
@@ -155,6 +161,7 @@ fn run(
                 flights: RefCell::default(),
                 follower: RefCell::new(Follower::new(setup.queue)),
                 is_telling: Cell::new(false),
+                timer_waits: Cell::new(0),
             });
             for notifications in notifications {
                 begun.spawn_local(forget(Rc::clone(&desk), notifications));
@@ -182,6 +189,8 @@ struct Desk {
     flights: RefCell<HashMap<UserKey, Vec<Parked>>>,
     follower: RefCell<Follower>,
     is_telling: Cell<bool>,
+    /// How often in a row `engine.timer` has waited.
+    timer_waits: Cell<u32>,
 }
 
 /// What `user.auth` may depend on for its answer to hold for other requests of the user.
@@ -295,27 +304,33 @@ impl Desk {
         });
         let Some((user, asked)) = message.flatten() else { return unknown() };
         let mut message = asked.clone();
+        let cache = rules.elsewhere.fetched.as_ref();
+        let generation = cache.map(|cache| cache.generation());
+        // What somebody said in the place of one who could not is not the last word.
+        let mut may_keep = true;
         let known = match self.chain.dispatch(&mut message).await {
-            Dispatched::Handled(by) if &*by == LISTED => Known::Listed,
-            Dispatched::Handled(_) => account(rules, &user, &asked, &message),
+            Dispatched::Handled { by, failed } => {
+                may_keep &= !failed;
+                if &*by == LISTED { Known::Listed } else { account(rules, &user, &asked, &message) }
+            }
             Dispatched::Unhandled => match reason::code_of(&message) {
                 Some(401) | None => Known::Unknown,
                 Some(code) => Known::Refused(code),
             },
-            Dispatched::Failed(reason) => {
+            Dispatched::Failed(Failure { reason, .. }) => {
                 tracing::debug!(reason, "user.auth failed");
                 self.shared.status.failed(MessageName::UserAuth);
-                let cached = rules.elsewhere.fetched.as_ref();
                 let now = self.shared.clock.now();
-                return match cached.map(|c| c.find(now, &user.username, &user.domain)) {
+                return match cache.map(|c| c.find(now, &user.username, &user.domain)) {
                     Some(Cached::Fresh(known) | Cached::Stale(known)) => Learnt::Is(known),
                     Some(Cached::Missing) | None => Learnt::Unavailable,
                 };
             }
         };
         let known = Arc::new(known);
-        if let Some(cache) = &rules.elsewhere.fetched {
-            cache.keep(self.shared.clock.now(), &user.username, &user.domain, &known);
+        if let Some((cache, generation)) = cache.zip(generation).filter(|_| may_keep) {
+            let now = self.shared.clock.now();
+            cache.keep(now, generation, &user.username, &user.domain, &known);
         }
         Learnt::Is(known)
     }
@@ -337,11 +352,16 @@ impl Desk {
         }
         let dispatched = self.chain.dispatch(&mut message).await;
         let now = self.shared.clock.now();
-        if !matches!(dispatched, Dispatched::Handled(_)) {
-            self.follower.borrow_mut().end(now, &aor, None);
+        match &dispatched {
+            Dispatched::Handled { failed: false, .. } => {}
+            Dispatched::Unhandled => self.follower.borrow_mut().end(now, &aor, Asked::Nothing),
+            // It may have been written all the same, or is still to be.
+            Dispatched::Handled { .. } | Dispatched::Failed(_) => {
+                self.follower.borrow_mut().end(now, &aor, Asked::Unknown);
+            }
         }
         match dispatched {
-            Dispatched::Handled(_) => {
+            Dispatched::Handled { failed, .. } => {
                 let expires = message.get("expires");
                 let granted = expires.filter(|expires| Some(*expires) != asked.as_deref());
                 let granted = granted.and_then(|text| DeltaSeconds::granted(text.as_bytes()));
@@ -350,14 +370,17 @@ impl Desk {
                 let qualified = username.as_bytes() == aor && split_name(&aor).is_some();
                 let until = Deadline::after(now, interval.unwrap_or_default());
                 let present = Present::at(&contact, &parked.flow, until);
-                self.follower.borrow_mut().end(now, &aor, Some((present, qualified)));
+                if !failed {
+                    let took = Asked::Taken { present, qualified };
+                    self.follower.borrow_mut().end(now, &aor, took);
+                }
                 Learnt::Is(Registered::Taken { granted })
             }
             Dispatched::Unhandled => Learnt::Is(match reason::code_of(&message) {
                 Some(code) => Registered::Refused(code),
                 None => Registered::Unhandled,
             }),
-            Dispatched::Failed(reason) => {
+            Dispatched::Failed(Failure { reason, .. }) => {
                 tracing::debug!(reason, "user.register failed");
                 self.shared.status.failed(MessageName::UserRegister);
                 Learnt::Unavailable
@@ -395,7 +418,7 @@ impl Desk {
         let now = self.shared.clock.now();
         let failure = self.follower.borrow_mut().done(now, batch, dispatched);
         if let Some(reason) = &failure {
-            tracing::debug!(reason, "user.register failed; it is tried again");
+            tracing::debug!(reason, "telling failed");
             self.shared.status.failed(MessageName::UserRegister);
         }
         failure.is_none()
@@ -412,9 +435,14 @@ impl Desk {
     /// `engine.timer`. A query of it may take rows for ended that are yet to be renewed, so it waits
     /// for those.
     fn tick(self: &Rc<Self>) {
-        if !self.chain.has_remote(MessageName::EngineTimer) || self.follower.borrow().is_behind() {
+        if !self.chain.has_remote(MessageName::EngineTimer) {
             return;
         }
+        let waited = self.timer_waits.get();
+        if waited < MOST_WAITS && self.follower.borrow().is_catching_up() {
+            return self.timer_waits.set(waited + 1);
+        }
+        self.timer_waits.set(0);
         let desk = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let mut message = Message::new(MessageName::EngineTimer);
@@ -425,6 +453,7 @@ impl Desk {
 }
 
 /// What is checked against: hashes that are given, else those of a password; `None` without any.
+/// Hashes that can't be read are no one's: `*` and the like lock an account.
 pub(super) fn secret_of<'v>(
     rules: &Rules,
     username: &[u8],
@@ -440,6 +469,9 @@ pub(super) fn secret_of<'v>(
     };
     if given != Ha1Set::default() {
         return Some(Secret::Ha1(given));
+    }
+    if HASHES.iter().any(|name| value(name).is_some_and(|hash| !hash.is_empty())) {
+        return Some(Secret::NoPassword);
     }
     let (realm, password) = (policy.realm.as_bytes(), password.as_bytes());
     let hashed = || Ha1Set::of_password(&policy.algorithms, username, realm, password);
@@ -468,11 +500,21 @@ async fn forget(desk: Rc<Desk>, mut notifications: mpsc::Receiver<Notification>)
 async fn load_all(desk: Rc<Desk>, preload: Preload) {
     const AGAIN: Duration = Duration::from_secs(2);
     let Shared { rules, clock, status, .. } = &desk.shared;
+    let mut again = 3_u32;
     loop {
         let rules = rules.load_full();
         let Some(cache) = &rules.elsewhere.fetched else { break };
+        let generation = cache.generation();
         match preload.run(&rules, cache, clock.now()).await {
-            Ok(accounts) => break tracing::info!(accounts, "loaded accounts"),
+            Ok(accounts) if cache.generation() == generation => {
+                break tracing::info!(accounts, "loaded accounts");
+            }
+            // Of what was changed meanwhile, nobody knows whether it was read before or after.
+            Ok(_) if again == 0 => {
+                cache.clear();
+                break tracing::warn!("accounts change faster than they can be loaded");
+            }
+            Ok(_) => again -= 1,
             Err(error) => tracing::error!("[cache] preload: {error}"),
         }
         tokio::time::sleep(AGAIN).await;

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    chain::{Handler, Handles, Handling},
+    chain::{Failure, Handler, Handles, Handling},
     listed::Listed,
     message::{Message, MessageName},
     preload::Preload,
@@ -38,8 +38,11 @@ pub fn elsewhere(config: &Config, general: &General, register: Option<&Register>
     let Some(register) = register else { return Elsewhere::default() };
     let auth = register.handler(register::Message::UserAuth);
     let has_register = register.handler(register::Message::UserRegister).is_some();
+    // In a flat namespace the domain is not part of who a user is.
+    let is_flat = config.general.domains.is_empty();
+    let is_of_the_user = |name: &str| OF_THE_USER.contains(&name) && !(is_flat && name == "domain");
     let is_cacheable = |query: &Query| match query {
-        Query::Template(statements) => statements.parameters().all(|n| OF_THE_USER.contains(&n)),
+        Query::Template(statements) => statements.parameters().all(is_of_the_user),
         Query::Stored(_) => false,
     };
     let is_cacheable = auth.and_then(|auth| auth.query.as_ref()).is_some_and(is_cacheable);
@@ -177,6 +180,7 @@ impl Handler for Broken {
     }
 
     fn handle<'m>(&'m self, _: i32, _: &'m mut Message) -> Handles<'m> {
-        Box::pin(async { Handling::Failed(self.fault.clone()) })
+        let failure = Failure { reason: self.fault.clone(), is_outage: true };
+        Box::pin(async { Handling::Failed(failure) })
     }
 }

@@ -15,7 +15,10 @@ use mio::Waker;
 use super::status::{Check, ListenerStatus};
 use crate::{
     auth::{Authenticator, NonceKeys},
-    backend::{self, BackEnds, Loaded, Status, regfile::Regfile},
+    backend::{
+        self, BackEnds, Loaded, Status,
+        regfile::{General, Regfile},
+    },
     config::{
         Accepted, Refused,
         register::Register,
@@ -64,6 +67,8 @@ pub struct Node {
     pub(super) snapshotter: Mutex<Option<Sender<Request>>>,
     /// The back ends' thread, until it is stopped.
     pub(super) asked: Mutex<Option<BackEnds>>,
+    /// What they were set up with.
+    pub(super) register: Mutex<(General, Option<Register>)>,
     pub(super) wakers: Box<[Arc<Waker>]>,
     pub(super) stopping: AtomicBool,
     /// One reload at a time.
@@ -177,8 +182,24 @@ impl Node {
         let Accepted { value: Loaded { config, regfile, register }, warnings } =
             self.source.load()?;
         let general = regfile.general.clone();
-        let rules = rules(&config, regfile, register.as_ref(), &self.keys)?;
-        let setup = backend::setup(&config, &general, register, Arc::clone(&self.rules));
+        let mut rules = rules(&config, regfile, register.as_ref(), &self.keys)?;
+        let old = self.config();
+        let written = (general, register);
+        let mut running = self.register.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = *running == written
+            && (&old.cache, &old.backend, &old.auth)
+                == (&config.cache, &config.backend, &config.auth)
+            && old.general.domains == config.general.domains;
+        let setup = (!is_same).then(|| {
+            let (general, register) = &written;
+            backend::setup(&config, general, register.clone(), Arc::clone(&self.rules))
+        });
+        if is_same && let Some(fetched) = self.rules.load().elsewhere.fetched.clone() {
+            // Everybody is asked for again, and who can't be goes on.
+            fetched.age(self.clock.now());
+            rules.elsewhere.fetched = Some(fetched);
+        }
+        *running = written;
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         warnings.extend(self.running.needs_restart(&config));
         let users = rules.subscribers.len() as u64;
@@ -187,7 +208,9 @@ impl Node {
         self.location.set_max_contacts(config.registrar.max_contacts);
         self.config.store(Arc::new(config));
         let old = self.rules.swap(Arc::new(rules));
-        if let Some(backends) = &*self.asked.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(backends) = &*self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(setup) = setup
+        {
             backends.reload(setup);
         }
         let removed = self.remove_orphans();

@@ -3,7 +3,13 @@
 //! What nobody knows is kept apart from who was found, so that names made up by strangers can't
 //! push out those of phones.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use quick_cache::sync::Cache;
 
@@ -77,6 +83,10 @@ pub struct FetchedCache {
     lifetimes: Lifetimes,
     found: Cache<Box<[u8]>, Kept>,
     unknown: Cache<Box<[u8]>, Kept>,
+    /// Goes up whenever something is to be forgotten.
+    generation: AtomicU64,
+    /// What was asked before this second is stale.
+    aged: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -93,7 +103,8 @@ impl FetchedCache {
     /// An empty cache of at most `size` accounts.
     pub fn new(size: usize, lifetimes: Lifetimes) -> Self {
         let unknown = Cache::new((size / UNKNOWN_SHARE).max(1));
-        Self { lifetimes, found: Cache::new(size.max(1)), unknown }
+        let (generation, aged) = Default::default();
+        Self { lifetimes, found: Cache::new(size.max(1)), unknown, generation, aged }
     }
 
     /// How many accounts it holds.
@@ -115,10 +126,10 @@ impl FetchedCache {
         let Lifetimes { found, negative, stale } = self.lifetimes;
         if let Some(kept) = self.found.get(key) {
             let age = age(&kept);
-            if within(age, found) {
+            if within(age, found) && kept.asked >= self.aged.load(Ordering::Relaxed) {
                 return Cached::Fresh(kept.known);
             }
-            if within(age.saturating_sub(found.0.into()), stale) {
+            if within(age, found) || within(age.saturating_sub(found.0.into()), stale) {
                 return Cached::Stale(kept.known);
             }
         }
@@ -128,8 +139,25 @@ impl FetchedCache {
         }
     }
 
-    /// Keeps what was just learned of a username.
-    pub fn keep(&self, now: Now, username: &[u8], domain: &[u8], known: &Arc<Known>) {
+    /// A number that goes up whenever something is to be forgotten: to be asked for before who
+    /// knows is asked.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Keeps what was learned of a username, unless something was forgotten since `generation`: that
+    /// may have been asked too early.
+    pub fn keep(
+        &self,
+        now: Now,
+        generation: u64,
+        username: &[u8],
+        domain: &[u8],
+        known: &Arc<Known>,
+    ) {
+        if generation != self.generation() {
+            return;
+        }
         let mut space = [0; MAX_KEY];
         let Some(key) = key(username, domain, &mut space) else { return };
         let kept = || Kept { known: Arc::clone(known), asked: now.millis / 1000 };
@@ -151,13 +179,22 @@ impl FetchedCache {
 
     /// Forgets a username under all domains it is known with.
     pub fn forget(&self, username: &[u8]) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
         let is_other = |key: &[u8]| key.split(|b| *b == 0).next() != Some(username);
         self.found.retain(|key, _| is_other(key));
         self.unknown.retain(|key, _| is_other(key));
     }
 
+    /// Has everybody asked for again who may be, and forgets who is unknown.
+    pub fn age(&self, now: Now) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.aged.store(now.millis / 1000 + 1, Ordering::Relaxed);
+        self.unknown.clear();
+    }
+
     /// Forgets everybody.
     pub fn clear(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
         self.found.clear();
         self.unknown.clear();
     }
@@ -210,7 +247,7 @@ mod tests {
     fn accounts_age_and_go_stale_before_they_are_gone() {
         let cache = FetchedCache::new(10, LIFETIMES);
         let known = account();
-        cache.keep(at(5), b"alice", b"Example.com", &known);
+        cache.keep(at(5), 0, b"alice", b"Example.com", &known);
         for (second, expected) in [
             (5, Cached::Fresh(Arc::clone(&known))),
             (304, Cached::Fresh(Arc::clone(&known))),
@@ -228,14 +265,14 @@ mod tests {
         let cache = FetchedCache::new(80, LIFETIMES);
         let (known, unknown) = (account(), Arc::new(Known::Unknown));
         for user in 0..40 {
-            cache.keep(at(0), format!("{user}").as_bytes(), b"", &known);
+            cache.keep(at(0), 0, format!("{user}").as_bytes(), b"", &known);
         }
         for stranger in 0..10_000 {
-            cache.keep(at(0), format!("x{stranger}").as_bytes(), b"", &unknown);
+            cache.keep(at(0), 0, format!("x{stranger}").as_bytes(), b"", &unknown);
         }
         assert_eq!(cache.len(), 40);
         assert!(cache.unknown.len() <= 10);
-        cache.keep(at(1), b"7", b"", &unknown);
+        cache.keep(at(1), 0, b"7", b"", &unknown);
         assert_eq!(cache.find(at(10), b"7", b""), Cached::Fresh(Arc::clone(&unknown)));
         assert_eq!(cache.find(at(11), b"7", b""), Cached::Missing, "found, but forgotten");
     }
@@ -244,7 +281,7 @@ mod tests {
     fn one_is_forgotten_under_all_domains_and_no_other() {
         let cache = FetchedCache::new(10, LIFETIMES);
         for (user, domain) in [("a", "x"), ("a", "y"), ("ab", "x")] {
-            cache.keep(at(0), user.as_bytes(), domain.as_bytes(), &account());
+            cache.keep(at(0), 0, user.as_bytes(), domain.as_bytes(), &account());
         }
         cache.forget(b"a");
         assert_eq!(cache.len(), 1);
@@ -257,8 +294,24 @@ mod tests {
     fn names_beyond_all_bounds_are_nobodys() {
         let cache = FetchedCache::new(10, LIFETIMES);
         for name in [vec![b'a'; 2000], b"a\0b".to_vec()] {
-            cache.keep(at(0), &name, b"", &account());
+            cache.keep(at(0), 0, &name, b"", &account());
             assert_eq!(cache.find(at(0), &name, b""), Cached::Missing);
         }
+    }
+
+    #[test]
+    fn what_was_asked_before_something_was_forgotten_is_not_kept() {
+        let cache = FetchedCache::new(10, LIFETIMES);
+        let generation = cache.generation();
+        cache.forget(b"a");
+        cache.keep(at(0), generation, b"a", b"", &account());
+        assert!(cache.is_empty());
+        cache.keep(at(0), cache.generation(), b"a", b"", &account());
+        assert_eq!(cache.find(at(1), b"a", b""), Cached::Fresh(account()));
+        // Aged, it is good enough for a refresh, and for nothing else.
+        cache.age(at(1));
+        assert_eq!(cache.find(at(1), b"a", b""), Cached::Stale(account()));
+        cache.keep(at(2), cache.generation(), b"a", b"", &account());
+        assert_eq!(cache.find(at(2), b"a", b""), Cached::Fresh(account()));
     }
 }

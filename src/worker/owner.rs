@@ -24,8 +24,6 @@ pub(super) enum Owner<'a> {
         username: Quoted<'a>,
         /// What it grants whatever is asked.
         granted: Option<DeltaSeconds>,
-        /// Whether it is time to ask again.
-        is_stale: bool,
     },
 }
 
@@ -70,11 +68,6 @@ impl Owner<'_> {
             Self::Fetched { granted, .. } => granted,
         }
     }
-
-    /// Whether it is time to ask a back end again.
-    pub(super) fn is_stale(self) -> bool {
-        matches!(self, Self::Fetched { is_stale: true, .. })
-    }
 }
 
 /// Who says that it comes from an account.
@@ -92,7 +85,12 @@ pub(super) struct Claimant<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Sought<'a> {
     /// The account, and what its credentials are checked against.
-    Found(Owner<'a>, Secret),
+    Found {
+        owner: Owner<'a>,
+        secret: Secret,
+        /// Whether it is time to ask again.
+        is_stale: bool,
+    },
     /// There is no such account.
     Unknown,
     /// Only a back end knows.
@@ -111,7 +109,13 @@ impl<'a> Claimant<'a> {
         match rules.elsewhere.auth {
             AskAuth::Never => listed().unwrap_or(Sought::Unknown),
             AskAuth::AfterListed => {
-                listed().unwrap_or_else(|| self.among_fetched(now, rules, learned))
+                match listed() {
+                    // Another handler may have a password.
+                    None | Some(Sought::Found { secret: Secret::NoPassword, .. }) => {
+                        self.among_fetched(now, rules, learned)
+                    }
+                    Some(found) => found,
+                }
             }
             AskAuth::BeforeListed => self.among_fetched(now, rules, learned),
         }
@@ -121,7 +125,8 @@ impl<'a> Claimant<'a> {
         let mut found = None;
         Authenticator::look_up(&self.claim, |username| {
             let login = rules.subscribers.login_at(self.login?, username, self.domain)?;
-            found = Some(Sought::Found(Owner::Listed(login.account), login.secret));
+            let (owner, secret) = (Owner::Listed(login.account), login.secret);
+            found = Some(Sought::Found { owner, secret, is_stale: false });
             None
         });
         found
@@ -152,9 +157,15 @@ impl<'a> Claimant<'a> {
         match known {
             Known::Account(fetched) => {
                 let (username, granted) = (self.claim.username(), fetched.granted);
-                Sought::Found(Owner::Fetched { username, granted, is_stale }, fetched.secret)
+                let owner = Owner::Fetched { username, granted };
+                Sought::Found { owner, secret: fetched.secret, is_stale }
             }
-            Known::Listed => self.among_listed(rules).unwrap_or(Sought::Unknown),
+            Known::Listed => match self.among_listed(rules) {
+                Some(Sought::Found { owner, secret, .. }) => {
+                    Sought::Found { owner, secret, is_stale }
+                }
+                _ => Sought::Unknown,
+            },
             Known::Refused(code) => Sought::Refused(*code),
             Known::Unknown => Sought::Unknown,
         }

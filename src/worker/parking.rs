@@ -174,9 +174,20 @@ pub struct Parking {
     waiting: HashMap<u64, SocketAddr>,
 }
 
-/// As many wait as may, or nobody answers any more.
+/// Why a request can't wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoRoom;
+pub(super) enum Unparked {
+    /// As many wait as may, or nobody answers any more, or it is too long.
+    NoRoom,
+    /// It does already.
+    Waits,
+}
+
+/// Octets of a request that may wait: more than headers take that mean anything to a registrar.
+const MAX_LEN: usize = 8192;
+
+/// Octets of room that are kept for the next request.
+const KEPT: usize = 2048;
 
 impl Parking {
     /// Room for `capacity` requests of `worker`, which are put to `questions`.
@@ -197,11 +208,18 @@ impl Parking {
         hash: u64,
         question: Question,
         learned: Option<&Learned>,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), Unparked> {
+        // Another of the same batch may have been parked a moment ago.
+        if self.has(hash, flow.remote) {
+            return Err(Unparked::Waits);
+        }
+        if datagram.len() > MAX_LEN {
+            return Err(Unparked::NoRoom);
+        }
         let mut parked = match self.free.pop() {
             Some(parked) => parked,
             None => {
-                self.left = self.left.checked_sub(1).ok_or(NoRoom)?;
+                self.left = self.left.checked_sub(1).ok_or(Unparked::NoRoom)?;
                 Parked {
                     worker: self.worker,
                     datagram: Vec::new(),
@@ -226,7 +244,7 @@ impl Parking {
             }
             Err(parked) => {
                 self.free.push(parked);
-                Err(NoRoom)
+                Err(Unparked::NoRoom)
             }
         }
     }
@@ -240,7 +258,9 @@ impl Parking {
     }
 
     /// Takes the room of a request that is dealt with.
-    pub(super) fn reuse(&mut self, parked: Parked) {
+    pub(super) fn reuse(&mut self, mut parked: Parked) {
+        parked.datagram.clear();
+        parked.datagram.shrink_to(KEPT);
         self.free.push(parked);
     }
 }
@@ -422,7 +442,7 @@ mod tests {
 
         fn keep(&self, known: Known) {
             let cache = self.pipeline.rules_for_tests().elsewhere.fetched.clone().unwrap();
-            cache.keep(self.now, b"alice", REALM.as_bytes(), &Arc::new(known));
+            cache.keep(self.now, cache.generation(), b"alice", REALM.as_bytes(), &Arc::new(known));
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
     answer::Unavailable,
     counters::{AllCounters, Counters, DropReason},
     exchange::{Answered, Exchange, Space, Step},
-    parking::{Learned, NoRoom, Parked, Parking, Question},
+    parking::{Learned, Parked, Parking, Question, Unparked},
     register::{Ended, Registration, Texts},
     rules::{Rules, RulesCache, SharedRules},
 };
@@ -264,7 +264,7 @@ impl Pipeline {
             let Waiting { envelope, flow, hash, registration, datagram, learned } = waiting;
             let mut park = |question| match parking {
                 Some(parking) => parking.park((datagram, *flow), *hash, question, *learned),
-                None => Err(NoRoom),
+                None => Err(Unparked::NoRoom),
             };
             let answered = answers.answer(flow, |out| {
                 let mut shared = Shared { now, rules, location, journal, counters, space };
@@ -278,7 +278,10 @@ impl Pipeline {
                     }
                     Ended::Asks(question) => match park(question) {
                         Ok(()) => return Err(Unanswered::Waiting),
-                        Err(NoRoom) => exchange.no_back_end(Unavailable::Busy),
+                        Err(Unparked::NoRoom) => exchange.no_back_end(Unavailable::Busy),
+                        Err(Unparked::Waits) => {
+                            return Err(Unanswered::Dropped(DropReason::Waiting));
+                        }
                     },
                 };
                 finish(counters, envelope, flow, answered).map_err(Unanswered::Dropped)

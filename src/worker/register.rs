@@ -44,6 +44,8 @@ pub(super) struct Registration<'a> {
     /// The position of the AoR's domain.
     scope: u8,
     owner: Option<Owner<'a>>,
+    /// Whether it is time to ask for the account again.
+    is_stale: bool,
     proof: Proof<'a>,
     learned: Option<&'a Learned>,
 }
@@ -107,8 +109,8 @@ impl<'a> Registration<'a> {
             return;
         };
         let secret = match claimant.seek(now, rules, self.learned) {
-            Sought::Found(owner, secret) => {
-                self.owner = Some(owner);
+            Sought::Found { owner, secret, is_stale } => {
+                (self.owner, self.is_stale) = (Some(owner), is_stale);
                 Some(secret)
             }
             Sought::Unknown => None,
@@ -126,6 +128,10 @@ impl<'a> Registration<'a> {
         if let Proof::Computed(trial) = &self.proof {
             self.proof = Proof::Known(trials.verdict(trial));
         }
+        // The password may be new.
+        if self.is_stale && matches!(self.proof, Proof::Known(Verdict::Challenge(_))) {
+            self.proof = Proof::Asks;
+        }
     }
 
     /// Where the record is that it will take, if it proved that it may.
@@ -138,7 +144,7 @@ impl<'a> Registration<'a> {
 
     /// What has to be asked before anything is bound, by rules that have a back end for it.
     fn ask_first(&self, rules: &Rules) -> AskFirst {
-        if self.owner.is_some_and(Owner::is_stale) {
+        if self.is_stale {
             return AskFirst::IfAdded(Question::Auth);
         }
         match rules.elsewhere.register {
@@ -198,6 +204,7 @@ impl<'a> Exchange<'_, 'a> {
             key: aor.map(|aor| self.location.key(aor.as_bytes())),
             scope,
             owner,
+            is_stale: false,
             proof,
             learned,
         })
@@ -287,7 +294,7 @@ impl<'a> Exchange<'_, 'a> {
         let is_bound = matches!(decision, Decision::Done(Outcome::Registered(_)));
         let one = matches!(registration.contacts, Asked::One(_)).then_some(registration.behind_nat);
         let answered = self.settle(&register, aor, scope, one, decision);
-        if is_bound && owner.is_some_and(Owner::is_stale) {
+        if is_bound && registration.is_stale {
             return Ended::Renews(answered);
         }
         Ended::Answered(answered)
