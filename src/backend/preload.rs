@@ -25,7 +25,7 @@ pub(super) struct Preload {
 }
 
 /// The longest that it may take: ten million accounts, from a slow disk.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How often the log says how far it is.
 const SAID: Duration = Duration::from_secs(2);

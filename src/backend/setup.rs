@@ -14,7 +14,7 @@ use super::{
     chain::{Failure, Handler, Handles, Handling},
     listed::Listed,
     message::{Message, MessageName},
-    preload::Preload,
+    preload::{self, Preload},
     regfile::General,
     register::{Critical, Section, name_of},
     run::{Made, OF_THE_USER, Setup},
@@ -104,7 +104,8 @@ fn make(
             Ok(database) => {
                 if section.message == register::Message::UserAuth {
                     made.preload = preload.as_deref().and_then(|query| {
-                        preload_of(query, database, section.result.clone(), status)
+                        let account = register.account(&section.account)?;
+                        preload_of(query, account, section.result.clone(), status)
                     });
                 }
                 Rc::new(Section::new(
@@ -141,14 +142,19 @@ fn open(
 
 fn preload_of(
     query: &str,
-    database: &Database,
+    account: &Account,
     result: Option<Box<str>>,
     status: &Arc<Status>,
 ) -> Option<Preload> {
-    match Statements::compile(query, database.dialect()) {
-        Ok(statements) => {
+    // A connection of its own, since servers hold it to the account's timeout.
+    let patient = Account { timeout: preload::PATIENCE, poolsize: 1, ..account.clone() };
+    let statements =
+        Statements::compile(query, account.dialect()).map_err(|error| error.to_string());
+    let database = Database::open(&patient).map_err(|error| error.to_string());
+    match statements.and_then(|statements| Ok((statements, database?))) {
+        Ok((statements, database)) => {
             status.set_preloading(true);
-            Some(Preload { statements, database: database.clone(), result })
+            Some(Preload { statements, database, result })
         }
         Err(error) => {
             tracing::error!("[cache] preload: {error}");

@@ -109,6 +109,52 @@ pub(crate) async fn phones_register_with_users_of_the_database(battery: &mut Bat
     await_location(battery, "r1", |at| at.is_none()).await;
 }
 
+pub(crate) async fn a_hash_that_cannot_be_read_locks_its_account(battery: &mut Battery) {
+    for (user, password, hash) in [("l1", "", "*"), ("l2", "open", "!"), ("l3", "", "0123")] {
+        add_user(battery, user, password).await;
+        let values = [("u", user), ("h", hash)];
+        battery.run("UPDATE users SET ha1='${h}' WHERE username='${u}'", &values).await;
+    }
+    let server = serve(battery, "");
+    for user in ["l1", "l2", "l3"] {
+        for password in ["", "open", "anything"] {
+            let answer = Phone::new(server.sip[0], user, password).register(600);
+            assert_eq!(answer.code, 401, "{user} {password}");
+        }
+    }
+}
+
+pub(crate) async fn a_new_password_counts_once_the_old_one_has_aged(battery: &mut Battery) {
+    add_user(battery, "r2", "old").await;
+    let server = serve(battery, "lifetime=1\n");
+    let mut phone = Phone::new(server.sip[0], "r2", "old");
+    assert_eq!(phone.register(600).code, 200);
+    battery.run("UPDATE users SET password='new' WHERE username='r2'", &[]).await;
+    wait_until("the new password", || {
+        Phone::new(server.sip[0], "r2", "new").register(600).code == 200
+    });
+    assert_eq!(Phone::new(server.sip[0], "r2", "old").register(600).code, 401);
+}
+
+pub(crate) async fn only_the_address_itself_says_which_domain_it_is_of(battery: &mut Battery) {
+    add_user(battery, "r10", "ten").await;
+    let (name, account) = battery.engine.conf();
+    let bindery = BINDERY_CONF.replace("[general]\n", "[general]\ndomains=127.0.0.1,evil.test\n");
+    let queries = battery.engine.ready_made();
+    let asked = "WHERE username='${username}'\nresult=password";
+    assert!(queries.contains(asked));
+    // As if everybody were a user of that domain only.
+    let of_evil = "WHERE username='${username}' AND '${domain}'='evil.test'\nresult=password";
+    let server = Server::start(&[
+        ("bindery.conf", &bindery),
+        ("register.conf", &queries.replace(asked, of_evil)),
+        (name, &account),
+    ]);
+    let mut phone = Phone::new(server.sip[0], "r10", "ten");
+    phone.say_from("sip:r10@evil.test");
+    assert_eq!(phone.register(600).code, 401);
+}
+
 pub(crate) async fn a_refresh_asks_nobody(battery: &mut Battery) {
     add_user(battery, "r4", "four").await;
     let server = serve(battery, "");

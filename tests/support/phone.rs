@@ -25,6 +25,7 @@ pub(crate) struct Phone {
     challenge: Option<(String, String)>,
     nc: u32,
     accepts_silence: bool,
+    from: Option<String>,
 }
 
 /// An answer to a phone.
@@ -69,6 +70,7 @@ impl Phone {
             challenge: None,
             nc: 0,
             accepts_silence: false,
+            from: None,
         }
     }
 
@@ -89,6 +91,11 @@ impl Phone {
     pub(crate) fn accept_silence(&mut self, patience: Duration) {
         self.socket.set_read_timeout(Some(patience)).expect("a timeout");
         self.accepts_silence = true;
+    }
+
+    /// Says that it is somebody else in From.
+    pub(crate) fn say_from(&mut self, uri: &str) {
+        self.from = Some(uri.to_owned());
     }
 
     /// Asks for the bindings.
@@ -122,12 +129,13 @@ impl Phone {
     /// Sends one REGISTER and waits for its answer.
     pub(crate) fn send(&mut self, headers: &str) -> Answer {
         self.cseq += 1;
-        let Self { server, user, call_id, cseq, .. } = self;
+        let Self { server, user, call_id, cseq, from, .. } = self;
+        let from = from.clone().unwrap_or_else(|| format!("sip:{user}@127.0.0.1"));
         let text = format!(
             "REGISTER sip:127.0.0.1 SIP/2.0\r\n\
              Via: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bK-{call_id}-{cseq};rport\r\n\
              Max-Forwards: 70\r\n\
-             From: <sip:{user}@127.0.0.1>;tag=t\r\n\
+             From: <{from}>;tag=t\r\n\
              To: <sip:{user}@127.0.0.1>\r\n\
              Call-ID: {call_id}\r\n\
              CSeq: {cseq} REGISTER\r\n\

@@ -82,6 +82,16 @@ fn who_was_registered_is_so_after_a_restart() {
 }
 
 #[test]
+fn from_says_nothing_of_whose_binding_it_is() {
+    let server = server();
+    let mut alice = Phone::new(server.sip[0], "alice", "secret");
+    alice.say_from("sip:bob@127.0.0.1");
+    assert_eq!(alice.register(600).headers("Contact").len(), 1);
+    let bob = Phone::new(server.sip[0], "bob", "hidden").query();
+    assert_eq!((bob.code, bob.headers("Contact").len()), (200, 0));
+}
+
+#[test]
 fn a_reload_takes_all_or_nothing() {
     let server = server();
     let mut alice = Phone::new(server.sip[0], "alice", "secret");
