@@ -424,13 +424,11 @@ async fn a_pool_can_be_exhausted(battery: &mut Battery) {
     let started = Instant::now();
     let all = join_all((0..200).map(|_| database.query(&statements, &bound))).await;
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // Which of the two it is depends on who wakes first where a query gives its place back.
     assert!(all.iter().all(|result| matches!(
         result,
         Err(DatabaseError::TimedOut | DatabaseError::PoolExhausted)
     )));
-    if account.dialect() != Dialect::Sqlite {
-        assert!(all.contains(&Err(DatabaseError::PoolExhausted)));
-    }
     recovers(&database).await;
 }
 
