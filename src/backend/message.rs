@@ -89,11 +89,6 @@ impl Message {
         }
     }
 
-    /// Removes all parameters of this name.
-    pub fn remove(&mut self, name: &str) {
-        self.params.retain(|(key, _)| **key != *name);
-    }
-
     /// All parameters, in order.
     pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
         self.params.iter().map(|(key, value)| (&**key, &**value))
@@ -121,8 +116,6 @@ mod tests {
         message.set("b", "2");
         message.set("a", "3");
         assert_eq!(message.params().collect::<Vec<_>>(), [("a", "3"), ("b", "2")]);
-        message.remove("a");
-        assert_eq!((message.get("a"), message.get("b")), (None, Some("2")));
     }
 
     #[test]

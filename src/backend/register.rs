@@ -82,7 +82,7 @@ impl Section {
     ) -> Self {
         Self {
             name: "register".into(),
-            message: name_of(section.message),
+            message: section.message.handles(),
             section,
             database,
             queries: RefCell::default(),
@@ -378,17 +378,5 @@ impl Handler for Section {
                 handlings
             }),
         }
-    }
-}
-
-pub(super) fn name_of(message: register::Message) -> MessageName {
-    match message {
-        register::Message::UserAuth => MessageName::UserAuth,
-        register::Message::UserRegister => MessageName::UserRegister,
-        register::Message::UserUnregister => MessageName::UserUnregister,
-        register::Message::EngineTimer => MessageName::EngineTimer,
-        register::Message::CallPreroute => MessageName::CallPreroute,
-        register::Message::CallRoute => MessageName::CallRoute,
-        register::Message::CallCdr | register::Message::Linetracker => MessageName::CallCdr,
     }
 }

@@ -150,6 +150,8 @@ fn run(
         let mut setup = setup;
         loop {
             let Made { handlers, notifications, preload } = (setup.handlers)(&shared.status);
+            // Also of one that another setup cut short.
+            shared.status.set_preloading(preload.is_some());
             let mut begun = JoinSet::new();
             for handler in handlers.iter().map(Rc::clone) {
                 begun.spawn_local(async move { handler.start().await });
@@ -306,16 +308,16 @@ impl Desk {
         let mut message = asked.clone();
         let cache = rules.elsewhere.fetched.as_ref();
         let generation = cache.map(|cache| cache.generation());
-        // What somebody said in the place of one who could not is not the last word.
-        let mut may_keep = true;
-        let known = match self.chain.dispatch(&mut message).await {
+        let (known, is_last_word) = match self.chain.dispatch(&mut message).await {
             Dispatched::Handled { by, failed } => {
-                may_keep &= !failed;
-                if &*by == LISTED { Known::Listed } else { account(rules, &user, &asked, &message) }
+                let is_listed = &*by == LISTED;
+                let told = || account(rules, &user, &asked, &message);
+                // What somebody said in the place of one who could not is for this time only.
+                (if is_listed { Known::Listed } else { told() }, !failed)
             }
             Dispatched::Unhandled => match reason::code_of(&message) {
-                Some(401) | None => Known::Unknown,
-                Some(code) => Known::Refused(code),
+                Some(401) | None => (Known::Unknown, true),
+                Some(code) => (Known::Refused(code), true),
             },
             Dispatched::Failed(Failure { reason, .. }) => {
                 tracing::debug!(reason, "user.auth failed");
@@ -328,7 +330,7 @@ impl Desk {
             }
         };
         let known = Arc::new(known);
-        if let Some((cache, generation)) = cache.zip(generation).filter(|_| may_keep) {
+        if let Some((cache, generation)) = cache.zip(generation).filter(|_| is_last_word) {
             let now = self.shared.clock.now();
             cache.keep(now, generation, &user.username, &user.domain, &known);
         }
@@ -352,15 +354,7 @@ impl Desk {
         }
         let dispatched = self.chain.dispatch(&mut message).await;
         let now = self.shared.clock.now();
-        match &dispatched {
-            Dispatched::Handled { failed: false, .. } => {}
-            Dispatched::Unhandled => self.follower.borrow_mut().end(now, &aor, Asked::Nothing),
-            // It may have been written all the same, or is still to be.
-            Dispatched::Handled { .. } | Dispatched::Failed(_) => {
-                self.follower.borrow_mut().end(now, &aor, Asked::Unknown);
-            }
-        }
-        match dispatched {
+        let (asked, learnt) = match dispatched {
             Dispatched::Handled { failed, .. } => {
                 let expires = message.get("expires");
                 let granted = expires.filter(|expires| Some(*expires) != asked.as_deref());
@@ -370,22 +364,25 @@ impl Desk {
                 let qualified = username.as_bytes() == aor && split_name(&aor).is_some();
                 let until = Deadline::after(now, interval.unwrap_or_default());
                 let present = Present::at(&contact, &parked.flow, until);
-                if !failed {
-                    let took = Asked::Taken { present, qualified };
-                    self.follower.borrow_mut().end(now, &aor, took);
-                }
-                Learnt::Is(Registered::Taken { granted })
+                // Who could not be asked is still to be told.
+                let taken = Asked::Taken { present, qualified };
+                let asked = if failed { Asked::Unknown } else { taken };
+                (asked, Learnt::Is(Registered::Taken { granted }))
             }
-            Dispatched::Unhandled => Learnt::Is(match reason::code_of(&message) {
-                Some(code) => Registered::Refused(code),
-                None => Registered::Unhandled,
-            }),
+            Dispatched::Unhandled => {
+                let code = reason::code_of(&message);
+                let registered = code.map_or(Registered::Unhandled, Registered::Refused);
+                (Asked::Nothing, Learnt::Is(registered))
+            }
             Dispatched::Failed(Failure { reason, .. }) => {
                 tracing::debug!(reason, "user.register failed");
                 self.shared.status.failed(MessageName::UserRegister);
-                Learnt::Unavailable
+                // It may have been written all the same.
+                (Asked::Unknown, Learnt::Unavailable)
             }
-        }
+        };
+        self.follower.borrow_mut().end(now, &aor, asked);
+        learnt
     }
 
     /// Has the handlers told of what has changed.

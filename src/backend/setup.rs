@@ -16,7 +16,7 @@ use super::{
     message::{Message, MessageName},
     preload::{self, Preload},
     regfile::General,
-    register::{Critical, Section, name_of},
+    register::{Critical, Section},
     run::{Made, OF_THE_USER, Setup},
     sql::{Account, Database, Notification, Statements},
     status::Status,
@@ -105,7 +105,7 @@ fn make(
                 if section.message == register::Message::UserAuth {
                     made.preload = preload.as_deref().and_then(|query| {
                         let account = register.account(&section.account)?;
-                        preload_of(query, account, section.result.clone(), status)
+                        preload_of(query, account, section.result.clone())
                     });
                 }
                 Rc::new(Section::new(
@@ -118,7 +118,7 @@ fn make(
             }
             Err(fault) => Rc::new(Broken {
                 name: "register".into(),
-                message: name_of(section.message),
+                message: section.message.handles(),
                 priority: section.priority,
                 fault: fault.clone(),
             }),
@@ -140,22 +140,14 @@ fn open(
     Ok(database)
 }
 
-fn preload_of(
-    query: &str,
-    account: &Account,
-    result: Option<Box<str>>,
-    status: &Arc<Status>,
-) -> Option<Preload> {
+fn preload_of(query: &str, account: &Account, result: Option<Box<str>>) -> Option<Preload> {
     // A connection of its own, since servers hold it to the account's timeout.
     let patient = Account { timeout: preload::PATIENCE, poolsize: 1, ..account.clone() };
     let statements =
         Statements::compile(query, account.dialect()).map_err(|error| error.to_string());
     let database = Database::open(&patient).map_err(|error| error.to_string());
     match statements.and_then(|statements| Ok((statements, database?))) {
-        Ok((statements, database)) => {
-            status.set_preloading(true);
-            Some(Preload { statements, database, result })
-        }
+        Ok((statements, database)) => Some(Preload { statements, database, result }),
         Err(error) => {
             tracing::error!("[cache] preload: {error}");
             None

@@ -9,6 +9,7 @@ use super::lenient::Lenient;
 use super::nearest::hint;
 use super::values::lossy;
 use super::{Findings, Place};
+use crate::backend::message::MessageName;
 use crate::backend::sql::{Account, Dialect, Statements};
 use crate::time::DeltaSeconds;
 
@@ -102,22 +103,29 @@ impl Message {
         Self::Linetracker,
     ];
 
+    /// The message of Yate that its section answers.
+    pub fn handles(self) -> MessageName {
+        match self {
+            Self::UserAuth => MessageName::UserAuth,
+            Self::UserRegister => MessageName::UserRegister,
+            Self::UserUnregister => MessageName::UserUnregister,
+            Self::EngineTimer => MessageName::EngineTimer,
+            Self::CallPreroute => MessageName::CallPreroute,
+            Self::CallRoute => MessageName::CallRoute,
+            Self::CallCdr | Self::Linetracker => MessageName::CallCdr,
+        }
+    }
+
     /// The name of its section and of its switch in `[general]`.
     pub fn name(self) -> &'static str {
         match self {
-            Self::UserAuth => "user.auth",
-            Self::UserRegister => "user.register",
-            Self::UserUnregister => "user.unregister",
-            Self::EngineTimer => "engine.timer",
-            Self::CallPreroute => "call.preroute",
-            Self::CallRoute => "call.route",
-            Self::CallCdr => "call.cdr",
             Self::Linetracker => "linetracker",
+            other => other.handles().as_str(),
         }
     }
 
     fn is_about_calls_records(self) -> bool {
-        matches!(self, Self::CallCdr | Self::Linetracker)
+        self.handles() == MessageName::CallCdr
     }
 }
 

@@ -80,6 +80,7 @@ const TESTS: &[(&str, Test)] = tests![
     registrar::a_refresh_asks_nobody,
     registrar::a_reload_reads_the_database_again,
     registrar::all_accounts_can_be_loaded_at_the_start,
+    registrar::a_load_that_a_reload_cuts_short_keeps_nobody_waiting,
     registrar::a_restart_tells_the_database_what_it_missed,
     outages::nobody_listens,
     outages::notifications_arrive_after_a_restart,

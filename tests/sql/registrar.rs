@@ -205,6 +205,16 @@ pub(crate) async fn all_accounts_can_be_loaded_at_the_start(battery: &mut Batter
     assert!(!text.contains("query=\"user.auth\""), "nobody was asked: {text}");
 }
 
+pub(crate) async fn a_load_that_a_reload_cuts_short_keeps_nobody_waiting(battery: &mut Battery) {
+    let server = serve(battery, "preload=SELECT username, password FROM nowhere\n");
+    wait_until("the load to be waited for", || {
+        http_get(server.admin, "/readyz").contains("loading accounts")
+    });
+    server.write("bindery.conf", BINDERY_CONF);
+    server.signal("HUP");
+    wait_until("readiness", || http_get(server.admin, "/readyz").contains("\"ready\":true"));
+}
+
 pub(crate) async fn a_database_that_is_away_keeps_out_strangers_only(battery: &mut Battery) {
     if battery.engine.kind() == Kind::Sqlite {
         // A file has nobody to kill; what locks it is in `outages`.

@@ -44,6 +44,7 @@ mod tls;
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -57,6 +58,10 @@ pub use self::rows::{MAX_ROWS, Row, Rows};
 pub use self::template::{Statement, Statements, TemplateError};
 
 use self::rows::Sink;
+
+/// How many messages one transaction writes for: other writers wait for it. A failure has all of
+/// them written one by one.
+const MAX_BATCH: usize = 500;
 
 /// A database that queries can be sent to.
 #[derive(Clone)]
@@ -166,11 +171,38 @@ impl Database {
         statements: &Statements,
         messages: &[Bound],
     ) -> Vec<Result<Rows, DatabaseError>> {
-        match &self.driver {
-            Driver::Postgres(pool) => pool.query_each(statements, messages).await,
-            Driver::Mysql(pool) => pool.query_each(statements, messages).await,
-            Driver::Sqlite(pool) => pool.query_each(statements, messages).await,
+        if statements.only_read() || messages.len() < 2 {
+            return join_all(messages.iter().map(|bound| self.query(statements, bound))).await;
         }
+        let mut results = Vec::with_capacity(messages.len());
+        for messages in messages.chunks(MAX_BATCH) {
+            match self.batch(statements, messages).await {
+                Ok(batch) => results.extend(batch),
+                Err(error) if error.is_outage() => {
+                    results.extend(messages.iter().map(|_| Err(error.clone())));
+                }
+                // One of them is at fault: each for itself, so that the others are done.
+                Err(_) => {
+                    for bound in messages {
+                        results.push(self.query(statements, bound).await);
+                    }
+                }
+            }
+        }
+        results
+    }
+
+    async fn batch(
+        &self,
+        statements: &Statements,
+        messages: &[Bound],
+    ) -> Result<Vec<Result<Rows, DatabaseError>>, DatabaseError> {
+        let all = match &self.driver {
+            Driver::Postgres(pool) => pool.batch(statements, messages).await?,
+            Driver::Mysql(pool) => pool.batch(statements, messages).await?,
+            Driver::Sqlite(pool) => return pool.batch(statements, messages).await,
+        };
+        Ok(all.into_iter().map(Ok).collect())
     }
 
     /// Runs a query and tells each row as it arrives, with the names of the columns. It ends by

@@ -30,9 +30,6 @@ const ASK_AFTER: Duration = Duration::from_secs(1);
 /// Statements that each connection keeps prepared: all of a `register.conf`, several times over.
 const PREPARED: usize = 256;
 
-/// How many messages one transaction writes for.
-const MAX_BATCH: usize = 500;
-
 /// A statement that can't be prepared (`ER_UNSUPPORTED_PS`).
 const UNSUPPORTED: u16 = 1295;
 
@@ -111,35 +108,8 @@ impl Pool {
         self.attempt(statements, bound, sink, deadline).await
     }
 
-    /// Runs a query for each of many messages, those that write in one transaction.
-    pub(super) async fn query_each(
-        &self,
-        statements: &Statements,
-        messages: &[Bound],
-    ) -> Vec<Result<Rows, DatabaseError>> {
-        if statements.only_read() || messages.len() < 2 {
-            let all = messages.iter().map(|bound| self.query(statements, bound));
-            return futures_util::future::join_all(all).await;
-        }
-        let mut results = Vec::with_capacity(messages.len());
-        for messages in messages.chunks(MAX_BATCH) {
-            match self.batch(statements, messages).await {
-                Ok(batch) => results.extend(batch.into_iter().map(Ok)),
-                Err(error) if error.is_outage() => {
-                    results.extend(messages.iter().map(|_| Err(error.clone())));
-                }
-                // One of them is at fault: each for itself, so that the others are done.
-                Err(_) => {
-                    for bound in messages {
-                        results.push(self.query(statements, bound).await);
-                    }
-                }
-            }
-        }
-        results
-    }
-
-    async fn batch(
+    /// Runs a query for each of these messages in one transaction.
+    pub(super) async fn batch(
         &self,
         statements: &Statements,
         messages: &[Bound],

@@ -27,9 +27,6 @@ const PREPARED: usize = 256;
 /// How many steps of SQLite's machine go by between two looks at the clock: some 50 µs.
 const STEPS: i32 = 1000;
 
-/// How many messages one transaction writes for. Readers never wait for it, other writers do.
-const MAX_BATCH: usize = 500;
-
 /// How many rows are on their way from a thread to who asked for them.
 const ROWS_UNDER_WAY: usize = 256;
 
@@ -128,36 +125,25 @@ impl Pool {
         tokio::join!(work, hear).0
     }
 
-    /// Runs a query for each of many messages, those that write in one transaction.
-    pub(super) async fn query_each(
+    /// Runs a query for each of these messages in one transaction.
+    pub(super) async fn batch(
         &self,
         statements: &Statements,
         messages: &[Bound],
-    ) -> Vec<Result<Rows, DatabaseError>> {
-        if statements.only_read() || messages.len() < 2 {
-            let all = messages.iter().map(|bound| self.query(statements, bound));
-            return futures_util::future::join_all(all).await;
-        }
-        let mut results = Vec::with_capacity(messages.len());
-        for messages in messages.chunks(MAX_BATCH) {
-            let (statements, batch) = (statements.clone(), messages.to_vec());
-            let deadline = Instant::now() + self.timeout;
-            let batch = self.submit(false, deadline, move |connection| {
-                let mut results = Vec::with_capacity(batch.len());
-                in_transaction(connection, |connection| {
-                    for bound in &batch {
-                        results.push(in_savepoint(connection, &statements, bound));
-                    }
-                    Ok(())
-                })?;
-                Ok(results)
-            });
-            match batch.await {
-                Ok(batch) => results.extend(batch),
-                Err(error) => results.extend(messages.iter().map(|_| Err(error.clone()))),
-            }
-        }
-        results
+    ) -> Result<Vec<Result<Rows, DatabaseError>>, DatabaseError> {
+        let (statements, messages) = (statements.clone(), messages.to_vec());
+        let deadline = Instant::now() + self.timeout;
+        let batch = self.submit(false, deadline, move |connection| {
+            let mut results = Vec::with_capacity(messages.len());
+            in_transaction(connection, |connection| {
+                for bound in &messages {
+                    results.push(in_savepoint(connection, &statements, bound));
+                }
+                Ok(())
+            })?;
+            Ok(results)
+        });
+        batch.await
     }
 
     /// Has SQLite parse the statements.

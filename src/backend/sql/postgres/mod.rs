@@ -33,9 +33,6 @@ const PIPELINE: usize = 64;
 /// The longest that connecting may take, whatever the account's timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many messages one transaction writes for. A failure has all of them written one by one.
-const MAX_BATCH: usize = 500;
-
 /// An account's connections.
 pub(super) struct Pool {
     config: Config,
@@ -157,35 +154,8 @@ impl Pool {
         self.attempt(statements, bound, sink, deadline).await
     }
 
-    /// Runs a query for each of many messages, those that write in one transaction.
-    pub(super) async fn query_each(
-        &self,
-        statements: &Statements,
-        messages: &[Bound],
-    ) -> Vec<Result<Rows, DatabaseError>> {
-        if statements.only_read() || messages.len() < 2 {
-            let all = messages.iter().map(|bound| self.query(statements, bound));
-            return futures_util::future::join_all(all).await;
-        }
-        let mut results = Vec::with_capacity(messages.len());
-        for messages in messages.chunks(MAX_BATCH) {
-            match self.batch(statements, messages).await {
-                Ok(batch) => results.extend(batch.into_iter().map(Ok)),
-                Err(error) if error.is_outage() => {
-                    results.extend(messages.iter().map(|_| Err(error.clone())));
-                }
-                // One of them is at fault: each for itself, so that the others are done.
-                Err(_) => {
-                    for bound in messages {
-                        results.push(self.query(statements, bound).await);
-                    }
-                }
-            }
-        }
-        results
-    }
-
-    async fn batch(
+    /// Runs a query for each of these messages in one transaction.
+    pub(super) async fn batch(
         &self,
         statements: &Statements,
         messages: &[Bound],
