@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod net;
 mod octets;
 mod packed;
+pub mod proxy;
 pub mod registrar;
 pub mod sip;
 pub mod subscribers;

@@ -239,7 +239,7 @@ impl Desk {
         let now = self.shared.clock.now();
         let rules = self.shared.rules.load_full();
         let user = match parked.question {
-            Question::Register => None,
+            Question::Register | Question::Route => None,
             Question::Auth | Question::Renew => request::read(&parked, &rules, |request, aor| {
                 request::user_of(request, aor, &rules, now)
             })
@@ -268,6 +268,8 @@ impl Desk {
                 let registered = self.register(&rules, &parked).await;
                 parked.learned.registered = Some(registered);
             }
+            // Nobody asks yet.
+            Question::Route => parked.learned.routed = Some(Learnt::Unavailable),
             Question::Auth | Question::Renew => {
                 parked.learned.account = Some(self.authenticate(&rules, &parked, None).await);
             }

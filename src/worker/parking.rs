@@ -18,7 +18,7 @@ use mio::Waker;
 use tokio::sync::Notify;
 
 use super::pipeline::Arrived;
-use crate::{flow::Flow, subscribers::Known, time::DeltaSeconds};
+use crate::{flow::Flow, proxy::Routed, subscribers::Known, time::DeltaSeconds};
 
 /// What a back end is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum Question {
     Renew,
     /// Whether the contacts may be bound: `user.register`.
     Register,
+    /// Where the request goes: `call.preroute`, `call.route`.
+    Route,
 }
 
 /// What the back ends said of one request.
@@ -38,6 +40,10 @@ pub struct Learned {
     pub account: Option<Learnt<Arc<Known>>>,
     /// To [`Question::Register`].
     pub registered: Option<Learnt<Registered>>,
+    /// To [`Question::Route`].
+    pub routed: Option<Learnt<Arc<Routed>>>,
+    /// The account that the request proved to come from, as its credentials name it.
+    pub caller: Option<Box<[u8]>>,
 }
 
 /// An answer of the back ends.
