@@ -77,14 +77,16 @@ impl Fault {
 /// Why a datagram draws no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
-    /// An ACK: never answered (RFC 3261 §17.1.1.3).
+    /// An ACK that is broken: it is never answered (RFC 3261 §17.1.1.3).
     Ack,
+    /// A response that breaks the grammar.
+    BadResponse,
     /// Its topmost Via can't be read, so nobody knows where an answer would have to go.
     BadVia,
     /// Line ends only: what keeps a NAT binding open (RFC 5626 §3.5.1).
     Keepalive,
     /// Not SIP at all.
     NotSip,
-    /// A response: never answered, and nobody here waits for one.
+    /// A response that nobody waits for.
     Response,
 }

@@ -84,6 +84,21 @@ impl<'a> Message<'a> {
         lines.iter().filter(move |l| l.name == name).map(move |l| message.value(l))
     }
 
+    /// The values of all headers of a name that the index has no place for, in order. Reads every
+    /// line: what a registrar needs is in [`HeaderName`].
+    pub fn named(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let is_it = move |(other, _): &(&[u8], _)| other.eq_ignore_ascii_case(name.as_bytes());
+        self.headers().filter(is_it).map(|(_, value)| value)
+    }
+
+    /// Kind, name as sent, and value, of every header, in order.
+    pub fn lines(
+        &self,
+    ) -> impl Iterator<Item = (HeaderName, &'a [u8], &'a [u8])> + use<'a> {
+        let names = self.index.lines.iter().map(|line| line.name);
+        names.zip(self.headers()).map(|(kind, (name, value))| (kind, name, value))
+    }
+
     /// Name as sent, and value, of every header, in order.
     pub fn headers(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let message = *self;

@@ -17,6 +17,7 @@ mod message;
 mod method;
 mod parser;
 mod request;
+mod response;
 mod scan;
 mod status;
 pub mod uri;
@@ -28,5 +29,6 @@ pub use self::{
     method::Method,
     parser::Parser,
     request::{Envelope, Parsed, Rejected, Request},
+    response::Response,
     status::Status,
 };

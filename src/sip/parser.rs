@@ -6,6 +6,7 @@ use super::{
     header::{Cseq, Elements, HeaderName, NameAddr, Via},
     message::HeaderIndex,
     request::{Envelope, Parsed, Rejected, Request},
+    response::Response,
     scan,
     uri::{SipUri, UriError},
 };
@@ -45,14 +46,32 @@ impl Parser {
         };
         let start = match StartLine::parse(line.strip_suffix(b"\r").unwrap_or(line)) {
             Ok(start) => start,
+            Err(Silence::Response) => return self.response(datagram, line, head_at),
             Err(silence) => return Parsed::Silence(silence),
         };
-        if start.method == Method::Ack {
-            return Parsed::Silence(Silence::Ack);
+        let (message, scan_fault) = self.index(datagram, head_at);
+        let Some((via, via_rest)) = message.first(HeaderName::Via).and_then(top_via) else {
+            return Parsed::Silence(Silence::BadVia);
+        };
+        let to_is_bare = false;
+        let envelope = Envelope { message, method: start.method, via, via_rest, to_is_bare };
+        let fault = start
+            .fault
+            .or(scan_fault)
+            .map_or(Ok(()), Err);
+        match fault.and_then(|()| read(envelope, start.uri, &self.limits)) {
+            Ok(request) => Parsed::Request(request),
+            // There is nobody to be told.
+            Err(_) if envelope.method == Method::Ack => Parsed::Silence(Silence::Ack),
+            Err(fault) => Parsed::Rejected(Rejected { envelope, fault }),
         }
+    }
 
+    /// Finds the header lines, and what is wrong with them.
+    #[inline]
+    fn index<'a>(&'a mut self, datagram: &'a [u8], head_at: usize) -> (Message<'a>, Option<Fault>) {
         self.index.clear();
-        let (bytes, body_at, scan_fault) = match scan::fast(datagram, head_at, &mut self.index) {
+        let (bytes, body_at, fault) = match scan::fast(datagram, head_at, &mut self.index) {
             Some(body_at) => {
                 let many = self.index.len() > usize::from(self.limits.max_headers);
                 (datagram, body_at, many.then_some(Fault::TooManyHeaders))
@@ -66,20 +85,26 @@ impl Parser {
                 (&self.scratch[..], body_at, fault)
             }
         };
-        let message = Message::new(bytes, &self.index, body_at);
+        let fault = fault.or_else(|| self.index.repeated().map(Fault::Repeated));
+        (Message::new(bytes, &self.index, body_at), fault)
+    }
+
+    /// Parses a response; a broken one is dropped (RFC 3261 §18.1.2).
+    fn response<'a>(
+        &'a mut self,
+        datagram: &'a [u8],
+        line: &'a [u8],
+        head_at: usize,
+    ) -> Parsed<'a> {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let (message, fault) = self.index(datagram, head_at);
         let Some((via, via_rest)) = message.first(HeaderName::Via).and_then(top_via) else {
             return Parsed::Silence(Silence::BadVia);
         };
-        let to_is_bare = false;
-        let envelope = Envelope { message, method: start.method, via, via_rest, to_is_bare };
-        let fault = start
-            .fault
-            .or(scan_fault)
-            .or_else(|| self.index.repeated().map(Fault::Repeated))
-            .map_or(Ok(()), Err);
-        match fault.and_then(|()| read(envelope, start.uri, &self.limits)) {
-            Ok(request) => Parsed::Request(request),
-            Err(fault) => Parsed::Rejected(Rejected { envelope, fault }),
+        match fault {
+            None => Response::read(message, line, via, via_rest)
+                .map_or(Parsed::Silence(Silence::BadResponse), Parsed::Response),
+            Some(_) => Parsed::Silence(Silence::BadResponse),
         }
     }
 }
@@ -227,7 +252,7 @@ fn is_date(value: &[u8]) -> bool {
 
 /// RFC 3261 §18.3: over UDP a body shorter than Content-Length is an error, octets beyond it are
 /// discarded, and without the header the body ends with the datagram.
-fn body<'a>(message: &Message<'a>) -> Result<&'a [u8], Fault> {
+pub(super) fn body<'a>(message: &Message<'a>) -> Result<&'a [u8], Fault> {
     let rest = message.rest();
     match message.first(HeaderName::ContentLength) {
         Some(value) => number(trim(value))

@@ -1,7 +1,7 @@
 //! A request whose mandatory headers have been read.
 
 use super::{
-    Fault, Message, Method, Silence,
+    Fault, Message, Method, Response, Silence,
     header::{Cseq, NameAddr, Via},
     uri::SipUri,
 };
@@ -14,6 +14,8 @@ pub enum Parsed<'a> {
     Request(Request<'a>),
     /// A broken request that can be told so.
     Rejected(Rejected<'a>),
+    /// A response, to a request that was passed on if to any.
+    Response(Response<'a>),
     /// Something that draws no answer.
     Silence(Silence),
 }

@@ -25,6 +25,7 @@ macro_rules! statuses {
 }
 
 statuses! {
+    TRYING = 100 "Trying";
     OK = 200 "OK";
     BAD_REQUEST = 400 "Bad Request";
     UNAUTHORIZED = 401 "Unauthorized";
@@ -35,15 +36,19 @@ statuses! {
     NOT_ACCEPTABLE = 406 "Not Acceptable";
     REQUEST_TIMEOUT = 408 "Request Timeout";
     GONE = 410 "Gone";
+    PROXY_AUTHENTICATION_REQUIRED = 407 "Proxy Authentication Required";
     UNSUPPORTED_MEDIA_TYPE = 415 "Unsupported Media Type";
     UNSUPPORTED_URI_SCHEME = 416 "Unsupported URI Scheme";
     BAD_EXTENSION = 420 "Bad Extension";
     INTERVAL_TOO_BRIEF = 423 "Interval Too Brief";
     TEMPORARILY_UNAVAILABLE = 480 "Temporarily Unavailable";
     CALL_DOES_NOT_EXIST = 481 "Call/Transaction Does Not Exist";
+    LOOP_DETECTED = 482 "Loop Detected";
     TOO_MANY_HOPS = 483 "Too Many Hops";
+    MAX_BREADTH_EXCEEDED = 440 "Max-Breadth Exceeded";
     ADDRESS_INCOMPLETE = 484 "Address Incomplete";
     BUSY_HERE = 486 "Busy Here";
+    REQUEST_TERMINATED = 487 "Request Terminated";
     NOT_ACCEPTABLE_HERE = 488 "Not Acceptable Here";
     REQUEST_PENDING = 491 "Request Pending";
     SERVER_INTERNAL_ERROR = 500 "Server Internal Error";
@@ -51,6 +56,7 @@ statuses! {
     SERVICE_UNAVAILABLE = 503 "Service Unavailable";
     SERVER_TIMEOUT = 504 "Server Time-out";
     VERSION_NOT_SUPPORTED = 505 "Version Not Supported";
+    MESSAGE_TOO_LARGE = 513 "Message Too Large";
     BUSY_EVERYWHERE = 600 "Busy Everywhere";
     DECLINE = 603 "Decline";
 }
@@ -70,6 +76,11 @@ impl Status {
             600..700 => Self::DECLINE,
             _ => Self::FORBIDDEN,
         })
+    }
+
+    /// The status of a code that a proxy has made up its mind about.
+    pub fn of_code(code: u16) -> Self {
+        Self::ALL.iter().find(|s| s.code == code).copied().unwrap_or(Self::SERVER_INTERNAL_ERROR)
     }
 
     /// The position in [`Status::ALL`], for tables of counters.

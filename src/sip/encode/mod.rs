@@ -1,9 +1,9 @@
-//! Writing answers into a caller's slot.
+//! Writing messages into a caller's slot.
 
 mod buf;
 mod response;
 
 pub use self::{
     buf::Buf,
-    response::{Response, destination},
+    response::{Response, destination, put_ip, put_top_via},
 };

@@ -121,9 +121,9 @@ fn has_tag(to: &[u8]) -> bool {
     NameAddr::parse(to).map_or(true, |to| to.params.find("tag").is_some())
 }
 
-/// The topmost Via with `received` and `rport` filled in. RFC 3261 §18.2.1 asks for `received`
+/// Appends the topmost Via's value with `received` and `rport` filled in. RFC 3261 §18.2.1 asks for `received`
 /// where the sent-by is a name or another address; RFC 3581 §4 wherever `rport` is.
-fn put_top_via(buf: &mut Buf<'_>, envelope: &Envelope<'_>, source: SocketAddr) {
+pub fn put_top_via(buf: &mut Buf<'_>, envelope: &Envelope<'_>, source: SocketAddr) {
     let via = &envelope.via;
     buf.put(via.head);
     let params = via.params.as_bytes();
@@ -162,8 +162,8 @@ fn put_via_params(buf: &mut Buf<'_>, params: Params<'_>, port: u16) {
     }
 }
 
-/// An address without brackets, as `received` has it.
-fn put_ip(buf: &mut Buf<'_>, ip: IpAddr) {
+/// Appends an address without brackets, as `received` has it.
+pub fn put_ip(buf: &mut Buf<'_>, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => {
             let (mut text, mut len) = ([0_u8; 15], 0);

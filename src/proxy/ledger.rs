@@ -1,0 +1,123 @@
+//! The calls that are in progress.
+
+use std::collections::HashMap;
+
+use super::{
+    call::{Call, CallEvent, End, Stage},
+    effects::Effects,
+};
+use crate::time::{DeltaSeconds, Now};
+
+/// Milliseconds that a call goes on after its session has expired (RFC 4028 §10): its parties hang
+/// up themselves, a little before.
+const SESSION_GRACE: u64 = 32_000;
+
+/// The calls of one worker.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    calls: HashMap<u64, Entry>,
+    /// By a hash of Call-ID and the tag of who called.
+    by_dialog: HashMap<u64, u64>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    call: Call,
+    dialog: u64,
+    /// When it is taken for dead.
+    until: u64,
+}
+
+impl Ledger {
+    /// An empty ledger, which numbers calls from `first` on.
+    pub(super) fn new(first: u64) -> Self {
+        Self { calls: HashMap::new(), by_dialog: HashMap::new(), next: first }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// The call of a dialog.
+    pub(super) fn of_dialog(&self, dialog: u64) -> Option<u64> {
+        self.by_dialog.get(&dialog).copied()
+    }
+
+    /// A call begins; its number.
+    pub(super) fn begin(&mut self, now: Now, dialog: u64, mut call: Call, fx: &mut Effects) -> u64 {
+        call.id = self.next;
+        self.next += 1;
+        let id = call.id;
+        fx.tell(CallEvent { now, call: call.clone() });
+        // Timer C, the ringing and the transactions see to it that it goes on or ends.
+        self.calls.insert(id, Entry { call, dialog, until: u64::MAX });
+        self.by_dialog.insert(dialog, id);
+        id
+    }
+
+    /// Somewhere a phone rings.
+    pub(super) fn ring(&mut self, now: Now, id: u64, target: std::net::SocketAddr, fx: &mut Effects) {
+        let Some(Entry { call, .. }) = self.calls.get_mut(&id) else { return };
+        if call.stage == Stage::Calling {
+            (call.stage, call.rang, call.target) = (Stage::Ringing, Some(now.millis), Some(target));
+            fx.tell(CallEvent { now, call: call.clone() });
+        }
+    }
+
+    /// It was answered there; it is taken for dead at `until`, if nobody says otherwise. The result
+    /// is whether that is news.
+    pub(super) fn answer(
+        &mut self,
+        now: Now,
+        id: u64,
+        target: std::net::SocketAddr,
+        until: u64,
+        fx: &mut Effects,
+    ) -> bool {
+        let Some(Entry { call, until: old, .. }) = self.calls.get_mut(&id) else { return false };
+        if call.stage >= Stage::Answered {
+            return false;
+        }
+        (call.stage, call.answered, call.target) =
+            (Stage::Answered, Some(now.millis), Some(target));
+        *old = until;
+        fx.tell(CallEvent { now, call: call.clone() });
+        true
+    }
+
+    /// Something was heard of it.
+    pub(super) fn renew(&mut self, id: u64, until: u64) {
+        if let Some(entry) = self.calls.get_mut(&id)
+            && entry.call.stage == Stage::Answered
+        {
+            entry.until = until;
+        }
+    }
+
+    /// When it is taken for dead.
+    pub(super) fn until(&self, id: u64) -> Option<u64> {
+        self.calls.get(&id).map(|entry| entry.until)
+    }
+
+    /// It is over.
+    pub(super) fn end(&mut self, now: Now, id: u64, why: End, fx: &mut Effects) {
+        let Some(Entry { mut call, dialog, .. }) = self.calls.remove(&id) else { return };
+        if self.by_dialog.get(&dialog) == Some(&id) {
+            self.by_dialog.remove(&dialog);
+        }
+        (call.stage, call.ended) = (Stage::Ended, Some((now.millis, why)));
+        fx.tell(CallEvent { now, call });
+    }
+}
+
+/// When a call of which something was heard just now is dead: as its session timer says
+/// (RFC 4028), else by the setting.
+pub(super) fn dead_at(now: Now, session: Option<u32>, dead_call: DeltaSeconds) -> u64 {
+    let by_setting = now.millis + 1000 * u64::from(dead_call.0);
+    match session {
+        Some(seconds) => by_setting.min(now.millis + 1000 * u64::from(seconds) + SESSION_GRACE),
+        None => by_setting,
+    }
+}
