@@ -4,9 +4,11 @@
 //! what has happened are values.
 
 mod call;
+mod policy;
 mod route;
 
 pub use self::{
     call::{Call, CallEvent, End, Stage},
+    policy::{Foreign, Mode, Network, NoNetwork, Policy},
     route::{Goal, Routed},
 };
