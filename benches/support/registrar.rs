@@ -52,6 +52,7 @@ pub(crate) fn registrar<const WORKERS: usize>(
         elsewhere: Elsewhere::default(),
         server: None,
         limits: Limits::default(),
+        calls: bindery::proxy::Policy::default(),
     };
     let rules = Arc::new(ArcSwap::from_pointee(rules));
     let counters: Arc<AllCounters> = (0..WORKERS).map(|_| Default::default()).collect();

@@ -465,6 +465,7 @@ mod tests {
             elsewhere: Elsewhere::default(),
             server: None,
             limits: Limits::default(),
+            calls: crate::proxy::Policy::default(),
         }
     }
 

@@ -55,6 +55,9 @@ pub fn elsewhere(config: &Config, general: &General, register: Option<&Register>
             None => AskAuth::Never,
         },
         register: if has_register { config.backend.register_wait } else { AskRegister::Never },
+        route: [register::Message::CallPreroute, register::Message::CallRoute]
+            .into_iter()
+            .any(|message| register.handler(message).is_some()),
         fetched,
     }
 }

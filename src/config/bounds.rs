@@ -64,6 +64,13 @@ pub const CACHE_SIZE: Bounds = bounds(1_000_000, 1, 100_000_000, "accounts");
 /// `[backend] queue`: requests that may wait for back ends, and AoRs that these have yet to be told
 /// of.
 pub const QUEUE: Bounds = bounds(10_000, 1, 10_000_000, "requests");
+/// `[calls] ring_timeout`: half an hour is longer than anybody lets a phone ring.
+pub const RING_TIMEOUT: Bounds = bounds(60, 1, 1800, "seconds");
+/// `[calls] dead_call`: a call without session timers may say nothing for as long as it lasts, and
+/// one that is over must not count for ever.
+pub const DEAD_CALL: Bounds = bounds(7200, 60, 7 * DAY, "seconds");
+/// `[calls] max_calls`; zero means no bound.
+pub const MAX_CALLS: Bounds = bounds(0, 0, 1_000_000, "calls");
 /// `[persist] snapshot_interval`.
 pub const SNAPSHOT_INTERVAL: Bounds = bounds(60, 1, DAY, "seconds");
 /// `[persist] snapshot_rate`; zero sets no bound.

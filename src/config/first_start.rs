@@ -184,6 +184,21 @@ fn bindery_conf() -> String {
         &[("queue", bounds::QUEUE)],
     );
     number(
+        "\n[calls]\n\
+         ; enable=yes\n\
+         ; mode=proxy              or redirect; [domain NAME] may differ\n\
+         ; trusted=                networks that call without credentials: 10.0.0.0/8,...\n\
+         ; check_from=yes          From names the user that the credentials prove\n\
+         ; accept_foreign=no       yes lets strangers call our users\n\
+         ; foreign=refuse          or dns: where calls of our users to other domains go\n\
+         ; cdr=call                or leg: one record for the caller and one for who is called\n",
+        &[
+            ("ring_timeout", bounds::RING_TIMEOUT),
+            ("dead_call", bounds::DEAD_CALL),
+            ("max_calls", bounds::MAX_CALLS),
+        ],
+    );
+    number(
         "\n[persist]\n\
          ; durability=journal      or sync: safe from a power cut too; or snapshot: as Yate does\n\
          ; on_disk_error=serve     or refuse\n",

@@ -9,13 +9,15 @@ use super::conf::{Conf, Section};
 use super::nearest::hint;
 use super::section::Keys;
 use super::settings::{
-    Admin, BackEnd, Cache, Config, Durability, General, Listener, OnDiskError, Persist,
+    Admin, BackEnd, Cache, Calls, Config, Durability, General, Listener, OnDiskError, Persist,
+    Records,
 };
 use super::values::{comma_list, lossy, parse_bool};
 use super::{Findings, Place};
 use crate::auth::policy::Algorithm;
 use crate::backend::chain::OnError;
 use crate::flow::Transport;
+use crate::proxy::{self, Foreign, Mode, Network};
 use crate::registrar::Domains;
 use crate::registrar::policy::{CseqOrder, OnLimit};
 use crate::sip::Limits;
@@ -32,12 +34,33 @@ pub const MAX_LISTENERS: usize = 256;
 /// The file in the state folder that holds the admin token, unless `[admin] token_file` names one.
 pub const TOKEN_FILE: &str = "admin.token";
 
-/// Sections of `bindery.conf`, besides `listener NAME`.
-const SECTIONS: [&str; 8] =
-    ["general", "registrar", "auth", "cache", "backend", "persist", "admin", "limits"];
+/// Sections of `bindery.conf`, besides `listener NAME` and `domain NAME`.
+const SECTIONS: [&str; 9] =
+    ["general", "registrar", "auth", "cache", "backend", "calls", "persist", "admin", "limits"];
 
-/// Sections that will have a meaning.
-const LATER_SECTIONS: [&str; 1] = ["calls"];
+/// Keys that will have a meaning in `[domain NAME]`.
+const LATER_DOMAIN_KEYS: [&str; 20] = [
+    "expires_min",
+    "expires_def",
+    "expires_max",
+    "auth_required",
+    "nat_refresh",
+    "max_contacts",
+    "on_limit",
+    "cseq",
+    "algorithms",
+    "nonce_lifetime",
+    "qop",
+    "enable",
+    "ring_timeout",
+    "dead_call",
+    "max_calls",
+    "trusted",
+    "check_from",
+    "accept_foreign",
+    "foreign",
+    "cdr",
+];
 
 /// Yate's keys of a listener that have no meaning here yet.
 const LATER_LISTENER_KEYS: [&str; 9] = [
@@ -124,6 +147,7 @@ fn resolve(
     refuse_sections(conf, findings);
     let (general, realm) = general(conf, overrides, host, findings);
     let (auth, secret_file) = auth(conf, folder, realm, findings);
+    let calls = calls(conf, &general.domains, findings);
     Config {
         general,
         listeners: listeners(conf, folder, overrides, findings),
@@ -133,6 +157,7 @@ fn resolve(
         persist: persist(conf, findings),
         cache: cache(conf, findings),
         backend: backend(conf, findings),
+        calls,
         admin: admin(conf, folder, &state, overrides, findings),
         limits: limits(conf, findings),
         state,
@@ -143,16 +168,17 @@ fn resolve(
 fn refuse_sections(conf: &Conf, findings: &mut Findings) {
     for Section { name, place, .. } in conf.sections() {
         let name = lossy(name);
-        let what = if SECTIONS.contains(&&*name) || listener_name(&name).is_some() {
+        let named = |kind| named(kind, &name).is_some();
+        let what = if SECTIONS.contains(&&*name) || named("listener") || named("domain") {
             continue;
-        } else if LATER_SECTIONS.contains(&&*name) || name.starts_with("domain ") {
-            format!("not supported yet: section [{name}]")
         } else if name == "listener" {
             "a listener needs a name: [listener NAME]".to_owned()
+        } else if name == "domain" {
+            "a domain's section needs its name: [domain NAME]".to_owned()
         } else {
             format!(
                 "unknown section [{name}]{}",
-                hint(&name, SECTIONS.into_iter().chain(["listener"]))
+                hint(&name, SECTIONS.into_iter().chain(["listener", "domain"]))
             )
         };
         findings.error(place.clone(), what);
@@ -219,7 +245,7 @@ fn listeners(
     let mut taken: HashMap<SocketAddr, Place> = HashMap::new();
     for section in conf.sections() {
         let name = lossy(&section.name);
-        let Some(name) = listener_name(&name) else {
+        let Some(name) = named("listener", &name) else {
             continue;
         };
         let Some(listener) = listener(name, section, findings) else {
@@ -423,6 +449,65 @@ fn backend(conf: &Conf, findings: &mut Findings) -> BackEnd {
     backend
 }
 
+/// What callers of a domain meet.
+const MODES: [(&str, Mode); 2] = [("proxy", Mode::Proxy), ("redirect", Mode::Redirect)];
+
+fn calls(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Calls {
+    let modes = modes(conf, domains, findings);
+    let mut keys = keys(conf, "calls", findings);
+    let mut trusted = Vec::new();
+    for network in comma_list(keys.text("trusted").unwrap_or_default()) {
+        match network.parse::<Network>() {
+            Ok(network) => trusted.push(network),
+            Err(_) => keys.refuse("trusted", "a comma list of addresses and networks (10.0.0.0/8)"),
+        }
+    }
+    let policy = proxy::Policy {
+        enabled: keys.flag("enable", true),
+        redirect: keys.word("mode", &MODES) == Some(Mode::Redirect),
+        modes,
+        ring_timeout: keys.seconds("ring_timeout", &bounds::RING_TIMEOUT),
+        dead_call: keys.seconds("dead_call", &bounds::DEAD_CALL),
+        max_calls: keys.number("max_calls", &bounds::MAX_CALLS),
+        trusted: trusted.into(),
+        check_from: keys.flag("check_from", true),
+        accept_foreign: keys.flag("accept_foreign", false),
+        foreign: keys
+            .word("foreign", &[("refuse", Foreign::Refuse), ("dns", Foreign::Dns)])
+            .unwrap_or(Foreign::Refuse),
+    };
+    let cdr = keys.word("cdr", &[("call", Records::Call), ("leg", Records::Leg)]);
+    keys.finish();
+    Calls { policy, cdr: cdr.unwrap_or_default() }
+}
+
+/// The modes that domains have of their own.
+fn modes(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Box<[(Box<str>, Mode)]> {
+    let mut modes: Vec<(Box<str>, Mode)> = Vec::new();
+    for section in conf.sections() {
+        let name = lossy(&section.name);
+        let Some(domain) = named("domain", &name).map(str::to_ascii_lowercase) else {
+            continue;
+        };
+        if !domains.iter().any(|ours| **ours == *domain) {
+            let hint = hint(&domain, domains.iter().map(AsRef::as_ref));
+            let what = format!("[{name}] is not among [general] domains{hint}");
+            findings.error(section.place.clone(), what);
+        }
+        if modes.iter().any(|(known, _)| **known == *domain) {
+            let what = format!("[{name}] is written twice, in different letters");
+            findings.error(section.place.clone(), what);
+        }
+        let mut keys = Keys::new(&name, Some(section), findings);
+        let is_written = keys.is_written("mode");
+        let mode = keys.word("mode", &MODES).filter(|_| is_written);
+        keys.without_effect(&LATER_DOMAIN_KEYS);
+        keys.finish();
+        modes.extend(mode.map(|mode| (domain.into(), mode)));
+    }
+    modes.into()
+}
+
 fn admin(
     conf: &Conf,
     folder: &Path,
@@ -455,9 +540,9 @@ fn limits(conf: &Conf, findings: &mut Findings) -> Limits {
     limits
 }
 
-/// The NAME of `listener NAME`.
-fn listener_name(section: &str) -> Option<&str> {
-    let name = section.strip_prefix("listener")?;
+/// The NAME of `listener NAME` or `domain NAME`.
+fn named<'s>(kind: &str, section: &'s str) -> Option<&'s str> {
+    let name = section.strip_prefix(kind)?;
     let trimmed = name.trim_start_matches([' ', '\t']);
     (trimmed.len() < name.len() && !trimmed.is_empty()).then_some(trimmed)
 }
@@ -482,6 +567,7 @@ fn is_quotable(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::DeltaSeconds;
 
     fn host() -> Host {
         Host { name: "box".into(), cpus: 4 }
@@ -510,6 +596,7 @@ mod tests {
         let config = accepted(LISTENER);
         assert_eq!(config.registrar, registrar::policy::Policy::default());
         assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.calls, Calls::default());
         assert_eq!(&*config.auth.realm, "box");
         assert_eq!(*config.auth.algorithms, [Algorithm::Md5]);
         assert_eq!(config.general.workers, 4);
@@ -537,7 +624,10 @@ mod tests {
              [listener b]\naddr=[::1]\n\
              [registrar]\nexpires_min=0x3c\nauth_required=off\non_limit=evict_oldest\ncseq=lenient\n\
              max_bindings=1000000\n[auth]\nalgorithms=md5\nqop=none\nnonce_lifetime=600\n\
-             [persist]\ndurability=snapshot\nkeep=0\n[admin]\nenable=no\n[limits]\nmax_uri=1024\n",
+             [persist]\ndurability=snapshot\nkeep=0\n[admin]\nenable=no\n[limits]\nmax_uri=1024\n\
+             [calls]\nmode=redirect\nring_timeout=30\ndead_call=600\nmax_calls=2\n\
+             trusted=10.0.0.0/8, ::1\ncheck_from=no\naccept_foreign=yes\nforeign=dns\ncdr=leg\n\
+             [domain Example.org]\nmode=proxy\n",
         );
         assert_eq!(config.general.domains.join(" "), "example.com example.org");
         assert_eq!(&*config.auth.realm, "example.com");
@@ -550,6 +640,19 @@ mod tests {
         assert!(!config.auth.qop_auth);
         assert_eq!(config.admin, None);
         assert_eq!(config.limits.max_uri, 1024);
+        let policy = proxy::Policy {
+            enabled: true,
+            redirect: true,
+            modes: [("example.org".into(), Mode::Proxy)].into(),
+            ring_timeout: DeltaSeconds(30),
+            dead_call: DeltaSeconds(600),
+            max_calls: 2,
+            trusted: ["10.0.0.0/8", "::1"].map(|network| network.parse().unwrap()).into(),
+            check_from: false,
+            accept_foreign: true,
+            foreign: Foreign::Dns,
+        };
+        assert_eq!(config.calls, Calls { policy, cdr: Records::Leg });
         // What is printed reads back as the same.
         let (again, findings) = read_text(&config.to_string(), &Overrides::default());
         assert_eq!(findings, [""; 0]);
@@ -634,8 +737,36 @@ mod tests {
                 "[persist]\non_disk_error=stop",
                 "4: [persist] on_disk_error=stop: expected serve or refuse",
             ),
-            ("[domain example.com]", "3: not supported yet: section [domain example.com]"),
-            ("[calls]", "3: not supported yet: section [calls]"),
+            (
+                "[domain example.com]",
+                "3: [domain example.com] is not among [general] domains",
+            ),
+            ("[domain]", "3: a domain's section needs its name: [domain NAME]"),
+            ("[call]", "3: unknown section [call]: did you mean calls?"),
+            (
+                "[general]\ndomains=a.example\n[domain a.example]\nmod=proxy",
+                "6: [domain a.example] unknown key mod: did you mean mode?",
+            ),
+            (
+                "[general]\ndomains=a.example\n[domain a.example]\nmax_calls=2",
+                "6: [domain a.example] max_calls: not supported here yet, no effect",
+            ),
+            ("[calls]\nmode=b2bua", "4: [calls] mode=b2bua: expected proxy or redirect"),
+            (
+                "[calls]\ntrusted=10.0.0.1/8",
+                "4: [calls] trusted=10.0.0.1/8: expected a comma list of addresses and networks \
+                 (10.0.0.0/8)",
+            ),
+            ("[calls]\nforeign=yes", "4: [calls] foreign=yes: expected refuse or dns"),
+            ("[calls]\ncdr=both", "4: [calls] cdr=both: expected call or leg"),
+            (
+                "[calls]\ndead_call=0",
+                "4: [calls] dead_call=0: expected seconds from 60 to 604800",
+            ),
+            (
+                "[calls]\nmax_call=1",
+                "4: [calls] unknown key max_call: did you mean max_calls?",
+            ),
             (
                 "[general]\nrealm=my \"realm\"",
                 "4: [general] realm=my \"realm\": expected text without quotes, backslashes and \

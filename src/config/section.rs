@@ -114,6 +114,17 @@ impl<'c, 'f> Keys<'c, 'f> {
         }
     }
 
+    /// Warns of those of these known keys that are written, and have no effect here yet.
+    pub fn without_effect(&mut self, keys: &[&'static str]) {
+        for key in keys {
+            self.asked.push(key);
+            if let Some(Key { place, .. }) = self.written(key) {
+                let what = format!("[{}] {key}: not supported here yet, no effect", self.name);
+                self.findings.warning(place.clone(), what);
+            }
+        }
+    }
+
     /// Whether `key` is written.
     pub fn is_written(&self, key: &str) -> bool {
         self.written(key).is_some()

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::auth;
 use crate::backend::chain::OnError;
 use crate::flow::Transport;
+use crate::proxy::{self, Foreign, Mode};
 use crate::registrar::{self, policy::CseqOrder, policy::OnLimit};
 use crate::sip::Limits;
 use crate::subscribers::Lifetimes;
@@ -33,6 +34,8 @@ pub struct Config {
     pub cache: Cache,
     /// `[backend]`.
     pub backend: BackEnd,
+    /// `[calls]`, with the modes of `[domain NAME]`.
+    pub calls: Calls,
     /// `[admin]`; `None` with `enable=no`.
     pub admin: Option<Admin>,
     /// `[limits]`.
@@ -130,6 +133,25 @@ pub struct BackEnd {
     pub auth_without_username: bool,
     /// Whether an empty password lets anybody in, as it does in Yate.
     pub allow_empty_password: bool,
+}
+
+/// `[calls]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Who may call, how long, and how.
+    pub policy: proxy::Policy,
+    /// What a call leaves records of.
+    pub cdr: Records,
+}
+
+/// What a call leaves records of (`[calls] cdr`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Records {
+    /// The call: its caller's leg.
+    #[default]
+    Call,
+    /// The caller's leg and that of who is called, as in Yate.
+    Leg,
 }
 
 /// `[admin]`.
@@ -243,6 +265,7 @@ impl fmt::Display for Config {
         writeln!(f, "on_error={on_error}")?;
         writeln!(f, "auth_without_username={}", yes_no(backend.auth_without_username))?;
         writeln!(f, "allow_empty_password={}", yes_no(backend.allow_empty_password))?;
+        self.calls.fmt(f)?;
         writeln!(f, "\n[admin]")?;
         match &self.admin {
             None => writeln!(f, "enable=no")?,
@@ -259,6 +282,41 @@ impl fmt::Display for Config {
         writeln!(f, "max_contacts={}", limits.max_contacts)?;
         writeln!(f, "max_path={}", limits.max_path)?;
         writeln!(f, "max_contact_params={}", limits.max_contact_params)
+    }
+}
+
+impl fmt::Display for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = |mode| match mode {
+            Mode::Proxy => "proxy",
+            Mode::Redirect => "redirect",
+        };
+        let policy = &self.policy;
+        let general = if policy.redirect { Mode::Redirect } else { Mode::Proxy };
+        writeln!(f, "\n[calls]")?;
+        writeln!(f, "enable={}", yes_no(policy.enabled))?;
+        writeln!(f, "mode={}", mode(general))?;
+        writeln!(f, "ring_timeout={}", policy.ring_timeout.0)?;
+        writeln!(f, "dead_call={}", policy.dead_call.0)?;
+        writeln!(f, "max_calls={}", policy.max_calls)?;
+        let trusted: Vec<String> = policy.trusted.iter().map(ToString::to_string).collect();
+        writeln!(f, "trusted={}", trusted.join(","))?;
+        writeln!(f, "check_from={}", yes_no(policy.check_from))?;
+        writeln!(f, "accept_foreign={}", yes_no(policy.accept_foreign))?;
+        let foreign = match policy.foreign {
+            Foreign::Refuse => "refuse",
+            Foreign::Dns => "dns",
+        };
+        writeln!(f, "foreign={foreign}")?;
+        let cdr = match self.cdr {
+            Records::Call => "call",
+            Records::Leg => "leg",
+        };
+        writeln!(f, "cdr={cdr}")?;
+        for (domain, own) in &policy.modes {
+            writeln!(f, "\n[domain {domain}]\nmode={}", mode(*own))?;
+        }
+        Ok(())
     }
 }
 

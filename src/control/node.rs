@@ -106,6 +106,7 @@ pub(super) fn rules(
         autocreate: regfile.general.autocreate,
         server: config.general.useragent.clone(),
         limits: config.limits.clone(),
+        calls: config.calls.policy.clone(),
     })
 }
 

@@ -6,17 +6,23 @@
 mod best;
 mod call;
 mod context;
-pub mod core;
+mod core;
 mod effects;
 mod ledger;
 mod onward;
+mod policy;
 mod route;
 mod timer;
-pub mod token;
+mod token;
 mod transaction;
 mod way;
 
 pub use self::{
     call::{Call, CallEvent, End, Stage},
+    context::Target,
+    core::{ContextId, Core, Matched, Plan, Refused, numeric, owner},
+    effects::Effects,
+    policy::{Foreign, Mode, Network, NoNetwork, Policy},
     route::{Goal, Routed},
+    token::{Side, TokenKey},
 };

@@ -361,10 +361,12 @@ mod tests {
                 elsewhere: Elsewhere {
                     auth: AskAuth::BeforeListed,
                     register,
+                    route: false,
                     fetched: Some(Arc::new(FetchedCache::new(10, lifetimes))),
                 },
                 server: None,
                 limits: Limits::default(),
+                calls: crate::proxy::Policy::default(),
             };
             let location = Arc::new(Location::new([1; 16], 0));
             let counters = Arc::from(vec![crossbeam::utils::CachePadded::new(Counters::default())]);

@@ -6,6 +6,7 @@ use arc_swap::{ArcSwap, Cache};
 
 use crate::{
     auth::Authenticator,
+    proxy,
     registrar::{self, Domains},
     sip::Limits,
     subscribers::{FetchedCache, Subscribers, split_name},
@@ -34,6 +35,8 @@ pub struct Rules {
     pub server: Option<Box<str>>,
     /// What a message may hold.
     pub limits: Limits,
+    /// Who may call, and how.
+    pub calls: proxy::Policy,
 }
 
 impl Rules {
@@ -69,6 +72,9 @@ pub struct Elsewhere {
     pub auth: AskAuth,
     /// Whether and when one is asked whether contacts may be bound.
     pub register: AskRegister,
+    /// Whether one is asked where requests go (`call.preroute`, `call.route`). If not, the accounts
+    /// of `regfile.conf` say all that there is to say ([`crate::subscribers::route`]).
+    pub route: bool,
     /// What they said of users.
     pub fetched: Option<Arc<FetchedCache>>,
 }

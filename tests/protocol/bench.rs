@@ -83,6 +83,7 @@ impl Bench {
             elsewhere: Elsewhere::default(),
             server: config.general.useragent,
             limits: config.limits,
+            calls: config.calls.policy,
         };
         let counters = Arc::from(vec![crossbeam::utils::CachePadded::new(Counters::default())]);
         let rules = Arc::new(ArcSwap::from_pointee(rules));
