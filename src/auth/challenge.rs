@@ -31,8 +31,17 @@ pub struct Challenge<'a> {
 impl Challenge<'_> {
     /// Appends the header lines, the most preferred algorithm first (RFC 8760 §2.4).
     pub fn encode_into(&self, out: &mut impl Sink) {
+        self.put(b"WWW-Authenticate: Digest realm=\"", out);
+    }
+
+    /// The same for a 407.
+    pub fn encode_for_proxy_into(&self, out: &mut impl Sink) {
+        self.put(b"Proxy-Authenticate: Digest realm=\"", out);
+    }
+
+    fn put(&self, prefix: &[u8], out: &mut impl Sink) {
         for algorithm in self.algorithms {
-            out.put(b"WWW-Authenticate: Digest realm=\"");
+            out.put(prefix);
             out.put(&self.realm.0);
             out.put(b"\", nonce=\"");
             out.put(&self.nonce);

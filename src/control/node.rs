@@ -19,6 +19,7 @@ use crate::{
         self, BackEnds, Loaded, Status,
         regfile::{General, Regfile},
     },
+    calls::CallBook,
     config::{
         Accepted, Refused,
         register::Register,
@@ -41,6 +42,8 @@ pub struct Node {
     pub rules: SharedRules,
     /// What workers count.
     pub counters: Arc<AllCounters>,
+    /// Calls in progress.
+    pub calls: Arc<CallBook>,
     /// The clock of this process.
     pub clock: Arc<SystemClock>,
     /// The listeners.

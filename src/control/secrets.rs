@@ -68,6 +68,11 @@ pub(super) fn hash_key(keys: &NonceKeys) -> [u8; 16] {
     derived(keys, b"hash key")
 }
 
+/// The key of what Record-Route carries: calls go on after a restart.
+pub(super) fn dialog_key(keys: &NonceKeys) -> [u8; 16] {
+    derived(keys, b"dialog key")
+}
+
 fn derived(keys: &NonceKeys, purpose: &[u8]) -> [u8; 16] {
     let digest = Sha256::new().chain_update(purpose).chain_update(keys.to_bytes()).finalize();
     let mut key = [0; 16];

@@ -38,6 +38,7 @@ use super::{
 use crate::{
     admin,
     backend::{self, BackEnds, Loaded, regfile},
+    calls::CallBook,
     config::{
         Accepted,
         resolve::{Host, Overrides},
@@ -50,9 +51,10 @@ use crate::{
     flow::ListenerId,
     location::{Location, Unrecorded},
     net::{self, BindError, ListenerOptions, SlotLen, UdpListener},
+    proxy::TokenKey,
     time::{Clock, SystemClock},
     worker::{
-        Counters, Listening, Log, Pipeline, Worker,
+        Calls, CallsShared, Counters, Hops, Listening, Log, Pipeline, Worker,
         parking::{Parking, Questions, Returns},
     },
 };
@@ -347,6 +349,15 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let queue = usize::try_from(config.backend.queue).unwrap_or(usize::MAX);
     let (questions, taken, bell) = Questions::channel(queue);
     let (returns, lanes) = Returns::new(workers);
+    let (hops, hopping) = Hops::new(workers);
+    let calls = CallsShared {
+        book: Arc::new(CallBook::new(workers)),
+        hops: hops.clone(),
+        spent: Arc::default(),
+        token: TokenKey::new(secrets::dialog_key(&keys)),
+        key: secrets::random().map_err(system("random numbers"))?,
+        listeners: addresses(&config, &bound),
+    };
     let stop = Arc::new(AtomicBool::new(false));
     let (made, listeners) = make_workers(
         &config,
@@ -361,7 +372,8 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
             let room = queue.div_ceil(workers);
             let parking = Parking::new(worker, room, questions.clone());
             let pipeline = Pipeline::new(location, rules, Arc::clone(&counters), worker, tag_key);
-            (pipeline.with_parking(parking), log)
+            let calls = Calls::new(calls.clone(), worker, None);
+            (pipeline.with_parking(parking).with_calls(calls), log)
         },
         &clock,
         &stop,
@@ -369,8 +381,10 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
 
     let mut made: Vec<ClockedWorker> =
         made.into_iter().zip(lanes).map(|(worker, lane)| worker.with_returned(lane)).collect();
+    made = made.into_iter().zip(hopping).map(|(worker, hops)| worker.with_hops(hops)).collect();
     for (number, worker) in made.iter_mut().enumerate() {
         returns.wake_by(number, worker.waker());
+        hops.wake_by(number, worker.waker());
     }
     let snapshots = Arc::new(SnapshotStatus::default());
     let rate = u64::from(config.persist.snapshot_rate) << 20;
@@ -393,6 +407,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         location,
         rules,
         counters,
+        calls: calls.book,
         clock,
         listeners,
         snapshots,
@@ -564,6 +579,14 @@ fn make_workers(
         .collect::<io::Result<Vec<_>>>()
         .map_err(system("a worker's readiness queue"))?;
     Ok((workers, statuses.into()))
+}
+
+/// Where each listener listens, with the port that it got.
+fn addresses(config: &Config, bound: &[Vec<UdpListener>]) -> Box<[SocketAddr]> {
+    let listeners = config.listeners.iter().zip(bound);
+    listeners
+        .map(|(listener, group)| group.first().map_or(listener.addr, UdpListener::local_addr))
+        .collect()
 }
 
 /// Starts a thread for each worker, on a CPU of its own.

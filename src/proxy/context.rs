@@ -173,6 +173,8 @@ pub(super) struct Context {
     pub(super) role: Role,
     /// Whether it is known where it goes.
     pub(super) is_routed: bool,
+    /// Whether what its sender asserts of itself is taken out.
+    pub(super) strips: bool,
     /// Whether it is of a dialog that is there.
     pub(super) is_within: bool,
     /// Where later requests to its sender go.

@@ -69,6 +69,8 @@ pub struct Plan {
     pub caller: Side,
     /// Whole header lines that are added.
     pub extra: Box<[u8]>,
+    /// Whether its sender may not say itself who it is for others (P-Asserted-Identity, RFC 3325).
+    pub strips: bool,
     /// How long a group may ring.
     pub ring_timeout: DeltaSeconds,
     /// The call that it begins.
@@ -156,9 +158,19 @@ impl Core {
         self.ledger.len()
     }
 
+    /// Whether anything will have to be done.
+    pub fn has_timers(&self) -> bool {
+        !self.wheel.is_empty()
+    }
+
     /// Milliseconds until something has to be done.
     pub fn wait(&self, now: Now) -> Option<u64> {
         self.wheel.wait(now.millis)
+    }
+
+    /// Whether a request was here before, and nothing about it has changed (RFC 3261 §16.3 step 4).
+    pub fn has_looped(&self, request: &Request<'_>) -> bool {
+        self.kit.has_looped(request)
     }
 
     /// Whether a URI names us: one of our listeners, by its address.
@@ -250,6 +262,7 @@ impl Core {
             role: Role::None,
             is_routed: false,
             is_within: false,
+            strips: false,
             caller: Side::Uri,
             armed: u64::MAX,
             counted: 0,
@@ -315,6 +328,7 @@ impl Core {
         context.waiting = plan.groups;
         context.extra = plan.extra;
         context.caller = plan.caller;
+        context.strips = plan.strips;
         context.ring = 1000 * u64::from(plan.ring_timeout.0);
         if let Some(call) = plan.call {
             let dialog = self.kit.dialog_of_request(&context.request);
@@ -867,14 +881,16 @@ impl Kit {
         group: Vec<Target>,
         fx: &mut Effects,
     ) -> Result<(), Status> {
+        // Both are lent out while the request is read from them.
         let mut parser = std::mem::replace(&mut self.parser, Parser::new(Limits::default()));
-        let launched = match parser.parse(&context.request) {
+        let datagram = std::mem::take(&mut context.request);
+        let launched = match parser.parse(&datagram) {
             Parsed::Request(request) => {
                 self.launch_request(now, &request, context, id, group, fx)
             }
             _ => Err(Status::SERVER_INTERNAL_ERROR),
         };
-        self.parser = parser;
+        (self.parser, context.request) = (parser, datagram);
         launched
     }
 
@@ -945,6 +961,7 @@ impl Kit {
                 extra: &context.extra,
                 breadth,
                 is_first_hop: !context.is_within,
+                strips: context.strips,
             });
             let Some(len) = out.finish() else {
                 return Err(Status::MESSAGE_TOO_LARGE);
@@ -997,6 +1014,7 @@ impl Kit {
             extra: b"",
             breadth: None,
             is_first_hop: false,
+            strips: false,
         });
         if let Some(len) = out.finish() {
             fx.send(to, to.remote, &self.out[..len]);

@@ -23,7 +23,7 @@ struct Outgoing {
 
 impl Effects {
     /// Has `datagram` sent from the near end of `flow` to `to`.
-    pub(super) fn send(&mut self, flow: Flow, to: SocketAddr, datagram: &[u8]) {
+    pub fn send(&mut self, flow: Flow, to: SocketAddr, datagram: &[u8]) {
         let start = self.octets.len();
         self.octets.extend_from_slice(datagram);
         self.sends.push(Outgoing { flow, to, octets: start..self.octets.len() });

@@ -12,9 +12,9 @@ mod ledger;
 mod onward;
 mod policy;
 mod route;
-mod timer;
-mod token;
-mod transaction;
+pub mod timer;
+pub mod token;
+pub mod transaction;
 mod way;
 
 pub use self::{
@@ -26,3 +26,6 @@ pub use self::{
     route::{Goal, Routed},
     token::{Side, TokenKey},
 };
+
+#[cfg(test)]
+mod tests;

@@ -31,8 +31,10 @@ pub(super) struct Onward<'a> {
     pub(super) extra: &'a [u8],
     /// Max-Breadth (RFC 5393 §5), where it is forked.
     pub(super) breadth: Option<u32>,
-    /// Whether what proves its user to us is taken out, and what only we may say.
+    /// Whether what proves its user to us is taken out.
     pub(super) is_first_hop: bool,
+    /// Whether what only we may say is taken out.
+    pub(super) strips: bool,
 }
 
 /// The hops that a request has left, as it says itself.
@@ -92,7 +94,8 @@ fn is_replaced(name: &[u8], onward: &Onward<'_>) -> bool {
     let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
     is("Route")
         || onward.breadth.is_some() && is("Max-Breadth")
-        || onward.is_first_hop && (is("Proxy-Authorization") || is("P-Asserted-Identity"))
+        || onward.is_first_hop && is("Proxy-Authorization")
+        || onward.strips && is("P-Asserted-Identity")
 }
 
 /// Writes a response as it goes back, without its topmost Via. `code` and `extra`, whole lines, are

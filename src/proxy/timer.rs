@@ -42,11 +42,6 @@ impl<K> Wheel<K> {
         Self { places, used: vec![0; PLACES / 64].into_boxed_slice(), tick: 0, len: 0 }
     }
 
-    /// How many timers are set.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -140,7 +135,7 @@ mod tests {
                 prop_assert!(came[before..].iter().all(|&at| at <= now));
                 let late = timers.iter().filter(|&&at| at + TICK <= now).count();
                 prop_assert!(came.len() >= late);
-                prop_assert_eq!(came.len() + wheel.len(), timers.len());
+                prop_assert_eq!(came.len() + wheel.len, timers.len());
                 let next = timers.iter().filter(|&&at| at > now).min();
                 if let (Some(wait), Some(&next)) = (wheel.wait(now), next) {
                     prop_assert!(now + wait < next + TICK);

@@ -49,7 +49,7 @@ impl Parser {
             Err(Silence::Response) => return self.response(datagram, line, head_at),
             Err(silence) => return Parsed::Silence(silence),
         };
-        let (message, scan_fault) = self.index(datagram, head_at);
+        let (message, scan_fault) = index(&mut self.index, &mut self.scratch, &self.limits, datagram, head_at);
         let Some((via, via_rest)) = message.first(HeaderName::Via).and_then(top_via) else {
             return Parsed::Silence(Silence::BadVia);
         };
@@ -67,28 +67,6 @@ impl Parser {
         }
     }
 
-    /// Finds the header lines, and what is wrong with them.
-    #[inline]
-    fn index<'a>(&'a mut self, datagram: &'a [u8], head_at: usize) -> (Message<'a>, Option<Fault>) {
-        self.index.clear();
-        let (bytes, body_at, fault) = match scan::fast(datagram, head_at, &mut self.index) {
-            Some(body_at) => {
-                let many = self.index.len() > usize::from(self.limits.max_headers);
-                (datagram, body_at, many.then_some(Fault::TooManyHeaders))
-            }
-            None => {
-                self.index.clear();
-                scan::unfold(datagram, head_at, &mut self.scratch);
-                let limit = usize::from(self.limits.max_headers);
-                let (body_at, fault) =
-                    scan::tolerant(&self.scratch, head_at, limit, &mut self.index);
-                (&self.scratch[..], body_at, fault)
-            }
-        };
-        let fault = fault.or_else(|| self.index.repeated().map(Fault::Repeated));
-        (Message::new(bytes, &self.index, body_at), fault)
-    }
-
     /// Parses a response; a broken one is dropped (RFC 3261 §18.1.2).
     fn response<'a>(
         &'a mut self,
@@ -97,7 +75,7 @@ impl Parser {
         head_at: usize,
     ) -> Parsed<'a> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let (message, fault) = self.index(datagram, head_at);
+        let (message, fault) = index(&mut self.index, &mut self.scratch, &self.limits, datagram, head_at);
         let Some((via, via_rest)) = message.first(HeaderName::Via).and_then(top_via) else {
             return Parsed::Silence(Silence::BadVia);
         };
@@ -107,6 +85,32 @@ impl Parser {
             Some(_) => Parsed::Silence(Silence::BadResponse),
         }
     }
+}
+
+/// Finds the header lines, and what is wrong with them.
+#[inline]
+fn index<'a>(
+    index: &'a mut HeaderIndex,
+    scratch: &'a mut Vec<u8>,
+    limits: &Limits,
+    datagram: &'a [u8],
+    head_at: usize,
+) -> (Message<'a>, Option<Fault>) {
+    index.clear();
+    let most = usize::from(limits.max_headers);
+    let (bytes, body_at, fault) = match scan::fast(datagram, head_at, index) {
+        Some(body_at) => {
+            (datagram, body_at, (index.len() > most).then_some(Fault::TooManyHeaders))
+        }
+        None => {
+            index.clear();
+            scan::unfold(datagram, head_at, scratch);
+            let (body_at, fault) = scan::tolerant(scratch, head_at, most, index);
+            (&scratch[..], body_at, fault)
+        }
+    };
+    let fault = fault.or_else(|| index.repeated().map(Fault::Repeated));
+    (Message::new(bytes, index, body_at), fault)
 }
 
 struct StartLine<'a> {
@@ -280,6 +284,7 @@ mod tests {
             Parsed::Request(_) => "ok".into(),
             Parsed::Rejected(r) => r.fault.status().phrase.into(),
             Parsed::Silence(s) => format!("{s:?}"),
+            Parsed::Response(_) => "Response".into(),
         }
     }
 

@@ -27,6 +27,7 @@ macro_rules! statuses {
 statuses! {
     TRYING = 100 "Trying";
     OK = 200 "OK";
+    MOVED_TEMPORARILY = 302 "Moved Temporarily";
     BAD_REQUEST = 400 "Bad Request";
     UNAUTHORIZED = 401 "Unauthorized";
     PAYMENT_REQUIRED = 402 "Payment Required";

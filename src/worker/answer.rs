@@ -24,10 +24,10 @@ const SUPPORTED_HEADER: &[u8] = b"Supported: path\r\n";
 const RETRY_AFTER: u32 = 60;
 /// Seconds after which one may come again that asks for what is being restored: ten million
 /// bindings take no longer.
-const RETRY_AFTER_LOADING: u32 = 10;
+pub(super) const RETRY_AFTER_LOADING: u32 = 10;
 /// Seconds after which one may come again whose back end is down or behind: long enough for it not
 /// to be kept down by those who ask, short enough for phones not to be without calls.
-const RETRY_AFTER_FAULT: u32 = 30;
+pub(super) const RETRY_AFTER_FAULT: u32 = 30;
 
 /// Why a request is turned away that may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

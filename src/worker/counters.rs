@@ -20,6 +20,10 @@ pub enum DropReason {
     AnswerTooLong,
     /// From port 0, or from an unspecified, broadcast or multicast address.
     BadSource,
+    /// A response that breaks the grammar.
+    BadResponse,
+    /// For a worker that is too far behind with what others hand to it.
+    Behind,
     /// Its topmost Via can't be read.
     BadVia,
     /// Line ends only.
@@ -28,7 +32,7 @@ pub enum DropReason {
     NotSaved,
     /// Not SIP.
     NotSip,
-    /// A response.
+    /// A response that nobody waits for.
     Response,
     /// The kernel did not take the answer.
     SendFailed,
@@ -40,10 +44,12 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Ack,
         Self::AnswerTooLong,
         Self::BadSource,
+        Self::BadResponse,
+        Self::Behind,
         Self::BadVia,
         Self::Keepalive,
         Self::NotSaved,
@@ -59,6 +65,8 @@ impl DropReason {
         match self {
             Self::Ack => "ack",
             Self::AnswerTooLong => "answer_too_long",
+            Self::BadResponse => "bad_response",
+            Self::Behind => "behind",
             Self::BadSource => "bad_source",
             Self::BadVia => "bad_via",
             Self::Keepalive => "keepalive",
@@ -76,6 +84,7 @@ impl From<Silence> for DropReason {
     fn from(silence: Silence) -> Self {
         match silence {
             Silence::Ack => Self::Ack,
+            Silence::BadResponse => Self::BadResponse,
             Silence::BadVia => Self::BadVia,
             Silence::Keepalive => Self::Keepalive,
             Silence::NotSip => Self::NotSip,
@@ -317,13 +326,21 @@ impl Counter {
 #[derive(Debug, Default)]
 pub struct Counters {
     requests: [[Counter; Transport::ALL.len()]; METHODS],
-    responses: [[Counter; RESPONSE_CODES]; METHODS],
+    responses: [ByCode; METHODS],
     drops: [Counter; DropReason::ALL.len()],
     auth: [Counter; AuthResult::ALL.len()],
     registers: [Counter; RegisterResult::ALL.len()],
 }
 
-const RESPONSE_CODES: usize = Status::ALL.len();
+/// A counter for each status.
+#[derive(Debug)]
+struct ByCode([Counter; Status::ALL.len()]);
+
+impl Default for ByCode {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
 
 /// All workers' counters.
 pub type AllCounters = [CachePadded<Counters>];
@@ -335,7 +352,7 @@ impl Counters {
 
     pub(super) fn response(&self, method: &Method<'_>, status: Status) {
         if let Some(code) = status.ordinal() {
-            self.responses[method.ordinal()][code].add(1);
+            self.responses[method.ordinal()].0[code].add(1);
         }
     }
 
@@ -358,7 +375,7 @@ impl Counters {
 
     /// Responses to a method by [`Method::ordinal`], with a code by its place in [`Status::ALL`].
     pub fn responses(&self, method: usize, code: usize) -> u64 {
-        self.responses.get(method).and_then(|m| m.get(code)).map_or(0, Counter::value)
+        self.responses.get(method).and_then(|m| m.0.get(code)).map_or(0, Counter::value)
     }
 
     /// Datagrams dropped for a reason.

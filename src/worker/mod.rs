@@ -4,9 +4,11 @@
 //! loop around it.
 
 mod answer;
+mod calls;
 pub mod counters;
 mod decide;
 mod exchange;
+mod hops;
 mod log;
 mod outbox;
 mod owner;
@@ -15,9 +17,13 @@ mod pipeline;
 mod refusals;
 mod register;
 mod rules;
+mod spent;
 mod turn;
 
 pub use self::{
+    calls::{CallLog, Calls, CallsShared},
+    hops::{Hop, Hops},
+    spent::Spent,
     counters::{AllCounters, Counters, DropReason},
     log::{Leave, Log, Settled},
     pipeline::{Answers, Arrived, Handled, Pipeline},

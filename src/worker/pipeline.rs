@@ -10,6 +10,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     answer::Unavailable,
+    calls::Calls,
     counters::{AllCounters, Counters, DropReason},
     exchange::{Answered, Exchange, Space, Step},
     parking::{Learned, Parked, Parking, Question, Unparked},
@@ -21,7 +22,7 @@ use crate::{
     flow::Flow,
     location::{AorKey, Location, Recorder, Unrecorded},
     net::is_answerable,
-    sip::{Envelope, Parsed, Parser, encode::destination},
+    sip::{Envelope, Method, Parsed, Parser, encode::destination},
     subscribers::LoginKey,
     time::Now,
 };
@@ -85,6 +86,8 @@ pub struct Pipeline {
     space: Space,
     /// Where requests wait for back ends, if there are any.
     parking: Option<Parking>,
+    /// Requests for others, and their responses, if they are passed on.
+    calls: Option<Calls>,
 }
 
 /// What one request of a group needs for itself.
@@ -129,8 +132,37 @@ impl Pipeline {
         let trials = Trials::with_capacity(GROUP);
         let (logins, keys) = (Vec::with_capacity(GROUP), Vec::with_capacity(GROUP));
         let space = Space::new(hash_key);
-        let parking = None;
-        Self { location, rules, counters, worker, places, trials, logins, keys, space, parking }
+        let (parking, calls) = (None, None);
+        Self {
+            location,
+            rules,
+            counters,
+            worker,
+            places,
+            trials,
+            logins,
+            keys,
+            space,
+            parking,
+            calls,
+        }
+    }
+
+    /// Passes on requests for others, by `calls`.
+    pub fn with_calls(self, calls: Calls) -> Self {
+        Self { calls: Some(calls), ..self }
+    }
+
+    /// What is passed on.
+    pub(super) fn calls(&mut self) -> Option<&mut Calls> {
+        self.calls.as_mut()
+    }
+
+    /// Does what is due for requests that are passed on.
+    pub fn pass_time(&mut self, now: Now) {
+        if let Some(calls) = &mut self.calls {
+            calls.pass_time(now, self.rules.load());
+        }
     }
 
     /// Has requests wait in `parking` for what only a back end knows.
@@ -225,6 +257,7 @@ impl Pipeline {
             keys,
             space,
             parking,
+            calls,
         } = self;
         let counters = &counters[*worker];
         let rules = rules.load();
@@ -239,7 +272,7 @@ impl Pipeline {
             let flow = arrived.flow;
             let answered = answers.answer(&flow, |out| {
                 let shared = Shared { now, rules, location, journal, counters, space };
-                shared.open(place, arrived, learned, parking.as_ref(), waits, out)
+                shared.open(place, arrived, learned, (parking, calls), waits, out)
             });
             match answered {
                 Ok(()) | Err(Unanswered::Waiting) => {}
@@ -313,7 +346,7 @@ impl<'a> Shared<'_, 'a> {
         place: &'a mut Place,
         arrived: Arrived<'a>,
         learned: Option<&'a Learned>,
-        parking: Option<&Parking>,
+        (parking, calls): (&mut Option<Parking>, &mut Option<Calls>),
         waits: &mut Option<Waiting<'a>>,
         out: &mut [u8],
     ) -> Result<(usize, SocketAddr), Unanswered> {
@@ -333,18 +366,34 @@ impl<'a> Shared<'_, 'a> {
         let envelope = match &parsed {
             Parsed::Silence(silence) => return Err(Unanswered::Dropped((*silence).into())),
             Parsed::Rejected(rejected) => &rejected.envelope,
+            Parsed::Response(response) => {
+                let calls = calls.as_mut().ok_or(Unanswered::Dropped(DropReason::Response))?;
+                let taken = calls.response(self.now, self.rules, response, bytes, flow);
+                return Err(taken.map_or_else(Unanswered::Dropped, |()| Unanswered::Waiting));
+            }
             Parsed::Request(request) => &request.envelope,
         };
         let hash = self.space.hash(envelope);
         if learned.is_none() {
             counters.request(&envelope.method, flow.transport);
-            if parking.is_some_and(|parking| parking.has(hash, flow.remote)) {
+            if parking.as_ref().is_some_and(|parking| parking.has(hash, flow.remote)) {
                 return Err(Unanswered::Dropped(DropReason::Waiting));
             }
         }
+        let passes = self.rules.calls.enabled;
+        if let Parsed::Request(request) = &parsed
+            && let Some(calls) = calls.as_mut().filter(|calls| passes && calls.is_for(request))
+        {
+            let mut exchange = self.exchange(envelope, flow, hash, out);
+            let taken = calls.request(&mut exchange, request, bytes, learned, parking.as_mut());
+            return Err(taken.map_or_else(Unanswered::Dropped, |()| Unanswered::Waiting));
+        }
+        if envelope.method == Method::Ack {
+            return Err(Unanswered::Dropped(DropReason::Ack));
+        }
         let mut exchange = self.exchange(envelope, flow, hash, out);
         let answered = match &parsed {
-            Parsed::Silence(_) => None,
+            Parsed::Silence(_) | Parsed::Response(_) => None,
             Parsed::Rejected(rejected) => exchange.reject(rejected.fault),
             Parsed::Request(request) => match exchange.request(request, texts, learned) {
                 Step::Answered(answered) => answered,

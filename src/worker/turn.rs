@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{
     counters::{Counters, DropReason},
+    hops::Hop,
     log::{Leave, Log},
     outbox::Outbox,
     parking::Parked,
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     flow::{Flow, ListenerId, Transport},
+    location::Unrecorded,
     net::{BATCH, RecvBatch, SendBatch, SlotLen, UdpListener},
     time::Clock,
 };
@@ -84,6 +86,7 @@ pub struct Worker<C> {
     clock: C,
     stop: Arc<AtomicBool>,
     returned: Option<Receiver<Parked>>,
+    hops: Option<Receiver<Hop>>,
 }
 
 impl<C: Clock> Worker<C> {
@@ -101,13 +104,18 @@ impl<C: Clock> Worker<C> {
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        Ok(Self { poll, waker, listening, pipeline, log, clock, stop, returned: None })
+        Ok(Self { poll, waker, listening, pipeline, log, clock, stop, returned: None, hops: None })
     }
 
     /// Has requests handled again that come back from the back ends; who gives them back wakes the
     /// worker.
     pub fn with_returned(self, returned: Receiver<Parked>) -> Self {
         Self { returned: Some(returned), ..self }
+    }
+
+    /// Has datagrams handled that come to the sockets of other workers.
+    pub fn with_hops(self, hops: Receiver<Hop>) -> Self {
+        Self { hops: Some(hops), ..self }
     }
 
     /// Ends the wait of [`Worker::run`].
@@ -120,7 +128,7 @@ impl<C: Clock> Worker<C> {
     /// # Errors
     /// The kernel's, of waiting or receiving: nothing that a peer can cause.
     pub fn run(self) -> io::Result<()> {
-        let Self { mut poll, listening, pipeline, log, clock, stop, returned, waker: _waker } =
+        let Self { mut poll, listening, pipeline, log, clock, stop, returned, hops, waker: _waker } =
             self;
         let outbox = Outbox::new(log.waits());
         let (listeners, inboxes): (Vec<_>, Vec<_>) =
@@ -130,7 +138,9 @@ impl<C: Clock> Worker<C> {
         asked.push(PollFd::new(&queue, PollFlags::IN));
         let returned = Returned { lane: returned, ready: VecDeque::new() };
         let listeners = &*listeners;
-        let mut desk = Desk { listeners, asked, inboxes, outbox, pipeline, log, clock, returned };
+        let passed = SendBatch::new(SlotLen::MAX);
+        let mut desk =
+            Desk { listeners, asked, inboxes, outbox, pipeline, log, clock, returned, hops, passed };
         let mut woken = Events::with_capacity(1);
         while !stop.load(Ordering::Relaxed) {
             if desk.wait()? {
@@ -170,6 +180,10 @@ struct Desk<'l, C> {
     log: Box<dyn Log>,
     clock: C,
     returned: Returned,
+    /// What other workers' sockets got.
+    hops: Option<Receiver<Hop>>,
+    /// What is passed on.
+    passed: SendBatch,
 }
 
 /// What the back ends are done with.
@@ -192,8 +206,8 @@ impl<C: Clock> Desk<'_, C> {
             };
         }
         let is_busy = self.inboxes.iter().any(|inbox| inbox.ready);
-        let timeout = is_busy.then_some(&NO_TIME);
-        match rustix::event::poll(&mut self.asked, timeout) {
+        let timeout = if is_busy { Some(NO_TIME) } else { self.until_due() };
+        match rustix::event::poll(&mut self.asked, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(false),
             Err(error) => return Err(error.into()),
@@ -205,8 +219,89 @@ impl<C: Clock> Desk<'_, C> {
         Ok(self.asked.last().is_some_and(|queue| !queue.revents().is_empty()))
     }
 
+    /// How long it may wait until a request that is passed on wants something; at most a minute.
+    fn until_due(&mut self) -> Option<Timespec> {
+        let now = self.clock.now();
+        let wait = self.pipeline.calls()?.wait(now)?;
+        let (seconds, millis) = (wait / 1000, wait % 1000);
+        let tv_sec = i64::try_from(seconds).unwrap_or(60).min(60);
+        Some(Timespec { tv_sec, tv_nsec: i64::try_from(millis).unwrap_or(0) * 1_000_000 })
+    }
+
+    /// Takes what other workers hand over.
+    fn take_hops(&mut self) {
+        let Some(hops) = &self.hops else { return };
+        let hops: Vec<Hop> = hops.try_iter().take(BATCH).collect();
+        if hops.is_empty() {
+            return;
+        }
+        let arrived = hops
+            .iter()
+            .map(|hop| Arrived { bytes: &hop.datagram, flow: hop.flow, truncated: false });
+        // All of it is passed on, and nothing of it changes a binding.
+        let Some(send) = self.outbox.open() else { return };
+        self.pipeline.handle_all(self.clock.now(), arrived, &mut Unrecorded, send);
+        if hops.len() == BATCH
+            && let Some(inbox) = self.inboxes.first_mut()
+        {
+            // There may be more.
+            inbox.ready = true;
+        }
+    }
+
+    /// Sends what is passed on.
+    fn pass_on(&mut self) {
+        let Self { listeners, pipeline, passed, .. } = self;
+        let Some(calls) = pipeline.calls() else { return };
+        if calls.has_sent() {
+            return;
+        }
+        let mut lost = 0;
+        let mut number = None;
+        let mut flush = |number: Option<usize>, batch: &mut SendBatch| {
+            match number.and_then(|number| listeners.get(number)) {
+                Some(listener) => lost += batch.flush(listener).dropped(),
+                None => {
+                    lost += batch.len();
+                    batch.clear();
+                }
+            }
+        };
+        for (flow, to, octets) in calls.sends() {
+            let listener = Some(usize::from(flow.listener.0));
+            if number != listener {
+                flush(number, passed);
+                number = listener;
+            }
+            if passed.slot().is_none() {
+                flush(number, passed);
+            }
+            if let Some(mut slot) = passed.slot()
+                && let Some(room) = slot.bytes().get_mut(..octets.len())
+            {
+                room.copy_from_slice(octets);
+                slot.commit(octets.len(), to, flow.local);
+            }
+        }
+        flush(number, passed);
+        calls.clear();
+        if lost > 0 {
+            pipeline.counters().dropped(DropReason::SendFailed, lost as u64);
+        }
+    }
+
     /// Takes up to `batches` batches from each listener that has any.
     fn turn(&mut self, batches: usize) -> io::Result<()> {
+        self.take_hops();
+        if self.pipeline.calls().is_some_and(|calls| calls.has_timers()) {
+            self.pipeline.pass_time(self.clock.now());
+        }
+        let turned = self.take_in(batches);
+        self.pass_on();
+        turned
+    }
+
+    fn take_in(&mut self, batches: usize) -> io::Result<()> {
         self.let_go();
         self.take_returned();
         let Self { listeners, inboxes, outbox, pipeline, log, clock, .. } = self;

@@ -1,0 +1,232 @@
+//! Whole calls, as their parties and the books see them.
+
+use super::*;
+use crate::proxy::End;
+
+#[test]
+fn a_call_is_set_up_and_taken_down() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    assert_eq!(invite.start(), "INVITE sip:bob@192.0.2.20:5060");
+    assert_eq!(invite.all("Via").len(), 2);
+    assert_eq!(invite.one("Max-Forwards"), "69");
+    assert!(invite.one("Record-Route").starts_with("<sip:192.0.2.1:5060;lr;bt="));
+    assert!(world.come(&invite.answer(180, ""), BOB).is_ok());
+    assert_eq!(world.expect("180", ALICE).all("Via").len(), 1);
+    let answer = invite.answer(200, "Contact: <sip:bob@10.0.0.1>\r\n");
+    assert!(world.come(&answer, BOB).is_ok());
+    let answered = world.expect("200", ALICE).text;
+    assert!(world.come(&within("ACK", 1, "2", &answered, true), ALICE).is_ok());
+    let ack = world.expect("ACK", BOB);
+    assert_eq!(ack.all("Route"), [""; 0]);
+    for (by_caller, from, to) in [(false, BOB, ALICE), (true, ALICE, BOB)] {
+        let info = within("INFO", 2, &format!("i{by_caller}"), &answered, by_caller);
+        assert!(world.come(&info, from).is_ok());
+        let info = world.expect("INFO", to);
+        assert!(world.come(&info.answer(200, ""), to).is_ok());
+        world.expect("200", from);
+    }
+    assert_eq!(world.core.calls(), 1);
+    assert!(world.come(&within("BYE", 3, "4", &answered, false), BOB).is_ok());
+    let bye = world.expect("BYE", ALICE);
+    assert!(world.come(&bye.answer(200, ""), ALICE).is_ok());
+    world.expect("200", BOB);
+    world.expect_silence();
+    assert_eq!(
+        world.stages(),
+        [Stage::Calling, Stage::Ringing, Stage::Answered, Stage::Ended]
+    );
+    assert_eq!(world.events[3].call.ended.unwrap().1, End::Bye);
+    assert_eq!(world.let_end(), []);
+}
+
+#[test]
+fn who_gives_up_is_told_so_and_so_is_the_callee() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&invite.answer(180, ""), BOB).unwrap();
+    world.expect("180", ALICE);
+    let cancel = request("CANCEL", 1, "1", "");
+    world.come(&cancel, ALICE).unwrap();
+    world.expect("200", ALICE);
+    let cancel = world.expect("CANCEL", BOB);
+    assert_eq!(cancel.one("Via"), invite.all("Via")[0]);
+    assert_eq!(cancel.one("CSeq"), "1 CANCEL");
+    world.come(&cancel.answer(200, ""), BOB).unwrap();
+    world.come(&invite.answer(487, ""), BOB).unwrap();
+    let ack = world.expect("ACK", BOB);
+    assert_eq!(ack.one("Via"), invite.all("Via")[0]);
+    assert!(ack.one("To").contains(";tag="));
+    world.expect("487", ALICE);
+    world.come(&request("ACK", 1, "1", ""), ALICE).unwrap();
+    world.expect_silence();
+    assert_eq!(world.events.last().unwrap().call.ended.unwrap().1, End::Cancelled);
+    assert_eq!(world.let_end(), []);
+}
+
+#[test]
+fn a_cancel_waits_until_the_callee_has_said_something() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&request("CANCEL", 1, "1", ""), ALICE).unwrap();
+    world.expect("200", ALICE);
+    world.expect_silence();
+    world.come(&invite.answer(100, ""), BOB).unwrap();
+    let cancel = world.expect("CANCEL", BOB);
+    world.come(&cancel.answer(200, ""), BOB).unwrap();
+    // It does not react: the branch is given up after a while (RFC 3261 §9.1).
+    let happened = world.pass(40_000);
+    assert_eq!(happened[0].1.kind(), "487");
+    assert!((32_000..32_100).contains(&happened[0].0), "{}", happened[0].0);
+    world.come(&request("ACK", 1, "1", ""), ALICE).unwrap();
+    assert_eq!(world.let_end(), []);
+}
+
+#[test]
+fn a_callee_that_answers_a_cancelled_call_is_connected_all_the_same() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&invite.answer(180, ""), BOB).unwrap();
+    world.expect("180", ALICE);
+    world.come(&request("CANCEL", 1, "1", ""), ALICE).unwrap();
+    world.expect("200", ALICE);
+    world.expect("CANCEL", BOB);
+    world.come(&invite.answer(200, ""), BOB).unwrap();
+    world.expect("200", ALICE);
+    assert_eq!(*world.stages().last().unwrap(), Stage::Answered);
+}
+
+#[test]
+fn a_call_that_nobody_picks_up_ends_with_480() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&invite.answer(180, ""), BOB).unwrap();
+    world.expect("180", ALICE);
+    let happened = world.pass(60_100);
+    assert_eq!(happened[0].1.kind(), "CANCEL");
+    world.come(&happened[0].1.answer(200, ""), BOB).unwrap();
+    world.come(&invite.answer(487, ""), BOB).unwrap();
+    world.expect("ACK", BOB);
+    world.expect("480", ALICE);
+    world.come(&request("ACK", 1, "1", ""), ALICE).unwrap();
+    assert_eq!(world.events.last().unwrap().call.ended.unwrap().1, End::Refused(480));
+    assert_eq!(world.let_end(), []);
+}
+
+#[test]
+fn a_callee_that_is_not_there_is_called_for_32_seconds() {
+    let mut world = World::new();
+    world.call_bob();
+    let happened = world.pass(32_400);
+    let kinds: Vec<_> = happened.iter().map(|(_, sent)| sent.kind()).collect();
+    assert_eq!(kinds, ["INVITE", "INVITE", "INVITE", "INVITE", "INVITE", "INVITE", "408"]);
+    world.come(&request("ACK", 1, "1", ""), ALICE).unwrap();
+    assert_eq!(world.let_end(), []);
+}
+
+#[test]
+fn a_call_whose_bye_never_comes_ends_by_itself() {
+    let mut world = World::new();
+    world.core.set_dead_call(DeltaSeconds(600));
+    let invite = world.call_bob();
+    world.come(&invite.answer(200, ""), BOB).unwrap();
+    let answered = world.expect("200", ALICE).text;
+    assert_eq!(world.pass(500_000), []);
+    // Whatever is heard of it keeps it alive.
+    world.come(&within("INFO", 2, "i", &answered, true), ALICE).unwrap();
+    let info = world.expect("INFO", BOB);
+    world.come(&info.answer(200, ""), BOB).unwrap();
+    world.expect("200", ALICE);
+    assert_eq!(world.pass(599_000), []);
+    assert_eq!(world.core.calls(), 1);
+    world.pass(2_000);
+    assert_eq!(world.core.calls(), 0);
+    assert_eq!(world.events.last().unwrap().call.ended.unwrap().1, End::Dead);
+}
+
+#[test]
+fn a_session_timer_ends_a_call_that_is_not_renewed() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    let expires = "Session-Expires: 90;refresher=uac\r\n";
+    world.come(&invite.answer(200, expires), BOB).unwrap();
+    let answered = world.expect("200", ALICE).text;
+    assert_eq!(world.pass(60_000), []);
+    world.come(&within("UPDATE", 2, "u", &answered, true), ALICE).unwrap();
+    let update = world.expect("UPDATE", BOB);
+    world.come(&update.answer(200, expires), BOB).unwrap();
+    world.expect("200", ALICE);
+    world.pass(121_000);
+    assert_eq!(world.core.calls(), 1);
+    world.pass(2_000);
+    assert_eq!(world.core.calls(), 0);
+}
+
+#[test]
+fn a_lost_bye_ends_the_call_and_nobody_is_told_408() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&invite.answer(200, ""), BOB).unwrap();
+    let answered = world.expect("200", ALICE).text;
+    world.come(&within("BYE", 2, "b", &answered, true), ALICE).unwrap();
+    world.expect("BYE", BOB);
+    let happened = world.let_end();
+    // RFC 4320 §4.2.
+    assert!(happened.iter().all(|(_, sent)| sent.kind() == "BYE"), "{happened:?}");
+    assert_eq!(happened.len(), 10);
+    assert_eq!(world.events.last().unwrap().call.ended.unwrap().1, End::Bye);
+}
+
+#[test]
+fn a_bye_that_asks_for_credentials_does_not_end_the_call() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&invite.answer(200, ""), BOB).unwrap();
+    let answered = world.expect("200", ALICE).text;
+    for (code, calls) in [(401, 1), (481, 0)] {
+        let bye = within("BYE", u32::from(code), &format!("b{code}"), &answered, true);
+        world.come(&bye, ALICE).unwrap();
+        let bye = world.expect("BYE", BOB);
+        world.come(&bye.answer(code, ""), BOB).unwrap();
+        world.expect(&code.to_string(), ALICE);
+        assert_eq!(world.core.calls(), calls);
+    }
+}
+
+#[test]
+fn a_dialog_goes_on_after_a_restart() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&invite.answer(200, ""), BOB).unwrap();
+    let answered = world.expect("200", ALICE).text;
+    let mut world = World::new();
+    world.come(&within("BYE", 2, "b", &answered, true), ALICE).unwrap();
+    let bye = world.expect("BYE", BOB);
+    world.come(&bye.answer(200, ""), BOB).unwrap();
+    world.expect("200", ALICE);
+    assert_eq!(world.let_end(), []);
+}
+
+#[test]
+fn nobody_relays_by_a_route_or_a_tag_of_its_own() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&invite.answer(200, ""), BOB).unwrap();
+    let answered = world.expect("200", ALICE).text;
+    let bye = within("BYE", 2, "b", &answered, true);
+    let refused = Err(Some(Status::CALL_DOES_NOT_EXIST));
+    for forged in [
+        bye.replace("call@alice", "other@alice"),
+        bye.replace("tag=a", "tag=x"),
+        bye.replace(";lr;bt=", ";lr;bt=0"),
+        bye.replace("c0000214", "c0000215"),
+        bye.lines().filter(|l| !l.starts_with("Route")).map(|l| format!("{l}\r\n")).collect(),
+    ] {
+        assert_ne!(forged, bye);
+        assert_eq!(world.come(&forged, ALICE), refused, "{forged}");
+        world.expect_silence();
+    }
+    let ack = within("ACK", 1, "k", &answered, true).replace("tag=a", "tag=x");
+    assert_eq!(world.come(&ack, ALICE), Err(None));
+    world.expect_silence();
+}

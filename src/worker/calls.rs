@@ -1,0 +1,720 @@
+//! Requests for somebody else, and responses: a worker's part of the proxy.
+//!
+//! All that has one Call-ID is one worker's, so that calls need no lock: what comes to another's
+//! socket hops over. What is sent is collected in [`Effects`], and leaves at the end of a turn.
+
+use std::{collections::VecDeque, fmt, sync::Arc};
+
+use siphasher::sip::SipHasher13;
+
+use super::{
+    answer::{RETRY_AFTER_FAULT, RETRY_AFTER_LOADING},
+    counters::{AuthResult, DropReason},
+    exchange::Exchange,
+    hops::Hops,
+    owner::{Claimant, Owner, Sought},
+    parking::{Learned, Learnt, Parking, Question, Unparked},
+    rules::Rules,
+    spent::Spent,
+};
+use crate::{
+    auth::{self, Authenticator, Grant, RequestHash, Trials, Verdict},
+    calls::CallBook,
+    flow::Flow,
+    proxy::{
+        self, Call, CallEvent, ContextId, Core, Effects, Foreign, Goal, Matched, Mode, Plan, Refused,
+        Routed, Side, Stage, Target, TokenKey, numeric,
+    },
+    registrar::{Aor, nat},
+    sip::{
+        Limits, Method, Request, Response, Status,
+        encode::destination,
+        header::{HeaderName, Quality, option_tags},
+        uri::{SipUri, unescape_into},
+    },
+    time::Now,
+};
+
+/// Where the events of calls go.
+pub trait CallLog: fmt::Debug + Send {
+    /// Takes an event; never waits.
+    fn tell(&mut self, event: CallEvent);
+}
+
+/// What the calls of all workers share.
+#[derive(Clone, Debug)]
+pub struct CallsShared {
+    /// Calls in progress.
+    pub book: Arc<CallBook>,
+    /// Ways from worker to worker.
+    pub hops: Hops,
+    /// Credentials that were used.
+    pub spent: Arc<Spent>,
+    /// The key of the tokens in Record-Route; the same after a restart.
+    pub token: TokenKey,
+    /// Random, the same for all workers: whose a Call-ID is.
+    pub key: [u8; 16],
+    /// Our addresses, by the listeners' numbers.
+    pub listeners: Box<[std::net::SocketAddr]>,
+}
+
+/// The calls of one worker.
+#[derive(Debug)]
+pub struct Calls {
+    core: Core,
+    fx: Effects,
+    out: Box<[u8]>,
+    trials: Trials,
+    worker: usize,
+    shared: CallsShared,
+    log: Option<Box<dyn CallLog>>,
+}
+
+/// Who a request is from.
+struct Caller {
+    /// The account that proved itself, as its credentials name it.
+    username: Option<Box<[u8]>>,
+    /// Its AoR.
+    aor: Option<Box<[u8]>>,
+    /// Who it is, for whom it calls.
+    identity: Option<Box<[u8]>>,
+    /// Where later requests to it go.
+    side: Side,
+}
+
+/// Why a request goes no further for now.
+enum Stop {
+    /// It is answered with this.
+    Refused(&'static str, Status, Vec<u8>),
+    /// It is challenged; `true` if only the nonce was not good enough.
+    Challenged(u8, bool),
+    /// Somebody has to be asked.
+    Asks(Question),
+}
+
+impl Stop {
+    fn status(label: &'static str, status: Status) -> Self {
+        Self::Refused(label, status, Vec::new())
+    }
+
+    /// 503 to a client that may come again.
+    fn later(label: &'static str, phrase: &'static str, seconds: u32) -> Self {
+        let retry = format!("Retry-After: {seconds}\r\n").into_bytes();
+        Self::Refused(label, Status::SERVICE_UNAVAILABLE.because(phrase), retry)
+    }
+}
+
+/// Numbers of calls that one worker may give out before they meet those of the next.
+const CALLS_OF_A_WORKER: u64 = 1 << 48;
+
+impl Calls {
+    /// The calls of `worker`, whose events go to `log`.
+    pub fn new(shared: CallsShared, worker: usize, log: Option<Box<dyn CallLog>>) -> Self {
+        let first_call = CALLS_OF_A_WORKER * worker as u64 + 1;
+        let (token, listeners) = (shared.token.clone(), shared.listeners.clone());
+        Self {
+            core: Core::new(shared.key, token, listeners, Limits::default(), first_call),
+            fx: Effects::default(),
+            out: vec![0; 65_535].into_boxed_slice(),
+            trials: Trials::with_capacity(1),
+            worker,
+            shared,
+            log,
+        }
+    }
+
+    /// Whether a request is for a user, and not for us.
+    pub(super) fn is_for(&self, request: &Request<'_>) -> bool {
+        match request.envelope.method {
+            Method::Register => false,
+            Method::Options => request.sip_uri.is_some_and(|uri| uri.user.is_some()),
+            _ => true,
+        }
+    }
+
+    /// Whether anything will have to be done.
+    pub(super) fn has_timers(&self) -> bool {
+        self.core.has_timers()
+    }
+
+    /// What is to be sent.
+    pub(super) fn sends(&self) -> impl Iterator<Item = (&Flow, std::net::SocketAddr, &[u8])> {
+        self.fx.sends()
+    }
+
+    /// Whether nothing is to be sent.
+    pub(super) fn has_sent(&self) -> bool {
+        self.fx.is_empty()
+    }
+
+    /// Forgets what was sent.
+    pub(super) fn clear(&mut self) {
+        self.fx.clear();
+    }
+
+    /// Milliseconds until something has to be done.
+    pub(super) fn wait(&self, now: Now) -> Option<u64> {
+        self.core.wait(now)
+    }
+
+    /// Does what is due.
+    pub(super) fn pass_time(&mut self, now: Now, rules: &Rules) {
+        self.core.set_dead_call(rules.calls.dead_call);
+        self.core.pass_time(now, rules.server.as_deref(), &mut self.fx);
+        self.publish();
+    }
+
+    /// Tells everybody what has happened to calls.
+    fn publish(&mut self) {
+        let Self { fx, shared, log, .. } = self;
+        for event in fx.take_events() {
+            shared.book.note(&event.call);
+            if let Some(log) = log {
+                log.tell(event);
+            }
+        }
+        shared.book.set_transactions(self.worker, self.core.transactions());
+    }
+
+    /// Hands a datagram to the worker whose it is, if that is another.
+    fn hop(&self, call_id: &[u8], datagram: &[u8], flow: Flow) -> Option<Result<(), DropReason>> {
+        let hops = &self.shared.hops;
+        let owner = proxy::owner(self.shared.key, call_id, hops.workers());
+        (owner != self.worker)
+            .then(|| hops.send(owner, datagram, flow).then_some(()).ok_or(DropReason::Behind))
+    }
+
+    /// Takes a response.
+    pub(super) fn response(
+        &mut self,
+        now: Now,
+        rules: &Rules,
+        response: &Response<'_>,
+        datagram: &[u8],
+        flow: Flow,
+    ) -> Result<(), DropReason> {
+        if let Some(hopped) = self.hop(response.call_id, datagram, flow) {
+            return hopped;
+        }
+        let server = rules.server.as_deref();
+        let is_known = self.core.response(now, response, server, &mut self.fx);
+        self.publish();
+        is_known.then_some(()).ok_or(DropReason::Response)
+    }
+
+    /// Takes a request; what is answered goes with all that is sent.
+    pub(super) fn request<'a>(
+        &mut self,
+        x: &mut Exchange<'_, 'a>,
+        request: &Request<'a>,
+        datagram: &'a [u8],
+        learned: Option<&Learned>,
+        parking: Option<&mut Parking>,
+    ) -> Result<(), DropReason> {
+        if learned.is_none() {
+            if let Some(hopped) = self.hop(request.call_id, datagram, x.flow) {
+                return hopped;
+            }
+            let server = x.rules.server.as_deref();
+            let matched = self.core.matched(x.now, request, x.flow, server, &mut self.fx);
+            if matched == Matched::Absorbed {
+                self.publish();
+                return Ok(());
+            }
+        }
+        let done = self.judge(x, request, datagram, learned);
+        let done = match done {
+            Err(Stop::Asks(question)) => self.park(x, request, datagram, learned, question, parking),
+            done => done,
+        };
+        let result = match done {
+            Ok(()) => Ok(()),
+            Err(_) if request.envelope.method == Method::Ack => Err(DropReason::Ack),
+            Err(stop) => self.turn_down(x, request, datagram, stop),
+        };
+        self.publish();
+        result
+    }
+
+    /// Has a request wait for the back ends. An INVITE can be cancelled meanwhile.
+    fn park(
+        &mut self,
+        x: &mut Exchange<'_, '_>,
+        request: &Request<'_>,
+        datagram: &[u8],
+        learned: Option<&Learned>,
+        question: Question,
+        parking: Option<&mut Parking>,
+    ) -> Result<(), Stop> {
+        let busy = || Stop::later("no_back_end", "Too Many Requests Wait", RETRY_AFTER_FAULT);
+        let parking = parking.ok_or_else(busy)?;
+        match parking.park((datagram, x.flow), x.hash, question, learned) {
+            Ok(()) => {
+                let tag = x.answer().tag;
+                self.core.begin(x.now, request, datagram, x.flow, tag, &mut self.fx);
+                Ok(())
+            }
+            Err(Unparked::Waits) => Ok(()),
+            Err(Unparked::NoRoom) => Err(busy()),
+        }
+    }
+
+    /// Answers a request that goes no further.
+    fn turn_down(
+        &mut self,
+        x: &mut Exchange<'_, '_>,
+        request: &Request<'_>,
+        datagram: &[u8],
+        stop: Stop,
+    ) -> Result<(), DropReason> {
+        let (label, status, headers) = match stop {
+            Stop::Asks(_) => return Ok(()),
+            Stop::Refused(label, status, headers) => (Some(label), status, headers),
+            Stop::Challenged(scope, is_stale) => {
+                let RequestHash(hash) = x.request_hash();
+                let unique = RequestHash(hash << 8 | u32::from(scope));
+                let authenticator = &x.rules.authenticator;
+                let challenge = if is_stale {
+                    authenticator.stale_challenge(x.now, unique, 0)
+                } else {
+                    authenticator.challenge(x.now, unique)
+                };
+                let mut headers = Vec::new();
+                challenge.encode_for_proxy_into(&mut headers);
+                (None, Status::PROXY_AUTHENTICATION_REQUIRED, headers)
+            }
+        };
+        if let Some(label) = label {
+            x.log_refusal(label, status);
+        }
+        x.counters.response(&request.envelope.method, status);
+        let (tag, server) = (x.answer().tag, x.rules.server.as_deref());
+        // A stranger's request leaves nothing behind; a user's INVITE is answered until it has
+        // been acknowledged.
+        let begun = match self.core.find(request) {
+            None if label.is_some() && request.envelope.method == Method::Invite => {
+                self.core.begin(x.now, request, datagram, x.flow, tag, &mut self.fx)
+            }
+            found => found,
+        };
+        if let Some(id) = begun {
+            self.core.refuse(x.now, id, status, &headers, server, &mut self.fx);
+            return Ok(());
+        }
+        let answered = x.answer().plain(&mut self.out, status, |buf| buf.put(&headers));
+        let len = answered.ok_or(DropReason::AnswerTooLong)?;
+        let to = destination(&request.envelope, x.flow.remote);
+        self.fx.send(x.flow, to, self.out.get(..len).unwrap_or_default());
+        Ok(())
+    }
+
+    /// RFC 3261 §16.3 and §16.5: is it fit to go on, may it, and where to?
+    fn judge<'a>(
+        &mut self,
+        x: &mut Exchange<'_, 'a>,
+        request: &Request<'a>,
+        datagram: &[u8],
+        learned: Option<&Learned>,
+    ) -> Result<(), Stop> {
+        let envelope = &request.envelope;
+        let (message, method) = (&envelope.message, envelope.method);
+        let has_tag = request.to.params.find("tag").is_some();
+        if method == Method::Cancel {
+            return Err(Stop::status("no_transaction", Status::CALL_DOES_NOT_EXIST));
+        }
+        let unknown: Vec<&[u8]> =
+            message.all(HeaderName::ProxyRequire).flat_map(option_tags).collect();
+        if !unknown.is_empty() {
+            let unsupported = [b"Unsupported: ", &*unknown.join(&b", "[..]), b"\r\n"].concat();
+            return Err(Stop::Refused("proxy_require", Status::BAD_EXTENSION, unsupported));
+        }
+        self.core.set_dead_call(x.rules.calls.dead_call);
+        if has_tag {
+            let tag = x.answer().tag;
+            let within = self.core.within(x.now, request, datagram, x.flow, tag, &mut self.fx);
+            return match within {
+                Ok(()) | Err(Refused::Silence) => Ok(()),
+                Err(Refused::Status(status)) => Err(Stop::status("within_dialog", status)),
+            };
+        }
+        if method == Method::Ack {
+            return Err(Stop::status("ack", Status::CALL_DOES_NOT_EXIST));
+        }
+        let uri = request.sip_uri.ok_or(Stop::status("scheme", Status::UNSUPPORTED_URI_SCHEME))?;
+        if message.first(HeaderName::MaxForwards).is_some_and(|v| v.trim_ascii() == b"0") {
+            return Err(Stop::status("max_forwards", Status::TOO_MANY_HOPS));
+        }
+        if self.core.has_looped(request) {
+            return Err(Stop::status("loop", Status::LOOP_DETECTED));
+        }
+
+        let rules = x.rules;
+        let domains = &rules.domains;
+        let is_ours = domains.serves(uri.host_port.host) || self.core.is_own(&uri);
+        let mut caller = self.caller(x, request, is_ours, learned)?;
+        let called = Called::read(request.uri, &uri, rules, is_ours);
+        let routed = self.route(rules, &called, &mut caller, learned)?;
+        let groups = match routed {
+            Routed::To(groups) => groups,
+            Routed::Unknown if is_ours => {
+                return Err(Stop::status("unknown_callee", Status::NOT_FOUND));
+            }
+            Routed::Unknown => {
+                let status = Status::FORBIDDEN.because("Domain Not Served Here");
+                return Err(Stop::status("foreign_callee", status));
+            }
+            Routed::Refused(code) => {
+                return Err(Stop::status("route", Status::of_refusal(code)));
+            }
+        };
+        let to_aor = groups.iter().flatten().find_map(|goal| match goal {
+            Goal::Aor(aor) => Some(aor.clone()),
+            Goal::Uri(_) => None,
+        });
+        let groups = self.targets(x, groups);
+        if groups.is_empty() {
+            if x.location.is_loading() {
+                let what = "Registrations Are Being Restored";
+                return Err(Stop::later("loading", what, RETRY_AFTER_LOADING));
+            }
+            return Err(Stop::status("offline", Status::TEMPORARILY_UNAVAILABLE));
+        }
+        if rules.calls.mode_for(uri.host_port.host) == Mode::Redirect {
+            let contacts = contacts(&groups);
+            return Err(Stop::Refused("redirect", Status::MOVED_TEMPORARILY, contacts));
+        }
+        let tag = x.answer().tag;
+        let id = self.core.begin(x.now, request, datagram, x.flow, tag, &mut self.fx);
+        let Some(id) = id.filter(|id| !self.core.is_answered(*id)) else {
+            return match id {
+                // Its caller has given up meanwhile.
+                Some(_) => Ok(()),
+                None => Err(Stop::later("full", "Too Many Requests", RETRY_AFTER_FAULT)),
+            };
+        };
+        self.forward(x, request, id, caller, called, to_aor, groups)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that is known of the request by then")]
+    fn forward(
+        &mut self,
+        x: &mut Exchange<'_, '_>,
+        request: &Request<'_>,
+        id: ContextId,
+        caller: Caller,
+        called: Called,
+        to_aor: Option<Box<[u8]>>,
+        groups: VecDeque<Vec<Target>>,
+    ) -> Result<(), Stop> {
+        let policy = &x.rules.calls;
+        let is_call = request.envelope.method == Method::Invite;
+        let call = is_call.then(|| {
+            let mut from = Vec::new();
+            let user = SipUri::parse(request.from.uri).ok().and_then(|uri| uri.user);
+            unescape_into(user.unwrap_or_default(), &mut from);
+            Call {
+                id: 0,
+                call_id: request.call_id.into(),
+                caller: from.into(),
+                called: called.user.into(),
+                username: caller.username,
+                from_aor: caller.aor,
+                to_aor,
+                source: x.flow.remote,
+                target: None,
+                stage: Stage::Calling,
+                began: x.now.millis,
+                rang: None,
+                answered: None,
+                ended: None,
+            }
+        });
+        if let Some(call) = &call {
+            let aors = [call.from_aor.as_deref(), call.to_aor.as_deref()];
+            if self.shared.book.reserve(&aors, policy.max_calls).is_err() {
+                let status = Status::BUSY_HERE.because("Too Many Calls");
+                return Err(Stop::status("max_calls", status));
+            }
+        }
+        let identity = caller.identity.map(|uri| {
+            [&b"P-Asserted-Identity: <"[..], &uri, b">\r\n"].concat().into_boxed_slice()
+        });
+        let plan = Plan {
+            groups,
+            caller: caller.side,
+            strips: identity.is_some() || !policy.trusts(x.flow.remote.ip()),
+            extra: identity.unwrap_or_default(),
+            ring_timeout: policy.ring_timeout,
+            call,
+        };
+        self.core.forward(x.now, id, plan, &mut self.fx);
+        Ok(())
+    }
+
+    /// Who it is from, if it may be (DESIGN: users prove themselves, networks may be trusted).
+    fn caller<'a>(
+        &mut self,
+        x: &mut Exchange<'_, 'a>,
+        request: &Request<'a>,
+        is_ours: bool,
+        learned: Option<&Learned>,
+    ) -> Result<Caller, Stop> {
+        let rules = x.rules;
+        let policy = &rules.calls;
+        let from = SipUri::parse(request.from.uri).ok();
+        let mut space = Vec::new();
+        let aor = from.as_ref().and_then(|uri| Aor::canonical(uri, &rules.domains, &mut space));
+        let own_aor = || aor.map(|aor| aor.as_bytes().into());
+        if policy.trusts(x.flow.remote.ip()) {
+            let (username, identity) = (None, None);
+            return Ok(Caller { username, aor: own_aor(), identity, side: Side::Uri });
+        }
+        let Some(aor) = aor else {
+            let is_let_in = policy.accept_foreign && is_ours;
+            let status = Status::FORBIDDEN.because("Not From Here");
+            let caller = Caller { username: None, aor: None, identity: None, side: Side::Uri };
+            return is_let_in.then_some(caller).ok_or(Stop::status("foreign_caller", status));
+        };
+        let side = Side::Flow(x.flow);
+        if !rules.registrar.auth_required {
+            let (username, identity) = (None, None);
+            return Ok(Caller { username, aor: own_aor(), identity, side });
+        }
+        let domain = aor.domain().unwrap_or_default();
+        let wants_privacy = request.envelope.message.named("Privacy").any(|v| {
+            v.split(|&b| b == b';').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"id"))
+        });
+        let proven = |username: Box<[u8]>, owns: bool| {
+            let realm = rules.authenticator.policy().realm.as_bytes();
+            let identity: Box<[u8]> = if owns {
+                request.from.uri.into()
+            } else {
+                [b"sip:", &*username, b"@", realm].concat().into()
+            };
+            let identity = (!wants_privacy).then_some(identity);
+            Caller { username: Some(username), aor: own_aor(), identity, side }
+        };
+        if let Some(username) = learned.and_then(|learned| learned.caller.clone()) {
+            let owns = policy.check_from;
+            return Ok(proven(username, owns));
+        }
+        let scope = rules.domains.position(domain);
+        let challenge = |refusal: auth::Refusal| {
+            x.counters.auth(AuthResult::from(refusal));
+            Stop::Challenged(scope, false)
+        };
+        let values = request.envelope.message.named("Proxy-Authorization");
+        let claim = rules.authenticator.screen_any(x.now, values).map_err(challenge)?;
+        let mut login = None;
+        Authenticator::look_up(&claim, |username| {
+            login = Some(rules.subscribers.login_key(username, domain));
+            None
+        });
+        let claimant = Claimant { claim, domain, login };
+        let (owner, secret) = match claimant.seek(x.now, rules, learned) {
+            Sought::Found { owner, secret, .. } => (Some(owner), Some(secret)),
+            Sought::Unknown => (None, None),
+            Sought::Asks => return Err(Stop::Asks(Question::Auth)),
+            Sought::Refused(code) => {
+                x.counters.auth(AuthResult::Refused);
+                return Err(Stop::status("refused", Status::of_refusal(code)));
+            }
+            Sought::Unavailable => {
+                x.counters.auth(AuthResult::Unavailable);
+                return Err(Stop::later(
+                    "unavailable",
+                    "Back End Unavailable",
+                    RETRY_AFTER_FAULT,
+                ));
+            }
+        };
+        self.trials.clear();
+        let method = request.envelope.method.as_bytes();
+        let begun =
+            self.trials.begin(&rules.authenticator, &claim, method, request.uri, secret);
+        self.trials.compute();
+        let verdict = begun.map_or_else(|verdict| verdict, |trial| self.trials.verdict(&trial));
+        let grant = match verdict {
+            Verdict::Granted(grant) if grant.used.nonce.scope() == scope => grant,
+            Verdict::Granted(_) | Verdict::Stale => {
+                x.counters.auth(AuthResult::Stale);
+                return Err(Stop::Challenged(scope, true));
+            }
+            Verdict::Challenge(refusal) => return Err(challenge(refusal)),
+        };
+        let username: Box<[u8]> = grant.username.octets().collect();
+        if !self.is_first_use(x, &grant, &claim) {
+            x.counters.auth(AuthResult::Replay);
+            return Err(Stop::Challenged(scope, true));
+        }
+        x.counters.auth(AuthResult::Granted);
+        let owns = owner.is_some_and(|owner: Owner<'_>| owner.owns(aor.user(), domain));
+        if policy.check_from && !owns {
+            let status = Status::FORBIDDEN.because("From Is Not Yours");
+            return Err(Stop::status("from", status));
+        }
+        Ok(proven(username, owns))
+    }
+
+    /// Whether credentials are used for the first time.
+    fn is_first_use(
+        &self,
+        x: &Exchange<'_, '_>,
+        grant: &Grant<'_>,
+        claim: &auth::Claim<'_>,
+    ) -> bool {
+        let (nonce, response) = claim.nonce_and_response();
+        let nc = grant.used.nc.unwrap_or(0).to_le_bytes();
+        let text = [nonce, &nc, response.as_bytes()].concat();
+        let hash = SipHasher13::new_with_key(&self.shared.key).hash(&text);
+        let lifetime = x.rules.authenticator.policy().nonce_lifetime;
+        self.shared.spent.spend(x.now, lifetime, hash)
+    }
+
+    /// Where it goes, as the handlers say, or as the accounts and their alternatives do.
+    fn route(
+        &self,
+        rules: &Rules,
+        called: &Called,
+        caller: &mut Caller,
+        learned: Option<&Learned>,
+    ) -> Result<Routed, Stop> {
+        match learned.and_then(|learned| learned.routed.as_ref()) {
+            Some(Learnt::Is(routed)) => return Ok((**routed).clone()),
+            Some(Learnt::Unavailable) => {
+                let what = "Back End Unavailable";
+                return Err(Stop::later("unavailable", what, RETRY_AFTER_FAULT));
+            }
+            None if rules.elsewhere.route => return Err(Stop::Asks(Question::Route)),
+            None => {}
+        }
+        let _ = caller;
+        if !called.is_ours {
+            let is_let_out = rules.calls.foreign == Foreign::Dns;
+            let uri = Goal::Uri(called.uri.clone());
+            return Ok(if is_let_out { Routed::To(vec![vec![uri]]) } else { Routed::Unknown });
+        }
+        Ok(listed(rules, called))
+    }
+
+    /// The contacts and addresses of the goals, in the order in which they are tried: by group, and
+    /// in it by `q` (RFC 3261 §16.6).
+    fn targets(
+        &self,
+        x: &Exchange<'_, '_>,
+        groups: Vec<Vec<Goal>>,
+    ) -> VecDeque<Vec<Target>> {
+        let mut targets = VecDeque::new();
+        for group in groups {
+            let mut found: Vec<(u16, Target)> = Vec::new();
+            for goal in group {
+                match goal {
+                    Goal::Aor(aor) => self.bindings(x, &aor, &mut found),
+                    Goal::Uri(uri) => match self.own_aor(x.rules, &uri) {
+                        Some(aor) => self.bindings(x, &aor, &mut found),
+                        None => found.extend(numeric(&uri).map(|remote| {
+                            let flow = Flow { remote, ..x.flow };
+                            let path = Box::default();
+                            (Quality::DEFAULT.0, Target { uri, path, flow, side: Side::Uri })
+                        })),
+                    },
+                }
+            }
+            found.sort_by_key(|(q, _)| std::cmp::Reverse(*q));
+            for same in found.chunk_by(|(a, _), (b, _)| a == b) {
+                targets.push_back(same.iter().map(|(_, target)| target.clone()).collect());
+            }
+        }
+        targets
+    }
+
+    /// The AoR of ours that a URI names.
+    fn own_aor(&self, rules: &Rules, text: &[u8]) -> Option<Vec<u8>> {
+        let uri = SipUri::parse(text).ok()?;
+        if !self.core.is_own(&uri)
+            && (rules.domains.is_flat() || !rules.domains.serves(uri.host_port.host))
+        {
+            return None;
+        }
+        Some(Called::read(text, &uri, rules, true).aor(rules))
+    }
+
+    fn bindings(&self, x: &Exchange<'_, '_>, aor: &[u8], found: &mut Vec<(u16, Target)>) {
+        x.location.read(aor, |record| {
+            for binding in record.iter().flat_map(|record| record.bindings(x.now)) {
+                // Where there is a path, its first hop; else where the phone registered from.
+                let first = crate::sip::header::Elements::new(binding.path).next();
+                let first = first.and_then(|hop| hop.ok());
+                let first = first.and_then(|hop| crate::sip::header::NameAddr::parse(hop).ok());
+                let hop = first.and_then(|hop| numeric(hop.uri));
+                let (flow, side) = match hop {
+                    Some(remote) => (Flow { remote, ..binding.flow }, Side::Uri),
+                    None => (binding.flow, Side::Flow(binding.flow)),
+                };
+                let target =
+                    Target { uri: binding.uri.into(), path: binding.path.into(), flow, side };
+                found.push((binding.q.unwrap_or(Quality::DEFAULT).0, target));
+            }
+        });
+    }
+}
+
+/// Who is called.
+struct Called {
+    /// The user part, escapes resolved.
+    user: Vec<u8>,
+    /// The domain of ours; empty in a flat namespace.
+    domain: Vec<u8>,
+    /// The Request-URI.
+    uri: Box<[u8]>,
+    /// Whether it is one of our users.
+    is_ours: bool,
+}
+
+impl Called {
+    fn read(text: &[u8], uri: &SipUri<'_>, rules: &Rules, is_ours: bool) -> Self {
+        let mut space = Vec::new();
+        let aor = Aor::canonical(uri, &rules.domains, &mut space);
+        let (user, domain) = match aor {
+            Some(aor) => (aor.user().to_vec(), aor.domain().unwrap_or_default().to_vec()),
+            None => {
+                // At our address rather than at our domain: at the first of them.
+                let mut user = Vec::new();
+                unescape_into(uri.user.unwrap_or_default(), &mut user);
+                let first = rules.domains.names().next().unwrap_or_default();
+                (user, first.as_bytes().to_vec())
+            }
+        };
+        Self { user, domain, uri: text.into(), is_ours }
+    }
+
+    fn aor(&self, rules: &Rules) -> Vec<u8> {
+        if rules.domains.is_flat() {
+            return self.user.clone();
+        }
+        [&self.user, &b"@"[..], &self.domain].concat()
+    }
+}
+
+/// Where it goes by the accounts alone.
+fn listed(rules: &Rules, called: &Called) -> Routed {
+    if rules.autocreate || rules.subscribers.exists(&called.user, &called.domain) {
+        return Routed::To(vec![vec![Goal::Aor(called.aor(rules).into())]]);
+    }
+    Routed::Unknown
+}
+
+/// Contact lines of a 302.
+fn contacts(groups: &VecDeque<Vec<Target>>) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let mut q = 1000_u32;
+    for group in groups {
+        for target in group {
+            lines.extend_from_slice(b"Contact: <");
+            nat::reachable_uri_into(&target.uri, &target.flow, &mut lines);
+            lines.extend_from_slice(format!(">;q={}.{:03}\r\n", q / 1000, q % 1000).as_bytes());
+        }
+        q = q.saturating_sub(100);
+    }
+    lines
+}
