@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bindery::cli::{
-    bench, check, db, list, processor, reload, remove, serve, show, snapshot, state, stats, users,
+    bench, calls, check, db, list, processor, reload, remove, serve, show, snapshot, state, stats, users,
 };
 use clap::{Parser, Subcommand};
 
@@ -28,6 +28,7 @@ enum Command {
     Users(users::Users),
     Show(show::Show),
     List(list::List),
+    Calls(calls::Calls),
     Remove(remove::Remove),
     Stats(stats::Stats),
     Reload(reload::Reload),
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Users(args) => users::run(&args),
         Command::Show(args) => show::run(&args),
         Command::List(args) => list::run(&args),
+        Command::Calls(args) => calls::run(&args),
         Command::Remove(args) => remove::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Reload(args) => reload::run(&args),

@@ -23,7 +23,7 @@ use super::{
     text::text,
     token::Token,
     view::{
-        AorView, BindingView, Page, ReadyView, ReloadedView, RemovedView, SnapshotView, StatusView,
+        AorView, BindingView, CallPage, CallView, Page, ReadyView, ReloadedView, RemovedView, SnapshotView, StatusView,
     },
 };
 use crate::{
@@ -69,7 +69,7 @@ struct Shared {
 type Api = State<Arc<Shared>>;
 
 /// Every path that is served.
-fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 13] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 14] {
     [
         ("/", get(index)),
         ("/healthz", get(async || "ok\n")),
@@ -80,6 +80,7 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 13] {
         ("/api/v1/bindings", get(list)),
         ("/api/v1/bindings/{aor}", get(show).delete(remove)),
         ("/api/v1/bindings/{aor}/{id}", axum::routing::delete(remove_one)),
+        ("/api/v1/calls", get(calls)),
         ("/api/v1/cache", axum::routing::delete(forget_all)),
         ("/api/v1/cache/{username}", axum::routing::delete(forget)),
         ("/api/v1/reload", post(reload)),
@@ -213,6 +214,41 @@ async fn list(
     let listing = Listing::new(query, shared.node.started().unix).map_err(bad)?;
     let place = shared.list_place().await;
     blocking(place, move || listing.page(&shared.node)).await.map(Json)
+}
+
+/// What `/api/v1/calls` is asked with.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallsQuery {
+    limit: Option<usize>,
+    cursor: Option<u64>,
+}
+
+/// Calls of a page, unless asked for otherwise, and at most.
+const CALLS: (usize, usize) = (100, 1000);
+
+async fn calls(
+    State(shared): Api,
+    query: Result<UrlQuery<CallsQuery>, QueryRejection>,
+) -> Result<Json<CallPage>, Problem> {
+    let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
+    let UrlQuery(query) = query.map_err(|rejection| bad(rejection.body_text()))?;
+    let limit = query.limit.unwrap_or(CALLS.0);
+    if !(1..=CALLS.1).contains(&limit) {
+        return Err(bad(format!("limit: 1 to {}", CALLS.1)));
+    }
+    let place = shared.list_place().await;
+    let list = move || {
+        let node = &shared.node;
+        let now = node.clock.now();
+        let mut found = node.calls.list(query.cursor.unwrap_or(0), limit + 1);
+        let next = if found.len() > limit { found.pop() } else { None };
+        CallPage {
+            items: found.iter().map(|call| CallView::new(call, now)).collect(),
+            next: next.map(|call| call.id.to_string()),
+        }
+    };
+    blocking(place, list).await.map(Json)
 }
 
 async fn show(State(shared): Api, uri: Uri) -> Result<Json<AorView>, Problem> {

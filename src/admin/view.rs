@@ -9,9 +9,70 @@ use crate::{
     control::{ListenerStatus, Node, Pruned, Reloaded},
     durability::{Journal, JournalCounts, Restored, Taken},
     metrics::{Totals, uptime_millis},
+    proxy::Call,
     registrar::Binding,
     time::{Clock, Now},
 };
+
+/// One call in progress. Texts that came from a phone are written as [`text`] does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallView {
+    /// Its number, of this process.
+    pub id: u64,
+    /// `calling`, `ringing` or `answered`.
+    pub stage: String,
+    /// Who calls: the user part of From.
+    pub caller: String,
+    /// Who is called: the user part of the Request-URI.
+    pub called: String,
+    /// The account that proved to be the caller.
+    pub username: Option<String>,
+    /// The AoR of ours that calls.
+    pub from_aor: Option<String>,
+    /// The AoR of ours that is called.
+    pub to_aor: Option<String>,
+    /// Call-ID.
+    pub call_id: String,
+    /// Where the INVITE came from.
+    pub source: String,
+    /// Where it rings, or was answered.
+    pub target: Option<String>,
+    /// Seconds since it began.
+    pub duration: u64,
+    /// Seconds since it was answered.
+    pub answered: Option<u64>,
+}
+
+impl CallView {
+    /// A call as it is now.
+    pub fn new(call: &Call, now: Now) -> Self {
+        let some = |octets: &Option<Box<[u8]>>| octets.as_ref().map(|o| text(o).into_owned());
+        let since = |millis: u64| now.millis.saturating_sub(millis) / 1000;
+        Self {
+            id: call.id,
+            stage: call.stage.as_str().to_owned(),
+            caller: text(&call.caller).into_owned(),
+            called: text(&call.called).into_owned(),
+            username: some(&call.username),
+            from_aor: some(&call.from_aor),
+            to_aor: some(&call.to_aor),
+            call_id: text(&call.call_id).into_owned(),
+            source: call.source.to_string(),
+            target: call.target.map(|target| target.to_string()),
+            duration: since(call.began),
+            answered: call.answered.map(since),
+        }
+    }
+}
+
+/// A page of calls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallPage {
+    /// The calls, in the order in which they began at each worker.
+    pub items: Vec<CallView>,
+    /// Asks for the next page; none if this is the last.
+    pub next: Option<String>,
+}
 
 /// One binding. Texts that came from a phone are written as [`text`] does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

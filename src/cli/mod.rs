@@ -1,6 +1,7 @@
 //! The subcommands.
 
 pub mod bench;
+pub mod calls;
 pub mod check;
 pub mod client;
 pub mod db;

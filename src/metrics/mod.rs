@@ -51,6 +51,10 @@ pub struct Sample {
     pub parked: u64,
     /// Accounts that back ends told of, kept for a while; `None` where none are.
     pub cached: Option<u64>,
+    /// Calls in progress.
+    pub calls: u64,
+    /// Transactions of requests that are passed on, which have not ended.
+    pub transactions: u64,
     /// How the back ends do.
     pub backends: Arc<Status>,
     /// Whether what was saved has been read.
@@ -98,6 +102,8 @@ impl Sample {
             journal: node.journal.as_ref().map(|j| (j.counts(), !j.is_behind())),
             parked: node.questions.waiting(),
             cached: node.rules.load().elsewhere.fetched.as_ref().map(|c| c.len() as u64),
+            calls: node.calls.len() as u64,
+            transactions: node.calls.transactions(),
             backends: Arc::clone(&node.backends),
             is_restored: !node.location.is_loading(),
             damaged: node.restored.get().map_or(0, |r| r.damaged + r.unreadable),

@@ -162,6 +162,9 @@ impl Sample {
     /// How the back ends do.
     fn encode_backends(&self, families: &mut Families<'_>) -> fmt::Result {
         families.gauge("parked", "Requests that wait for back ends", None, self.parked)?;
+        families.gauge("calls", "Calls in progress", None, self.calls)?;
+        let transactions = "Transactions of requests that are passed on";
+        families.gauge("transactions", transactions, None, self.transactions)?;
         let Some(cached) = self.cached else { return Ok(()) };
         families.gauge("cached_accounts", "Accounts that back ends told of", None, cached)?;
         families.gauge(
