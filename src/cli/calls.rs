@@ -55,7 +55,7 @@ fn table(out: &mut dyn Write, calls: &[CallView]) -> io::Result<()> {
     if calls.is_empty() {
         return writeln!(out, "no calls");
     }
-    let mut table = Table::new(["from", "to", "stage", "since", "source", "target"]);
+    let mut table = Table::new(["FROM", "TO", "STAGE", "SINCE", "SOURCE", "TARGET"]);
     for call in calls {
         let party = |aor: &Option<String>, user: &str| {
             printable(aor.as_deref().unwrap_or(user)).into_owned()
