@@ -16,11 +16,12 @@ use super::status::{Check, ListenerStatus};
 use crate::{
     auth::{Authenticator, NonceKeys},
     backend::{
-        self, BackEnds, Loaded, Status,
+        self, BackEnds, CallEvents, Loaded, Status,
         regfile::{General, Regfile},
     },
     config::{
         Accepted, Refused,
+        cdrfile::CdrFile,
         register::Register,
         resolve::{Host, Overrides},
         settings::Config,
@@ -65,10 +66,12 @@ pub struct Node {
     pub(super) source: Source,
     pub(super) keys: NonceKeys,
     pub(super) snapshotter: Mutex<Option<Sender<Request>>>,
+    /// Where workers leave what happens to calls.
+    pub(super) calls: CallEvents,
     /// The back ends' thread, until it is stopped.
     pub(super) asked: Mutex<Option<BackEnds>>,
     /// What they were set up with.
-    pub(super) register: Mutex<(General, Option<Register>)>,
+    pub(super) register: Mutex<(General, Option<Register>, Option<CdrFile>)>,
     pub(super) wakers: Box<[Arc<Waker>]>,
     pub(super) stopping: AtomicBool,
     /// One reload at a time.
@@ -98,7 +101,7 @@ pub(super) fn rules(
     keys: &NonceKeys,
 ) -> Result<Rules, ReloadError> {
     Ok(Rules {
-        elsewhere: backend::elsewhere(config, &regfile.general, register),
+        elsewhere: backend::elsewhere(config, &regfile, register),
         domains: Domains::new(config.general.domains.iter().map(AsRef::as_ref)),
         registrar: config.registrar.clone(),
         authenticator: Authenticator::new(config.auth.clone(), keys.clone())?,
@@ -157,6 +160,11 @@ impl Node {
         self.started
     }
 
+    /// Where what happens to calls is left.
+    pub fn calls(&self) -> &CallEvents {
+        &self.calls
+    }
+
     /// Bindings that ended by themselves, since the start.
     pub fn expired(&self) -> u64 {
         self.expired.load(Ordering::Relaxed)
@@ -180,20 +188,21 @@ impl Node {
 
     fn try_reload(&self) -> Result<Reloaded, ReloadError> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let Accepted { value: Loaded { config, regfile, register }, warnings } =
+        let Accepted { value: Loaded { config, regfile, register, cdrfile }, warnings } =
             self.source.load()?;
         let general = regfile.general.clone();
         let mut rules = rules(&config, regfile, register.as_ref(), &self.keys)?;
         let old = self.config();
-        let written = (general, register);
+        let written = (general, register, cdrfile);
         let mut running = self.register.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = *running == written
             && (&old.cache, &old.backend, &old.auth)
                 == (&config.cache, &config.backend, &config.auth)
+            && old.calls.cdr == config.calls.cdr
             && old.general.domains == config.general.domains;
         let setup = (!is_same).then(|| {
-            let (general, register) = &written;
-            backend::setup(&config, general, register.clone(), Arc::clone(&self.rules))
+            let (general, register, cdrfile) = &written;
+            backend::setup(&config, general, (register.clone(), cdrfile.clone()))
         });
         if is_same && let Some(fetched) = self.rules.load().elsewhere.fetched.clone() {
             // Everybody is asked for again, and who can't be goes on.

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     admin,
-    backend::{self, BackEnds, Loaded, regfile},
+    backend::{self, BackEnds, CallEvents, Inbox, Loaded, SpoolFolder, regfile},
     config::{
         Accepted,
         resolve::{Host, Overrides},
@@ -292,7 +292,7 @@ impl Running {
 
 fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> {
     let clock = Arc::new(SystemClock::new());
-    let Accepted { value: Loaded { config, regfile, register }, warnings } =
+    let Accepted { value: Loaded { config, regfile, register, cdrfile }, warnings } =
         source.load().map_err(ReloadError::from)?;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -343,9 +343,10 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let counters: Arc<[CachePadded<Counters>]> =
         (0..workers).map(|_| CachePadded::default()).collect();
     let rules = Arc::new(ArcSwap::from_pointee(rules));
-    let setup = backend::setup(&config, &general, register.clone(), Arc::clone(&rules));
+    let setup = backend::setup(&config, &general, (register.clone(), cdrfile.clone()));
     let queue = usize::try_from(config.backend.queue).unwrap_or(usize::MAX);
     let (questions, taken, bell) = Questions::channel(queue);
+    let (calls, coming) = CallEvents::channel();
     let (returns, lanes) = Returns::new(workers);
     let stop = Arc::new(AtomicBool::new(false));
     let (made, listeners) = make_workers(
@@ -401,8 +402,9 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         restored: OnceLock::new(),
         backends: Arc::default(),
         questions,
+        calls,
         asked: Mutex::new(None),
-        register: Mutex::new((general, register)),
+        register: Mutex::new((general, register, cdrfile)),
         started: now,
         expired: AtomicU64::new(0),
         running: config.clone(),
@@ -420,9 +422,14 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         clock: Arc::clone(&node.clock),
         listeners: Arc::clone(&names),
         status: Arc::clone(&node.backends),
+        spool: Some(SpoolFolder {
+            storage: Arc::clone(&folders[0]),
+            path: node.config().state.clone(),
+        }),
     };
+    let inbox = Inbox { questions: taken, bell, calls: coming };
     let notice = EndNotice::new("back ends", events);
-    let backends = BackEnds::start(setup, shared, (taken, bell), returns, notice)
+    let backends = BackEnds::start(setup, shared, inbox, returns, notice)
         .map_err(system("the back ends' thread"))?;
     *node.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(backends);
     let config = node.config();

@@ -162,6 +162,14 @@ impl Sample {
     /// How the back ends do.
     fn encode_backends(&self, families: &mut Families<'_>) -> fmt::Result {
         families.gauge("parked", "Requests that wait for back ends", None, self.parked)?;
+        let records = self.backends.records();
+        families.counters(
+            "cdr",
+            "Records of calls, counted for each handler",
+            records.map(|(kept, count)| ([("result", kept.as_str())], count)),
+        )?;
+        let spooled = self.backends.spooled();
+        families.gauge("cdr_spooled", "Records of calls that wait for handlers", None, spooled)?;
         let Some(cached) = self.cached else { return Ok(()) };
         families.gauge("cached_accounts", "Accounts that back ends told of", None, cached)?;
         families.gauge(

@@ -50,7 +50,7 @@ impl End {
             Self::Cancelled => "cancelled",
             Self::Dead => "timeout",
             Self::Refused(code) => match code {
-                300..400 => "moved",
+                300..=399 => "moved",
                 401 | 407 => "noauth",
                 403 => "forbidden",
                 404 | 604 => "noroute",
