@@ -149,7 +149,7 @@ impl Chain {
     }
 
     /// Shows a message to all handlers that want it, whoever handles it, as in Yate goes for
-    /// `engine.timer` and `call.cdr`.
+    /// `engine.timer`.
     pub async fn broadcast(&self, message: &mut Message) {
         for (priority, handler) in self.of(message.name) {
             // Who fails says so itself, within the rate.

@@ -67,13 +67,15 @@ pub struct Message {
     pub name: MessageName,
     /// What the handler that takes it returns: a password, a route.
     pub retval: String,
+    /// What it returns besides, for when that fails: the routes of further rows.
+    pub further: Vec<String>,
     params: Vec<(Box<str>, String)>,
 }
 
 impl Message {
     /// A message without parameters.
     pub fn new(name: MessageName) -> Self {
-        Self { name, retval: String::new(), params: Vec::new() }
+        Self { name, retval: String::new(), further: Vec::new(), params: Vec::new() }
     }
 
     /// The first parameter of this name.

@@ -1,5 +1,6 @@
 //! Where accounts come from.
 
+pub mod cdr;
 pub mod chain;
 mod follow;
 mod listed;
@@ -9,13 +10,15 @@ mod reason;
 pub mod regfile;
 mod register;
 mod request;
+mod route;
 pub mod run;
 mod setup;
 pub mod sql;
 pub mod status;
 
 pub use self::{
-    run::{BackEnds, Setup, Shared},
+    cdr::{CallEvents, SpoolFolder},
+    run::{BackEnds, Inbox, Setup, Shared},
     setup::{elsewhere, setup},
     status::Status,
 };
@@ -23,6 +26,7 @@ pub use self::{
 use std::path::Path;
 
 use crate::auth::Secret;
+use crate::config::cdrfile::{self, CdrFile};
 use crate::config::register::{self as register_conf, Register};
 use crate::config::resolve::{self, Host, Overrides};
 use crate::config::settings::Config;
@@ -39,6 +43,8 @@ pub struct Loaded {
     pub regfile: regfile::Regfile,
     /// `register.conf` with its accounts, if there is one.
     pub register: Option<Register>,
+    /// `cdrfile.conf`, if it names a file.
+    pub cdrfile: Option<CdrFile>,
 }
 
 /// Warns of what is legal, and seldom meant.
@@ -78,7 +84,7 @@ fn advise_register(
 ) {
     let auth = register.and_then(|r| r.handler(register_conf::Message::UserAuth));
     let place = || Place::of_file(folder.join(register_conf::FILE));
-    let elsewhere = elsewhere(config, &regfile::General::default(), register);
+    let elsewhere = elsewhere(config, &regfile::Regfile::default(), register);
     if auth.is_some() && elsewhere.fetched.is_none() {
         let known = run::OF_THE_USER.map(|name| format!("${{{name}}}")).join(", ");
         let what = format!(
@@ -130,5 +136,6 @@ pub fn load(
     let regfile = regfile::read(folder, &config, has_others, &mut findings);
     advise(folder, &config, &regfile, has_others, &mut findings);
     advise_register(folder, &config, register.as_ref(), &mut findings);
-    findings.finish(Loaded { config, regfile, register })
+    let cdrfile = cdrfile::read(folder, &mut findings);
+    findings.finish(Loaded { config, regfile, register, cdrfile })
 }

@@ -10,12 +10,16 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    cdr::TakesRecords,
     chain::{Failure, Handler, Handles, Handling},
     message::{Message, MessageName},
     sql::{Bound, Database, DatabaseError, Params, Rows, Statements},
     status::Status,
 };
-use crate::config::register::{self, Query};
+use crate::config::{
+    register::{self, Query},
+    settings::Records,
+};
 
 /// Columns of `user.auth` with hashes, which go before its `result` (DESIGN §13.6).
 pub(super) const HASHES: [&str; 3] = ["ha1", "ha1_sha256", "ha1_sha512_256"];
@@ -40,6 +44,8 @@ pub(super) struct Section {
     queries: RefCell<Queries>,
     critical: Critical,
     allow_empty_password: bool,
+    /// Which legs `[call.cdr]` has records of.
+    legs: Records,
     status: Arc<Status>,
     logged: Cell<Option<Instant>>,
     /// Why the last query failed, if it did.
@@ -77,7 +83,7 @@ impl Section {
         section: register::Handler,
         database: Database,
         critical: Critical,
-        allow_empty_password: bool,
+        (allow_empty_password, legs): (bool, Records),
         status: Arc<Status>,
     ) -> Self {
         Self {
@@ -88,6 +94,7 @@ impl Section {
             queries: RefCell::default(),
             critical,
             allow_empty_password,
+            legs,
             status,
             logged: Cell::new(None),
             failing: RefCell::default(),
@@ -96,7 +103,7 @@ impl Section {
 
     /// Finds the queries that stand in the database, and runs `initquery`; tries again until it
     /// went well.
-    async fn begin(&self) {
+    async fn prepare(&self) {
         let section = &self.section;
         let cdr = &section.cdr;
         loop {
@@ -116,6 +123,10 @@ impl Section {
                 Err(error) => self.log(&error),
             }
             tokio::time::sleep(AGAIN).await;
+        }
+        // Those of calls' records have their turn between what was left and what is new.
+        if self.message == MessageName::CallCdr {
+            return;
         }
         while let Err(error) = self.run_init().await {
             self.log(&error);
@@ -175,19 +186,11 @@ impl Section {
         match &queries.query {
             Some(query) => Ok(Rc::clone(query)),
             None if queries.are_known => Err(Handling::Passed),
-            None => {
-                let (account, section) = (self.database.name(), self.section.message.name());
-                let reason =
-                    format!("database {account}: the query of [{section}] is not known yet");
-                Err(Handling::Failed(Failure { reason, is_outage: true }))
-            }
+            None => Err(Handling::Failed(self.not_known())),
         }
     }
 
     async fn handle_one(&self, message: &mut Message) -> Handling {
-        if self.message == MessageName::CallCdr {
-            return self.record(message).await;
-        }
         if self.critical.get() && self.message != MessageName::UserAuth {
             message.set("error", "failure");
             let reason = "calls can't be recorded".to_owned();
@@ -264,6 +267,10 @@ impl Section {
             return Handling::Passed;
         }
         if self.take_row(message, rows).is_some_and(|route| !route.is_empty()) {
+            // Where the call goes if it fails there, and so on: failover, as in Yate.
+            let result = self.section.result.as_deref().unwrap_or_default();
+            let further = (1..rows.rows.len()).filter_map(|row| rows.value(row, result));
+            message.further = further.filter(|r| !r.is_empty()).map(str::to_owned).collect();
             return Handling::Handled;
         }
         if self.section.offlineauto {
@@ -275,30 +282,39 @@ impl Section {
     }
 
     /// Runs the query of an operation of a call's record.
-    async fn record(&self, message: &mut Message) -> Handling {
-        let query = {
+    async fn record(&self, message: &Message) -> Result<(), Failure> {
+        let (query, are_known) = {
             let queries = self.queries.borrow();
-            match message.get("operation") {
-                Some("initialize") => queries.initialize.clone(),
-                Some("update") => queries.update.clone(),
-                Some("status") => queries.status.clone(),
-                Some("finalize") => queries.finalize.clone(),
-                Some("combined") => queries.combined.clone(),
-                _ => None,
-            }
+            let query = match message.get("operation") {
+                Some("initialize") => &queries.initialize,
+                Some("update") => &queries.update,
+                Some("status") => &queries.status,
+                Some("finalize") => &queries.finalize,
+                Some("combined") => &queries.combined,
+                _ => &None,
+            };
+            (query.clone(), queries.are_known)
         };
-        let Some(query) = query else { return Handling::Passed };
+        if !are_known {
+            return Err(self.not_known());
+        }
+        let Some(query) = query else { return Ok(()) };
         let result = self.ask(&query, message).await;
+        let is_kept = result.as_ref().err().is_none_or(DatabaseError::is_about_values);
         if self.section.critical {
-            self.critical.set(result.is_err());
+            self.critical.set(!is_kept);
         }
-        match result {
-            Ok(_) => Handling::Passed,
-            Err(error) => {
-                message.set("error", "failure");
-                failed(&self.database, &error)
-            }
-        }
+        result.map(drop).map_err(|error| {
+            let reason = format!("database {}: {error}", self.database.name());
+            // Also what only an operator can mend, such as a table that isn't there.
+            Failure { reason, is_outage: !error.is_about_values() }
+        })
+    }
+
+    fn not_known(&self) -> Failure {
+        let (account, section) = (self.database.name(), self.section.message.name());
+        let reason = format!("database {account}: the query of [{section}] is not known yet");
+        Failure { reason, is_outage: true }
     }
 
     /// Whether a message's own parameters have it left out, as in Yate.
@@ -316,13 +332,59 @@ impl Section {
     }
 }
 
+impl TakesRecords for Section {
+    fn lane(&self) -> &str {
+        self.section.message.name()
+    }
+
+    fn wants(&self, record: &Message) -> bool {
+        let cdr = &self.section.cdr;
+        let query = match record.get("operation") {
+            Some("initialize") => &cdr.initialize,
+            Some("update") => &cdr.update,
+            Some("status") => &cdr.status,
+            Some("finalize") => &cdr.finalize,
+            Some("combined") => &cdr.combined,
+            _ => &None,
+        };
+        // Who is on the phone is at either end.
+        let is_its_leg = self.section.message == register::Message::Linetracker
+            || self.legs == Records::Leg
+            || record.get("direction") == Some("incoming");
+        query.is_some() && is_its_leg && !self.is_left_out(record)
+    }
+
+    /// Calls of an earlier process are counted no more once all counts are zero.
+    fn begins_anew(&self) -> bool {
+        self.section.message == register::Message::Linetracker && self.section.init.is_some()
+    }
+
+    fn begin(&self) -> Handles<'_, Result<(), Failure>> {
+        Box::pin(async {
+            self.run_init().await.map_err(|error| {
+                let reason = format!("database {}: {error}", self.database.name());
+                Failure { reason, is_outage: true }
+            })
+        })
+    }
+
+    fn take<'m>(&'m self, record: &'m mut Message) -> Handles<'m, Result<(), Failure>> {
+        Box::pin(self.record(record))
+    }
+}
+
 impl Handler for Section {
     fn name(&self) -> &Rc<str> {
         &self.name
     }
 
     fn priorities(&self, name: MessageName) -> Vec<i32> {
-        if name == self.message { vec![self.section.priority] } else { Vec::new() }
+        // Records of calls come by their lane.
+        if name == self.message && name != MessageName::CallCdr {
+            vec![self.section.priority]
+        } else {
+            Vec::new()
+        }
     }
 
     fn fault(&self) -> Option<String> {
@@ -332,7 +394,7 @@ impl Handler for Section {
     }
 
     fn start(&self) -> Handles<'_, ()> {
-        Box::pin(self.begin())
+        Box::pin(self.prepare())
     }
 
     fn handle<'m>(&'m self, _: i32, message: &'m mut Message) -> Handles<'m> {

@@ -10,7 +10,7 @@ use crate::{
     sip::{
         Method, Parsed, Parser, Request,
         header::{Contact, HeaderName},
-        uri::SipUri,
+        uri::{SipUri, canonical_host_into, unescape_into},
     },
     subscribers::{Cached, Fetched, Known},
     time::{DeltaSeconds, Now},
@@ -232,6 +232,89 @@ pub(super) fn register(
     set_flow(&mut message, &parked.flow, context.listener(&parked.flow));
     set_route(&mut message, contact.uri, &parked.flow, context);
     set_device(&mut message, request);
+    set_headers(&mut message, sip);
+    Some(Asked { message, contact: contact.uri.into() })
+}
+
+/// `call.preroute` for a parked request, which goes on as `call.route`: what Yate's has, as far as a
+/// proxy knows it before there is a call. Ours are `method`, `domain`, the caller's, and
+/// `called_domain`.
+pub(super) fn route(request: &Request<'_>, parked: &Parked, context: &Context<'_>) -> Message {
+    let sip = &request.envelope.message;
+    let rules = context.rules;
+    let mut message = Message::new(MessageName::CallPreroute);
+    message.set("module", "sip");
+    message.set("status", "incoming");
+    message.set("address", parked.flow.remote.to_string());
+    message.set("answered", "false");
+    message.set("direction", "incoming");
+    message.set("callid", text(request.call_id));
+    let from = SipUri::parse(request.from.uri).ok();
+    message.set("caller", from.and_then(|from| from.user).map_or_else(String::new, unescaped));
+    let called = request.sip_uri.and_then(|uri| uri.user);
+    message.set("called", called.map_or_else(String::new, unescaped));
+    let name = display_name(request.from.display);
+    if !name.is_empty() {
+        message.set("callername", name);
+    }
+    set_flow(&mut message, &parked.flow, context.listener(&parked.flow));
+    message.set("sip_uri", text(request.uri));
+    message.set("sip_from", text(request.from.uri));
+    message.set("sip_to", text(request.to.uri));
+    message.set("sip_callid", text(request.call_id));
+    set_device(&mut message, request);
+    set_headers(&mut message, sip);
+    let from_domain = from.map(|from| canonical(from.host_port.host)).unwrap_or_default();
+    if let Some(username) = &parked.learned.caller {
+        let domain = if rules.domains.is_flat() { &b""[..] } else { &*from_domain };
+        let known = match &parked.learned.account {
+            Some(Learnt::Is(known)) => Some(Arc::clone(known)),
+            _ => context.cached(username, domain),
+        };
+        set_fetched(&mut message, known.as_deref().and_then(fetched_of));
+        message.set("username", text(username));
+        message.set("realm", &*rules.authenticator.policy().realm);
+    }
+    message.set("domain", text(&from_domain));
+    if let Some(uri) = request.sip_uri {
+        message.set("called_domain", text(&canonical(uri.host_port.host)));
+    }
+    message.set("method", text(request.envelope.method.as_bytes()));
+    if request.envelope.method == Method::Message {
+        message.set("route_type", "msg");
+    }
+    message
+}
+
+/// Escapes of a URI's user part resolved.
+fn unescaped(user: &[u8]) -> String {
+    let mut space = Vec::new();
+    unescape_into(user, &mut space);
+    text(&space)
+}
+
+fn canonical(host: &[u8]) -> Vec<u8> {
+    let mut space = Vec::new();
+    canonical_host_into(host, &mut space);
+    space
+}
+
+/// A display name without quotes and escapes (RFC 3261 §25.1 `quoted-string`).
+fn display_name(written: &[u8]) -> String {
+    let Some(quoted) = written.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")) else {
+        return text(written);
+    };
+    let mut name = Vec::with_capacity(quoted.len());
+    let mut octets = quoted.iter();
+    while let Some(octet) = octets.next() {
+        let octet = if *octet == b'\\' { octets.next().unwrap_or(octet) } else { octet };
+        name.push(*octet);
+    }
+    text(&name)
+}
+
+/// Headers as `sip_` parameters, but for those that have others. The first of a name counts.
+fn set_headers(message: &mut Message, sip: &crate::sip::Message<'_>) {
     for (name, value) in sip.headers() {
         let name = match HeaderName::parse(name) {
             HeaderName::Other => text(name),
@@ -243,7 +326,6 @@ pub(super) fn register(
             message.set(&param, text(value));
         }
     }
-    Some(Asked { message, contact: contact.uri.into() })
 }
 
 /// `user.register` for a binding that is there, as far as it is known without its request.

@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use super::{
+    cdr::{Coming, Records, SpoolFolder, TakesRecords},
     chain::{Chain, Dispatched, Failure, Handler, OnError},
     follow::{Asked, Follower, Present, TRACES},
     listed::LISTED,
@@ -28,6 +29,7 @@ use super::{
     reason,
     register::HASHES,
     request::{self, Context, UserKey},
+    route,
     sql::Notification,
     status::Status,
 };
@@ -35,6 +37,7 @@ use crate::{
     auth::{Ha1Set, Secret},
     hex::parse_hex,
     location::Location,
+    proxy::Routed,
     subscribers::{Cached, Fetched, Known, split_name},
     time::{Clock, Deadline, DeltaSeconds, SystemClock},
     worker::{
@@ -54,12 +57,14 @@ const MOST_WAITS: u32 = 10;
 const BUSY: Duration = Duration::from_millis(5);
 
 /// What the handlers are made of, on their own thread.
-pub type MakeHandlers = Box<dyn FnOnce(&Arc<Status>) -> Made + Send>;
+pub type MakeHandlers = Box<dyn FnOnce(&Shared) -> Made + Send>;
 
 /// Handlers, and what goes with them.
 #[derive(Debug)]
 pub struct Made {
     pub(super) handlers: Vec<Rc<dyn Handler>>,
+    /// Who keeps records of calls.
+    pub(super) records: Vec<Rc<dyn TakesRecords>>,
     /// Usernames that are to be forgotten, or all of them.
     pub(super) notifications: Vec<mpsc::Receiver<Notification>>,
     pub(super) preload: Option<Preload>,
@@ -90,6 +95,19 @@ pub struct Shared {
     pub listeners: Arc<[Box<str>]>,
     /// How they do.
     pub status: Arc<Status>,
+    /// Where records of calls wait for who keeps them; only in memory if there is none.
+    pub spool: Option<SpoolFolder>,
+}
+
+/// What workers leave for the back ends.
+#[derive(Debug)]
+pub struct Inbox {
+    /// Requests that wait for an answer.
+    pub questions: Receiver<Parked>,
+    /// Rung for each.
+    pub bell: Arc<Notify>,
+    /// What happens to calls.
+    pub calls: Coming,
 }
 
 /// The back ends at work.
@@ -100,15 +118,14 @@ pub struct BackEnds {
 }
 
 impl BackEnds {
-    /// Starts the thread. It takes `questions`, which the bell is rung for, and gives them back to
-    /// `returns`.
+    /// Starts the thread. It takes what is in the inbox, and gives questions back to `returns`.
     ///
     /// # Errors
     /// The operating system's.
     pub fn start(
         setup: Setup,
         shared: Shared,
-        (questions, bell): (Receiver<Parked>, Arc<Notify>),
+        inbox: Inbox,
         returns: Returns,
         ended: impl Send + 'static,
     ) -> io::Result<Self> {
@@ -116,7 +133,7 @@ impl BackEnds {
         let (setups, coming) = mpsc::unbounded_channel();
         let thread = thread::Builder::new().name("backends".to_owned()).spawn(move || {
             let _ended = ended;
-            run(&runtime, setup, coming, shared, (questions, bell), returns);
+            run(&runtime, setup, coming, shared, inbox, returns);
             // A name server that doesn't answer keeps nobody.
             runtime.shutdown_timeout(LOOK);
         })?;
@@ -140,7 +157,7 @@ fn run(
     setup: Setup,
     mut coming: mpsc::UnboundedReceiver<Setup>,
     shared: Shared,
-    (questions, bell): (Receiver<Parked>, Arc<Notify>),
+    Inbox { questions, bell, calls }: Inbox,
     returns: Returns,
 ) {
     /// A stop may take no longer for the handlers' sake.
@@ -148,8 +165,12 @@ fn run(
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async {
         let mut setup = setup;
+        let (clock, status) = (Arc::clone(&shared.clock), Arc::clone(&shared.status));
+        let records = Records::start(calls, shared.spool.clone(), clock, status);
         loop {
-            let Made { handlers, notifications, preload } = (setup.handlers)(&shared.status);
+            let Made { handlers, records: keepers, notifications, preload } =
+                (setup.handlers)(&shared);
+            records.set_handlers(&keepers);
             // Also of one that another setup cut short.
             shared.status.set_preloading(preload.is_some());
             let mut begun = JoinSet::new();
@@ -174,7 +195,8 @@ fn run(
             match desk.work(&questions, &bell, &mut coming, setup.timer).await {
                 Some(next) => setup = next,
                 None => {
-                    let _ = tokio::time::timeout(LAST_WORDS, desk.tell_all()).await;
+                    let told = tokio::time::timeout(LAST_WORDS, desk.tell_all());
+                    let _ = tokio::join!(told, records.finish(LAST_WORDS));
                     break;
                 }
             }
@@ -268,8 +290,10 @@ impl Desk {
                 let registered = self.register(&rules, &parked).await;
                 parked.learned.registered = Some(registered);
             }
-            // Nobody asks yet.
-            Question::Route => parked.learned.routed = Some(Learnt::Unavailable),
+            Question::Route => {
+                let routed = self.route(&rules, &parked).await;
+                parked.learned.routed = Some(routed);
+            }
             Question::Auth | Question::Renew => {
                 parked.learned.account = Some(self.authenticate(&rules, &parked, None).await);
             }
@@ -337,6 +361,22 @@ impl Desk {
             cache.keep(now, generation, &user.username, &user.domain, &known);
         }
         Learnt::Is(known)
+    }
+
+    /// Asks where a request goes.
+    async fn route(&self, rules: &Rules, parked: &Parked) -> Learnt<Arc<Routed>> {
+        let context = self.context(rules);
+        let message =
+            request::read(parked, rules, |request, _| request::route(request, parked, &context));
+        let Some(message) = message else { return Learnt::Is(Arc::new(Routed::Unknown)) };
+        match route::route(&self.chain, rules, message).await {
+            Ok(routed) => Learnt::Is(Arc::new(routed)),
+            Err(Failure { reason, .. }) => {
+                tracing::debug!(reason, "call.route failed");
+                self.shared.status.failed(MessageName::CallRoute);
+                Learnt::Unavailable
+            }
+        }
     }
 
     /// Asks whether a phone may be bound.

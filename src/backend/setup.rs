@@ -11,31 +11,37 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
+    cdr::{File, TakesRecords},
     chain::{Failure, Handler, Handles, Handling},
-    listed::Listed,
+    listed::{Listed, has_own_routes},
     message::{Message, MessageName},
     preload::{self, Preload},
-    regfile::General,
+    regfile::{General, Regfile},
     register::{Critical, Section},
-    run::{Made, OF_THE_USER, Setup},
+    run::{Made, OF_THE_USER, Setup, Shared},
     sql::{Account, Database, Notification, Statements},
-    status::Status,
 };
 use crate::{
     config::{
+        cdrfile::CdrFile,
         register::{self, Query, Register},
-        settings::Config,
+        settings::{Config, Records},
     },
     subscribers::FetchedCache,
-    worker::{AskAuth, AskRegister, Elsewhere, SharedRules},
+    worker::{AskAuth, AskRegister, Elsewhere},
 };
 
 /// How long `engine.timer` waits where nobody says.
 const TIMER: Duration = Duration::from_secs(30);
 
 /// When workers have to ask, by these files. Nothing is cached yet.
-pub fn elsewhere(config: &Config, general: &General, register: Option<&Register>) -> Elsewhere {
-    let Some(register) = register else { return Elsewhere::default() };
+pub fn elsewhere(config: &Config, regfile: &Regfile, register: Option<&Register>) -> Elsewhere {
+    let general = &regfile.general;
+    // Who calls may have a say in that, by parameters of the own section.
+    let has_own_routes = has_own_routes(&regfile.subscribers);
+    let Some(register) = register else {
+        return Elsewhere { route: has_own_routes, ..Elsewhere::default() };
+    };
     let auth = register.handler(register::Message::UserAuth);
     let has_register = register.handler(register::Message::UserRegister).is_some();
     // In a flat namespace the domain is not part of who a user is.
@@ -55,9 +61,10 @@ pub fn elsewhere(config: &Config, general: &General, register: Option<&Register>
             None => AskAuth::Never,
         },
         register: if has_register { config.backend.register_wait } else { AskRegister::Never },
-        route: [register::Message::CallPreroute, register::Message::CallRoute]
-            .into_iter()
-            .any(|message| register.handler(message).is_some()),
+        route: has_own_routes
+            || [register::Message::CallPreroute, register::Message::CallRoute]
+                .into_iter()
+                .any(|message| register.handler(message).is_some()),
         fetched,
     }
 }
@@ -66,15 +73,19 @@ pub fn elsewhere(config: &Config, general: &General, register: Option<&Register>
 pub fn setup(
     config: &Config,
     general: &General,
-    register: Option<Register>,
-    rules: SharedRules,
+    (register, cdrfile): (Option<Register>, Option<CdrFile>),
 ) -> Setup {
     let timer = register.as_ref().map_or(TIMER, |r| Duration::from_secs(r.expires.0.into()));
     let general = general.clone();
     let allow_empty_password = config.backend.allow_empty_password;
     let preload = config.cache.preload.clone();
-    let handlers = Box::new(move |status: &Arc<Status>| {
-        make(register.unwrap_or_default(), &general, rules, allow_empty_password, preload, status)
+    let legs = config.calls.cdr;
+    let handlers = Box::new(move |shared: &Shared| {
+        let register = register.unwrap_or_default();
+        let mut made = make(register, &general, (allow_empty_password, legs), preload, shared);
+        let file = cdrfile.map(|cdrfile| Rc::new(File::new(cdrfile, legs)) as Rc<dyn TakesRecords>);
+        made.records.extend(file);
+        made
     });
     let queue = usize::try_from(config.backend.queue).unwrap_or(usize::MAX);
     Setup { handlers, on_error: config.backend.on_error, queue, timer }
@@ -83,13 +94,13 @@ pub fn setup(
 fn make(
     register: Register,
     general: &General,
-    rules: SharedRules,
-    allow_empty_password: bool,
+    judged: (bool, Records),
     preload: Option<Box<str>>,
-    status: &Arc<Status>,
+    shared: &Shared,
 ) -> Made {
     let mut made = Made {
-        handlers: vec![Rc::new(Listed::new(rules, general))],
+        handlers: vec![Rc::new(Listed::new(shared, general))],
+        records: Vec::new(),
         notifications: Vec::new(),
         preload: None,
     };
@@ -103,6 +114,7 @@ fn make(
                 unknown.insert(open(account, &mut made.notifications))
             }
         };
+        let is_about_records = section.message.handles() == MessageName::CallCdr;
         let handler: Rc<dyn Handler> = match database {
             Ok(database) => {
                 if section.message == register::Message::UserAuth {
@@ -111,20 +123,30 @@ fn make(
                         preload_of(query, account, section.result.clone())
                     });
                 }
-                Rc::new(Section::new(
+                let handler = Rc::new(Section::new(
                     section.clone(),
                     database.clone(),
                     Rc::clone(&critical),
-                    allow_empty_password,
-                    Arc::clone(status),
-                ))
+                    judged,
+                    Arc::clone(&shared.status),
+                ));
+                if is_about_records {
+                    made.records.push(Rc::clone(&handler) as Rc<dyn TakesRecords>);
+                }
+                handler
             }
-            Err(fault) => Rc::new(Broken {
-                name: "register".into(),
-                message: section.message.handles(),
-                priority: section.priority,
-                fault: fault.clone(),
-            }),
+            Err(fault) => {
+                let handler = Rc::new(Broken {
+                    name: "register".into(),
+                    message: section.message,
+                    priority: section.priority,
+                    fault: fault.clone(),
+                });
+                if is_about_records {
+                    made.records.push(Rc::clone(&handler) as Rc<dyn TakesRecords>);
+                }
+                handler
+            }
         };
         made.handlers.push(handler);
     }
@@ -162,9 +184,31 @@ fn preload_of(query: &str, account: &Account, result: Option<Box<str>>) -> Optio
 #[derive(Debug)]
 struct Broken {
     name: Rc<str>,
-    message: MessageName,
+    message: register::Message,
     priority: i32,
     fault: String,
+}
+
+impl Broken {
+    fn failure(&self) -> Failure {
+        Failure { reason: self.fault.clone(), is_outage: true }
+    }
+}
+
+/// Records wait until the account is mended.
+impl TakesRecords for Broken {
+    fn lane(&self) -> &str {
+        self.message.name()
+    }
+
+    fn wants(&self, record: &Message) -> bool {
+        // What an earlier setup left waits in any case.
+        record.get("cdrwrite") != Some("false")
+    }
+
+    fn take<'m>(&'m self, _: &'m mut Message) -> Handles<'m, Result<(), Failure>> {
+        Box::pin(async { Err(self.failure()) })
+    }
 }
 
 impl Handler for Broken {
@@ -173,7 +217,7 @@ impl Handler for Broken {
     }
 
     fn priorities(&self, name: MessageName) -> Vec<i32> {
-        if name == self.message { vec![self.priority] } else { Vec::new() }
+        if name == self.message.handles() { vec![self.priority] } else { Vec::new() }
     }
 
     fn fault(&self) -> Option<String> {
@@ -181,7 +225,7 @@ impl Handler for Broken {
     }
 
     fn handle<'m>(&'m self, _: i32, _: &'m mut Message) -> Handles<'m> {
-        let failure = Failure { reason: self.fault.clone(), is_outage: true };
+        let failure = self.failure();
         Box::pin(async { Handling::Failed(failure) })
     }
 }

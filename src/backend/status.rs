@@ -24,6 +24,31 @@ pub struct QueryLabels {
     pub query: &'static str,
 }
 
+/// What became of a record of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// A handler has it.
+    Written,
+    /// A handler can't take it: it is in a file for the operator.
+    Refused,
+    /// It is gone.
+    Lost,
+}
+
+impl Kept {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Written, Self::Refused, Self::Lost];
+
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Refused => "refused",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// Bounds in seconds: from what a query takes on the same machine to a timeout.
 fn seconds() -> Histogram {
     Histogram::new([0.000_25, 0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0])
@@ -37,6 +62,8 @@ pub struct Status {
     is_preloading: AtomicBool,
     failures: [AtomicU64; MessageName::ALL.len()],
     queries: Family<QueryLabels, Histogram, fn() -> Histogram>,
+    records: [AtomicU64; Kept::ALL.len()],
+    spooled: AtomicU64,
 }
 
 impl Default for Status {
@@ -47,6 +74,8 @@ impl Default for Status {
             is_preloading: AtomicBool::new(false),
             failures: Default::default(),
             queries: Family::new_with_constructor(seconds),
+            records: Default::default(),
+            spooled: AtomicU64::new(0),
         }
     }
 }
@@ -106,6 +135,28 @@ impl Status {
 
     pub(super) fn failed(&self, name: MessageName) {
         self.failures[name as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What became of records of calls, counted once for each handler.
+    pub fn records(&self) -> impl Iterator<Item = (Kept, u64)> + '_ {
+        let count = |records: &AtomicU64| records.load(Ordering::Relaxed);
+        Kept::ALL.into_iter().zip(self.records.iter().map(count))
+    }
+
+    pub(super) fn record(&self, kept: Kept) {
+        self.records[kept as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Records of calls that wait for handlers, counted once for each.
+    pub fn spooled(&self) -> u64 {
+        self.spooled.load(Ordering::Relaxed)
+    }
+
+    /// One of the handlers' counts has changed.
+    pub(super) fn set_spooled(&self, before: u64, now: u64) {
+        // Only the back ends' thread writes.
+        let others = self.spooled.load(Ordering::Relaxed).saturating_sub(before);
+        self.spooled.store(others.saturating_add(now), Ordering::Relaxed);
     }
 
     /// How long queries took.

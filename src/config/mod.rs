@@ -5,6 +5,7 @@
 //! construction. Nothing here stops at the first mistake: [`Findings`] collects all of them.
 
 pub mod bounds;
+pub mod cdrfile;
 pub mod conf;
 pub mod databases;
 pub mod edit;

@@ -737,10 +737,7 @@ mod tests {
                 "[persist]\non_disk_error=stop",
                 "4: [persist] on_disk_error=stop: expected serve or refuse",
             ),
-            (
-                "[domain example.com]",
-                "3: [domain example.com] is not among [general] domains",
-            ),
+            ("[domain example.com]", "3: [domain example.com] is not among [general] domains"),
             ("[domain]", "3: a domain's section needs its name: [domain NAME]"),
             ("[call]", "3: unknown section [call]: did you mean calls?"),
             (
@@ -759,14 +756,8 @@ mod tests {
             ),
             ("[calls]\nforeign=yes", "4: [calls] foreign=yes: expected refuse or dns"),
             ("[calls]\ncdr=both", "4: [calls] cdr=both: expected call or leg"),
-            (
-                "[calls]\ndead_call=0",
-                "4: [calls] dead_call=0: expected seconds from 60 to 604800",
-            ),
-            (
-                "[calls]\nmax_call=1",
-                "4: [calls] unknown key max_call: did you mean max_calls?",
-            ),
+            ("[calls]\ndead_call=0", "4: [calls] dead_call=0: expected seconds from 60 to 604800"),
+            ("[calls]\nmax_call=1", "4: [calls] unknown key max_call: did you mean max_calls?"),
             (
                 "[general]\nrealm=my \"realm\"",
                 "4: [general] realm=my \"realm\": expected text without quotes, backslashes and \

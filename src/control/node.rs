@@ -22,6 +22,7 @@ use crate::{
     calls::CallBook,
     config::{
         Accepted, Refused,
+        cdrfile::CdrFile,
         register::Register,
         resolve::{Host, Overrides},
         settings::Config,
@@ -71,7 +72,7 @@ pub struct Node {
     /// The back ends' thread, until it is stopped.
     pub(super) asked: Mutex<Option<BackEnds>>,
     /// What they were set up with.
-    pub(super) register: Mutex<(General, Option<Register>)>,
+    pub(super) register: Mutex<(General, Option<Register>, Option<CdrFile>)>,
     pub(super) wakers: Box<[Arc<Waker>]>,
     pub(super) stopping: AtomicBool,
     /// One reload at a time.
@@ -101,7 +102,7 @@ pub(super) fn rules(
     keys: &NonceKeys,
 ) -> Result<Rules, ReloadError> {
     Ok(Rules {
-        elsewhere: backend::elsewhere(config, &regfile.general, register),
+        elsewhere: backend::elsewhere(config, &regfile, register),
         domains: Domains::new(config.general.domains.iter().map(AsRef::as_ref)),
         registrar: config.registrar.clone(),
         authenticator: Authenticator::new(config.auth.clone(), keys.clone())?,
@@ -183,20 +184,21 @@ impl Node {
 
     fn try_reload(&self) -> Result<Reloaded, ReloadError> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let Accepted { value: Loaded { config, regfile, register }, warnings } =
+        let Accepted { value: Loaded { config, regfile, register, cdrfile }, warnings } =
             self.source.load()?;
         let general = regfile.general.clone();
         let mut rules = rules(&config, regfile, register.as_ref(), &self.keys)?;
         let old = self.config();
-        let written = (general, register);
+        let written = (general, register, cdrfile);
         let mut running = self.register.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = *running == written
             && (&old.cache, &old.backend, &old.auth)
                 == (&config.cache, &config.backend, &config.auth)
+            && old.calls.cdr == config.calls.cdr
             && old.general.domains == config.general.domains;
         let setup = (!is_same).then(|| {
-            let (general, register) = &written;
-            backend::setup(&config, general, register.clone(), Arc::clone(&self.rules))
+            let (general, register, cdrfile) = &written;
+            backend::setup(&config, general, (register.clone(), cdrfile.clone()))
         });
         if is_same && let Some(fetched) = self.rules.load().elsewhere.fetched.clone() {
             // Everybody is asked for again, and who can't be goes on.

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     admin,
-    backend::{self, BackEnds, Loaded, regfile},
+    backend::{self, BackEnds, CallEvents, Inbox, Loaded, SpoolFolder, regfile},
     calls::CallBook,
     config::{
         Accepted,
@@ -294,7 +294,7 @@ impl Running {
 
 fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> {
     let clock = Arc::new(SystemClock::new());
-    let Accepted { value: Loaded { config, regfile, register }, warnings } =
+    let Accepted { value: Loaded { config, regfile, register, cdrfile }, warnings } =
         source.load().map_err(ReloadError::from)?;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -345,13 +345,15 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let counters: Arc<[CachePadded<Counters>]> =
         (0..workers).map(|_| CachePadded::default()).collect();
     let rules = Arc::new(ArcSwap::from_pointee(rules));
-    let setup = backend::setup(&config, &general, register.clone(), Arc::clone(&rules));
+    let setup = backend::setup(&config, &general, (register.clone(), cdrfile.clone()));
     let queue = usize::try_from(config.backend.queue).unwrap_or(usize::MAX);
     let (questions, taken, bell) = Questions::channel(queue);
+    let (happenings, coming) = CallEvents::channel();
     let (returns, lanes) = Returns::new(workers);
     let (hops, hopping) = Hops::new(workers);
+    let book = Arc::new(CallBook::new(workers));
     let calls = CallsShared {
-        book: Arc::new(CallBook::new(workers)),
+        book: Arc::clone(&book),
         hops: hops.clone(),
         spent: Arc::default(),
         token: TokenKey::new(secrets::dialog_key(&keys)),
@@ -372,7 +374,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
             let room = queue.div_ceil(workers);
             let parking = Parking::new(worker, room, questions.clone());
             let pipeline = Pipeline::new(location, rules, Arc::clone(&counters), worker, tag_key);
-            let calls = Calls::new(calls.clone(), worker, None);
+            let calls = Calls::new(calls.clone(), worker, Some(Box::new(happenings.clone())));
             (pipeline.with_parking(parking).with_calls(calls), log)
         },
         &clock,
@@ -407,7 +409,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         location,
         rules,
         counters,
-        calls: calls.book,
+        calls: book,
         clock,
         listeners,
         snapshots,
@@ -417,7 +419,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         backends: Arc::default(),
         questions,
         asked: Mutex::new(None),
-        register: Mutex::new((general, register)),
+        register: Mutex::new((general, register, cdrfile)),
         started: now,
         expired: AtomicU64::new(0),
         running: config.clone(),
@@ -435,9 +437,14 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         clock: Arc::clone(&node.clock),
         listeners: Arc::clone(&names),
         status: Arc::clone(&node.backends),
+        spool: Some(SpoolFolder {
+            storage: Arc::clone(&folders[0]),
+            path: node.config().state.clone(),
+        }),
     };
+    let inbox = Inbox { questions: taken, bell, calls: coming };
     let notice = EndNotice::new("back ends", events);
-    let backends = BackEnds::start(setup, shared, (taken, bell), returns, notice)
+    let backends = BackEnds::start(setup, shared, inbox, returns, notice)
         .map_err(system("the back ends' thread"))?;
     *node.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(backends);
     let config = node.config();

@@ -165,6 +165,14 @@ impl Sample {
         families.gauge("calls", "Calls in progress", None, self.calls)?;
         let transactions = "Transactions of requests that are passed on";
         families.gauge("transactions", transactions, None, self.transactions)?;
+        let records = self.backends.records();
+        families.counters(
+            "cdr",
+            "Records of calls, counted for each handler",
+            records.map(|(kept, count)| ([("result", kept.as_str())], count)),
+        )?;
+        let spooled = self.backends.spooled();
+        families.gauge("cdr_spooled", "Records of calls that wait for handlers", None, spooled)?;
         let Some(cached) = self.cached else { return Ok(()) };
         families.gauge("cached_accounts", "Accounts that back ends told of", None, cached)?;
         families.gauge(

@@ -97,7 +97,8 @@ impl Network {
     pub fn contains(&self, address: IpAddr) -> bool {
         let (first, width) = bits(self.first);
         let (other, other_width) = bits(address.to_canonical());
-        width == other_width && shared(first, width, self.prefix) == shared(other, width, self.prefix)
+        width == other_width
+            && shared(first, width, self.prefix) == shared(other, width, self.prefix)
     }
 }
 
@@ -187,8 +188,18 @@ mod tests {
     #[test]
     fn what_is_written_otherwise_is_none() {
         for text in [
-            "", "/8", "10.0.0.0/", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/+8", "::/129", "example",
-            "::ffff:10.0.0.0/104", "10.0.0.0/8/8", "2001:db8::1/64", "10.0.0.0 /8",
+            "",
+            "/8",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.1/8",
+            "10.0.0.0/+8",
+            "::/129",
+            "example",
+            "::ffff:10.0.0.0/104",
+            "10.0.0.0/8/8",
+            "2001:db8::1/64",
+            "10.0.0.0 /8",
         ] {
             assert_eq!(text.parse::<Network>(), Err(NoNetwork), "{text}");
         }

@@ -7,6 +7,7 @@
 pub mod builder;
 mod fetched;
 mod packed;
+pub mod route;
 mod table;
 
 use std::fmt;
@@ -186,6 +187,11 @@ impl Subscribers {
     /// All accounts, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = Account<'_>> {
         (0..self.entries.len()).map(|entry| Account { of: self, entry })
+    }
+
+    /// Whether any section has a parameter whose name `is_it` holds for.
+    pub fn has_param(&self, mut is_it: impl FnMut(&[u8]) -> bool) -> bool {
+        self.params.iter().any(|param| is_it(self.text(param.key)))
     }
 
     fn nth(&self, account: u32) -> Option<Account<'_>> {

@@ -32,6 +32,7 @@ use crate::{
         header::{HeaderName, Quality, option_tags},
         uri::{SipUri, unescape_into},
     },
+    subscribers,
     time::Now,
 };
 
@@ -377,6 +378,14 @@ impl Calls {
                 let what = "Registrations Are Being Restored";
                 return Err(Stop::later("loading", what, RETRY_AFTER_LOADING));
             }
+            // Who is bound without an account is nobody without a binding.
+            if is_ours && rules.autocreate && !rules.elsewhere.knows_users() {
+                let is_listed = rules.subscribers.exists(&called.user, &called.domain)
+                    || rules.subscribers.owners(&called.user).next().is_some();
+                if !is_listed {
+                    return Err(Stop::status("unknown_callee", Status::NOT_FOUND));
+                }
+            }
             return Err(Stop::status("offline", Status::TEMPORARILY_UNAVAILABLE));
         }
         if rules.calls.mode_for(uri.host_port.host) == Mode::Redirect {
@@ -594,7 +603,14 @@ impl Calls {
             let uri = Goal::Uri(called.uri.clone());
             return Ok(if is_let_out { Routed::To(vec![vec![uri]]) } else { Routed::Unknown });
         }
-        Ok(listed(rules, called))
+        let (user, domain) = (&called.user, &called.domain);
+        match subscribers::route::route(&rules.subscribers, &rules.domains, user, domain) {
+            // Others than listed users may be bound.
+            Routed::Unknown if rules.has_account(&called.aor(rules)) => {
+                Ok(Routed::To(vec![vec![Goal::Aor(called.aor(rules).into())]]))
+            }
+            routed => Ok(routed),
+        }
     }
 
     /// The contacts and addresses of the goals, in the order in which they are tried: by group, and
@@ -694,14 +710,6 @@ impl Called {
         }
         [&self.user, &b"@"[..], &self.domain].concat()
     }
-}
-
-/// Where it goes by the accounts alone.
-fn listed(rules: &Rules, called: &Called) -> Routed {
-    if rules.autocreate || rules.subscribers.exists(&called.user, &called.domain) {
-        return Routed::To(vec![vec![Goal::Aor(called.aor(rules).into())]]);
-    }
-    Routed::Unknown
 }
 
 /// Contact lines of a 302.

@@ -32,6 +32,19 @@ impl DatabaseError {
         matches!(self, Self::Unreachable(_) | Self::TimedOut | Self::PoolExhausted)
     }
 
+    /// Whether the error is about the values of a query, which then fails whenever it is run: they
+    /// aren't of the right type, or the row can't be as they have it (SQLSTATE classes 22 and 23).
+    pub fn is_about_values(&self) -> bool {
+        match self {
+            Self::NoSuchText => true,
+            Self::Refused { sqlstate, .. } => {
+                let classes = ["22", "23", "ConstraintViolation", "TypeMismatch", "TooBig"];
+                classes.iter().any(|class| sqlstate.starts_with(class))
+            }
+            Self::Unreachable(_) | Self::TimedOut | Self::PoolExhausted => false,
+        }
+    }
+
     /// A word for metrics and logs.
     pub fn reason(&self) -> &'static str {
         match self {

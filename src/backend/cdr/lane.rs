@@ -1,0 +1,619 @@
+//! One handler's records in order, in memory or on disk until it has taken them.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use persist::spool::Spool;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{SpoolFolder, TakesRecords, file};
+use crate::backend::{
+    chain::Failure,
+    message::{Message, MessageName},
+    status::{Kept, Status},
+};
+
+/// Records that wait in memory where there is no room on disk, or none may be used.
+const MAX_IN_MEMORY: usize = 10_000;
+
+/// The pauses between tries, from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How soon after it was written to the kernel a record is on the medium, if it still waits.
+const SYNC: Duration = Duration::from_secs(1);
+
+/// A fault that goes on is logged once in so long.
+const LOGGED: Duration = Duration::from_secs(60);
+
+/// The file in the state folder with records that nobody could take.
+const REFUSED: &str = "cdr-refused.jsonl";
+
+/// The way of records to one handler.
+#[derive(Debug)]
+pub(super) struct Lane {
+    name: Box<str>,
+    handler: RefCell<Option<Rc<dyn TakesRecords>>>,
+    waiting: RefCell<Waiting>,
+    refused: Option<PathBuf>,
+    /// Rung for a record, and for another handler.
+    bell: Notify,
+    status: Arc<Status>,
+    logged: Cell<Option<Instant>>,
+    /// How many wait, as the metric was told.
+    counted: Cell<u64>,
+}
+
+/// Records that wait.
+#[derive(Default)]
+struct Waiting {
+    /// Those on disk are older than those in memory.
+    spool: Option<Spool>,
+    /// Read from the spool, but not given to the handler.
+    read: VecDeque<(u64, Vec<u8>)>,
+    /// Where there is no spool, or it can't be written.
+    memory: VecDeque<Vec<u8>>,
+    /// Entries of the spool below this were left by an earlier process.
+    first_own: u64,
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Waiting {
+    fn len(&self) -> u64 {
+        self.spool.as_ref().map_or(0, Spool::pending) + self.memory.len() as u64
+    }
+}
+
+/// A record that is given to the handler; it stays where it is until that has taken it.
+#[derive(Debug)]
+struct Next {
+    /// Its number in the spool; none in memory.
+    entry: Option<u64>,
+    record: Message,
+}
+
+impl Lane {
+    /// The lane called `name`, with what an earlier process left in it.
+    pub(super) fn open(name: &str, folder: Option<SpoolFolder>, status: Arc<Status>) -> Self {
+        let refused = folder.as_ref().map(|folder| folder.path.join(REFUSED));
+        let spool = folder.and_then(|folder| {
+            let opened = Spool::open(folder.storage, &format!("cdr-{name}"));
+            opened
+                .inspect_err(|error| {
+                    tracing::error!(%error, lane = name, "records of calls wait in memory only");
+                })
+                .ok()
+        });
+        if let Some(spool) = spool.as_ref().filter(|spool| spool.pending() > 0) {
+            let (records, torn) = (spool.pending(), spool.torn());
+            tracing::info!(lane = name, records, torn, "records of calls are left from before");
+        }
+        let first_own = spool.as_ref().map_or(0, Spool::next_entry);
+        let waiting = Waiting { spool, first_own, ..Waiting::default() };
+        let lane = Self {
+            name: name.into(),
+            handler: RefCell::default(),
+            waiting: RefCell::new(waiting),
+            refused,
+            bell: Notify::new(),
+            status,
+            logged: Cell::new(None),
+            counted: Cell::new(0),
+        };
+        lane.count();
+        lane
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Has another handler take what waits.
+    pub(super) fn set_handler(&self, handler: Option<Rc<dyn TakesRecords>>) {
+        self.handler.replace(handler);
+        self.bell.notify_one();
+    }
+
+    /// Has a record wait for the handler, if that wants it.
+    pub(super) fn put(&self, record: &Message) {
+        if !self.handler.borrow().as_ref().is_some_and(|handler| handler.wants(record)) {
+            return;
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        let octets = encode(record);
+        let is_in_order = waiting.memory.is_empty();
+        let spooled = match &mut waiting.spool {
+            Some(spool) if is_in_order => match spool.append(&octets) {
+                Ok(_) => true,
+                Err(error) => {
+                    self.log(&error.to_string());
+                    false
+                }
+            },
+            _ => false,
+        };
+        if !spooled {
+            if waiting.memory.len() >= MAX_IN_MEMORY {
+                self.status.record(Kept::Lost);
+                self.log("there is no room for more records of calls");
+                return;
+            }
+            waiting.memory.push_back(octets);
+        }
+        drop(waiting);
+        self.count();
+        self.bell.notify_one();
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.borrow().len() == 0 || self.handler.borrow().is_none()
+    }
+
+    /// Gives records to the handler, for ever.
+    pub(super) async fn run(&self) {
+        self.begin().await;
+        loop {
+            match self.next(u64::MAX) {
+                Some(next) => self.deliver(next).await,
+                None => self.rest().await,
+            }
+        }
+    }
+
+    /// Deals with what an earlier process left, and then has the handler begin.
+    ///
+    /// In this order: what a handler does at the start is about what no process will tell of any
+    /// more, and would undo or miss it otherwise.
+    async fn begin(&self) {
+        let handler = self.handler().await;
+        let first_own = self.waiting.borrow().first_own;
+        if handler.begins_anew() {
+            self.forget_older(first_own);
+        }
+        while let Some(next) = self.next(first_own) {
+            self.deliver(next).await;
+        }
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let handler = self.handler().await;
+            match handler.begin().await {
+                Ok(()) => break,
+                Err(failure) => self.log(&failure.reason),
+            }
+            self.pause(&mut pause).await;
+        }
+    }
+
+    /// Forgets what an earlier process left. What is new meanwhile stays.
+    fn forget_older(&self, first_own: u64) {
+        while let Some(Next { entry: Some(entry), .. }) = self.next(first_own) {
+            self.done(Some(entry));
+        }
+    }
+
+    /// The handler, once there is one.
+    async fn handler(&self) -> Rc<dyn TakesRecords> {
+        loop {
+            if let Some(handler) = self.handler.borrow().as_ref() {
+                return Rc::clone(handler);
+            }
+            self.bell.notified().await;
+        }
+    }
+
+    /// The record that is next, if its number is below `end` (those in memory have none).
+    fn next(&self, end: u64) -> Option<Next> {
+        let mut waiting = self.waiting.borrow_mut();
+        let Waiting { spool, read, memory, .. } = &mut *waiting;
+        loop {
+            if read.is_empty()
+                && let Some(spool) = spool
+            {
+                match spool.next() {
+                    Ok(entries) => read.extend(entries),
+                    Err(error) => {
+                        // What is in memory is newer: it waits as well.
+                        self.log(&error.to_string());
+                        return None;
+                    }
+                }
+            }
+            if let Some((entry, octets)) = read.front() {
+                let entry = *entry;
+                if entry >= end {
+                    return None;
+                }
+                match decode(octets) {
+                    Some(record) => return Some(Next { entry: Some(entry), record }),
+                    None => {
+                        // Never: its checksum was right.
+                        read.pop_front();
+                        self.status.record(Kept::Lost);
+                        self.log("a record of a call can't be read");
+                        let done = spool.as_mut().map_or(Ok(()), |spool| spool.done(entry));
+                        if let Err(error) = done {
+                            self.log(&error.to_string());
+                        }
+                        continue;
+                    }
+                }
+            }
+            if end < u64::MAX {
+                return None;
+            }
+            let record = decode(memory.front()?)?;
+            return Some(Next { entry: None, record });
+        }
+    }
+
+    /// Gives a record to the handler until that has taken it.
+    async fn deliver(&self, Next { entry, record }: Next) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let handler = self.handler().await;
+            match handler.take(&mut record.clone()).await {
+                Ok(()) => {
+                    self.status.record(Kept::Written);
+                    break;
+                }
+                Err(Failure { reason, is_outage: false }) => {
+                    self.status.record(Kept::Refused);
+                    self.set_aside(&record, &reason);
+                    break;
+                }
+                Err(Failure { reason, .. }) => self.log(&reason),
+            }
+            self.pause(&mut pause).await;
+        }
+        self.done(entry);
+    }
+
+    /// Takes a record out that is dealt with.
+    fn done(&self, entry: Option<u64>) {
+        let mut waiting = self.waiting.borrow_mut();
+        match entry {
+            None => drop(waiting.memory.pop_front()),
+            Some(entry) => {
+                waiting.read.pop_front();
+                let noted = waiting.spool.as_mut().map_or(Ok(()), |spool| spool.done(entry));
+                if let Err(error) = noted {
+                    self.log(&error.to_string());
+                }
+            }
+        }
+        drop(waiting);
+        self.count();
+    }
+
+    /// Waits before the next try.
+    async fn pause(&self, pause: &mut Duration) {
+        self.sync();
+        tokio::time::sleep(*pause).await;
+        *pause = (*pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// Waits for a record.
+    async fn rest(&self) {
+        if tokio::time::timeout(SYNC, self.bell.notified()).await.is_err() {
+            self.sync();
+            self.bell.notified().await;
+        }
+    }
+
+    /// Has what waits outlive a power cut too.
+    fn sync(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        let synced = waiting.spool.as_mut().map_or(Ok(()), Spool::sync);
+        if let Err(error) = synced {
+            self.log(&error.to_string());
+        }
+    }
+
+    /// Ends this process's use of the spool.
+    pub(super) fn close(&self) {
+        let Waiting { spool, memory, .. } = self.waiting.take();
+        let left = spool.as_ref().map_or(0, Spool::pending);
+        if let Some(spool) = spool
+            && let Err(error) = spool.close()
+        {
+            tracing::error!(%error, lane = &*self.name, "records of calls");
+        }
+        if left > 0 {
+            tracing::info!(lane = &*self.name, left, "records of calls wait for the next start");
+        }
+        if !memory.is_empty() {
+            let lost = memory.len();
+            memory.iter().for_each(|_| self.status.record(Kept::Lost));
+            tracing::error!(lane = &*self.name, lost, "records of calls are lost");
+        }
+    }
+
+    /// Writes a record that its handler can't take where the operator finds it.
+    fn set_aside(&self, record: &Message, reason: &str) {
+        self.log(&format!("a record of a call is refused, and set aside: {reason}"));
+        let mut line = file::json(record);
+        line.push('\n');
+        let written = self.refused.as_ref().map_or(Ok(()), |path| {
+            let mut options = fs::OpenOptions::new();
+            let mut file = options.append(true).create(true).mode(0o600).open(path)?;
+            file.write_all(line.as_bytes())
+        });
+        if let Err(error) = written {
+            tracing::error!(%error, lane = &*self.name, record = line.trim_end(), "a record is lost");
+        }
+    }
+
+    /// Tells the metric how many wait.
+    fn count(&self) {
+        let now = self.waiting.borrow().len();
+        self.status.set_spooled(self.counted.replace(now), now);
+    }
+
+    /// Logs a fault, within the rate.
+    fn log(&self, error: &str) {
+        let now = Instant::now();
+        if self.logged.get().is_some_and(|last| now < last + LOGGED) {
+            return;
+        }
+        self.logged.set(Some(now));
+        tracing::error!(lane = &*self.name, "{error}");
+    }
+}
+
+/// A record as it waits: each name and value with its length before it.
+fn encode(record: &Message) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    for text in record.params().flat_map(|(name, value)| [name, value]) {
+        // Nothing of a request is that long.
+        let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(text.as_bytes());
+    }
+    out
+}
+
+fn decode(mut octets: &[u8]) -> Option<Message> {
+    let mut record = Message::new(MessageName::CallCdr);
+    let mut text = || {
+        let (len, rest) = octets.split_first_chunk()?;
+        let (text, rest) =
+            rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
+        octets = rest;
+        std::str::from_utf8(text).ok()
+    };
+    while let Some(name) = text() {
+        record.set(name, text()?);
+    }
+    octets.is_empty().then_some(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use persist::storage::{
+        Storage,
+        memory::{MemoryStorage, Survival},
+    };
+
+    use super::*;
+    use crate::backend::chain::Handles;
+
+    /// What a handler of these tests does, and what was done to it.
+    #[derive(Debug, Default)]
+    struct Taker {
+        anew: bool,
+        is_away: bool,
+        /// It hangs once it has seen so much.
+        most: Option<usize>,
+        tries: Cell<usize>,
+        hangs: Cell<bool>,
+        seen: RefCell<Vec<String>>,
+    }
+
+    impl Taker {
+        fn seen(&self) -> String {
+            self.seen.borrow().join(" ")
+        }
+
+        fn away() -> Failure {
+            Failure { reason: "away".to_owned(), is_outage: true }
+        }
+    }
+
+    impl TakesRecords for Taker {
+        fn lane(&self) -> &'static str {
+            "test"
+        }
+
+        fn wants(&self, record: &Message) -> bool {
+            record.get("chan") != Some("unwanted")
+        }
+
+        fn begins_anew(&self) -> bool {
+            self.anew
+        }
+
+        fn begin(&self) -> Handles<'_, Result<(), Failure>> {
+            Box::pin(async {
+                self.tries.set(self.tries.get() + 1);
+                if self.is_away {
+                    return Err(Self::away());
+                }
+                self.seen.borrow_mut().push("begin".to_owned());
+                Ok(())
+            })
+        }
+
+        fn take<'m>(&'m self, record: &'m mut Message) -> Handles<'m, Result<(), Failure>> {
+            Box::pin(async {
+                self.tries.set(self.tries.get() + 1);
+                let chan = record.get("chan").unwrap_or_default().to_owned();
+                if self.most.is_some_and(|most| self.seen.borrow().len() >= most) {
+                    self.hangs.set(true);
+                    std::future::pending::<()>().await;
+                }
+                if self.is_away {
+                    return Err(Self::away());
+                }
+                if chan == "refused" {
+                    return Err(Failure { reason: "no".to_owned(), is_outage: false });
+                }
+                self.seen.borrow_mut().push(chan);
+                Ok(())
+            })
+        }
+    }
+
+    struct World {
+        runtime: tokio::runtime::Runtime,
+        storage: MemoryStorage,
+        folder: tempfile::TempDir,
+        status: Arc<Status>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            Self { runtime, storage: MemoryStorage::new(), folder, status: Arc::default() }
+        }
+
+        /// The life of a process: `put` gives its records, and it ends when `is_over`, killed unless
+        /// `is_stopped`.
+        fn live(
+            &self,
+            taker: &Rc<Taker>,
+            put: &[&str],
+            is_stopped: bool,
+            is_over: impl Fn(&Taker) -> bool,
+        ) {
+            let folder = SpoolFolder {
+                storage: Arc::new(self.storage.clone()),
+                path: self.folder.path().to_owned(),
+            };
+            let lane = Rc::new(Lane::open("test", Some(folder), Arc::clone(&self.status)));
+            lane.set_handler(Some(Rc::clone(taker) as Rc<dyn TakesRecords>));
+            for chan in put {
+                lane.put(&record(chan));
+            }
+            let over = async {
+                while !is_over(taker) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            self.runtime.block_on(async {
+                tokio::select! {
+                    () = lane.run() => {}
+                    over = tokio::time::timeout(Duration::from_secs(20), over) => {
+                        over.unwrap_or_else(|_| panic!("{taker:?}"));
+                    }
+                }
+            });
+            if is_stopped {
+                lane.close();
+            }
+        }
+
+        /// A life in which all of `seen` comes to pass.
+        fn sees(&self, taker: Taker, put: &[&str], is_stopped: bool, seen: &str) {
+            let taker = Rc::new(taker);
+            let count = seen.split(' ').count();
+            self.live(&taker, put, is_stopped, |taker| taker.seen.borrow().len() >= count);
+            assert_eq!(taker.seen(), seen);
+        }
+    }
+
+    fn record(chan: &str) -> Message {
+        let mut record = Message::new(MessageName::CallCdr);
+        record.set("chan", chan);
+        record.set("empty", "");
+        record
+    }
+
+    #[test]
+    fn a_record_is_the_same_after_it_waited() {
+        let record = record("sip/1");
+        assert_eq!(decode(&encode(&record)), Some(record));
+        assert_eq!(decode(b"\x01\0\0\0a"), None);
+        assert_eq!(decode(b"\x05\0\0\0a"), None);
+    }
+
+    #[test]
+    fn records_are_taken_in_order_after_the_handler_has_begun() {
+        let world = World::new();
+        world.sees(Taker::default(), &["a", "unwanted", "b"], true, "begin a b");
+        assert_eq!(world.storage.list().unwrap(), [""; 0]);
+    }
+
+    fn away(anew: bool) -> Rc<Taker> {
+        Rc::new(Taker { anew, is_away: true, ..Taker::default() })
+    }
+
+    #[test]
+    fn an_outage_across_restarts_loses_and_doubles_nothing() {
+        let world = World::new();
+        let tried = |taker: &Taker| taker.tries.get() >= 2;
+        world.live(&away(false), &["a", "b"], false, tried);
+        world.live(&away(false), &["c"], true, tried);
+        // What was left comes before the handler begins anew.
+        world.sees(Taker::default(), &["d"], true, "a b c begin d");
+        world.sees(Taker::default(), &[], true, "begin");
+    }
+
+    #[test]
+    fn who_begins_anew_wants_nothing_from_before() {
+        let world = World::new();
+        world.live(&away(true), &["a", "b"], false, |taker| taker.tries.get() >= 2);
+        world.sees(Taker { anew: true, ..Taker::default() }, &["c"], false, "begin c");
+    }
+
+    #[test]
+    fn a_kill_between_two_records_doubles_none() {
+        for most in 1..=4 {
+            let mut world = World::new();
+            let first = Rc::new(Taker { most: Some(most), ..Taker::default() });
+            world.live(&first, &["a", "b", "c", "d"], false, |taker| taker.hangs.get());
+            world.storage = world.storage.crash(Survival::All);
+            let rest = ["a b c d begin", "b c d begin", "c d begin", "d begin"];
+            world.sees(Taker::default(), &[], false, rest[most - 1]);
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_refused_is_set_aside() {
+        let world = World::new();
+        world.sees(Taker::default(), &["a", "refused", "b"], true, "begin a b");
+        let aside = fs::read_to_string(world.folder.path().join(REFUSED)).unwrap();
+        assert_eq!(aside, "{\"chan\":\"refused\",\"empty\":\"\"}\n");
+        let count = |kept: Kept| world.status.records().find(|(k, _)| *k == kept).unwrap().1;
+        assert_eq!((count(Kept::Written), count(Kept::Refused), count(Kept::Lost)), (2, 1, 0));
+        assert_eq!(world.status.spooled(), 0);
+    }
+
+    #[test]
+    fn without_a_folder_records_wait_in_memory_within_bounds() {
+        let status = Arc::new(Status::default());
+        let lane = Lane::open("test", None, Arc::clone(&status));
+        lane.set_handler(Some(Rc::new(Taker::default())));
+        for _ in 0..=MAX_IN_MEMORY {
+            lane.put(&record("a"));
+        }
+        assert_eq!(status.spooled(), MAX_IN_MEMORY as u64);
+        assert_eq!(status.records().find(|(kept, _)| *kept == Kept::Lost).unwrap().1, 1);
+    }
+}

@@ -1,0 +1,214 @@
+//! Calls told to whoever keeps records: databases, files, the count of who is on the phone.
+//!
+//! Workers leave what happens to calls in a channel; [`legs`] makes Yate's `call.cdr` of it, and
+//! each handler has a [`lane`] of its own, in which it gets them in order, each once, however long
+//! it is away.
+
+mod file;
+mod lane;
+mod legs;
+
+use std::{
+    cell::RefCell,
+    fmt,
+    path::PathBuf,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use persist::storage::Storage;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use self::{lane::Lane, legs::Recorder};
+use super::{
+    chain::{Failure, Handles},
+    message::Message,
+    status::Status,
+};
+use crate::worker::CallLog;
+use crate::{
+    proxy::CallEvent,
+    time::{Clock, SystemClock},
+};
+
+pub(super) use self::file::File;
+
+/// Where workers leave what happens to calls. It never waits: as many events are under way as calls
+/// in progress make.
+#[derive(Clone, Debug)]
+pub struct CallEvents {
+    sender: mpsc::UnboundedSender<CallEvent>,
+    waiting: Arc<AtomicU64>,
+}
+
+/// What comes out of [`CallEvents`].
+#[derive(Debug)]
+pub struct Coming {
+    receiver: mpsc::UnboundedReceiver<CallEvent>,
+    waiting: Arc<AtomicU64>,
+}
+
+impl CallEvents {
+    /// A channel of events.
+    pub fn channel() -> (Self, Coming) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let waiting = Arc::new(AtomicU64::new(0));
+        (Self { sender, waiting: Arc::clone(&waiting) }, Coming { receiver, waiting })
+    }
+
+    /// Tells of something that has happened to a call. Events of one call are told in order, by
+    /// whichever worker; the last one once.
+    pub fn send(&self, event: CallEvent) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.sender.send(event).is_err() {
+            // The back ends have stopped.
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl CallLog for CallEvents {
+    fn tell(&mut self, event: CallEvent) {
+        self.send(event);
+    }
+}
+
+/// Where records wait for handlers that are away.
+#[derive(Clone)]
+pub struct SpoolFolder {
+    /// The state folder.
+    pub storage: Arc<dyn Storage>,
+    /// Its path.
+    pub path: PathBuf,
+}
+
+impl fmt::Debug for SpoolFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpoolFolder").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Somebody who keeps records of calls.
+pub(super) trait TakesRecords: fmt::Debug {
+    /// The name of its lane, and of what waits there across restarts.
+    fn lane(&self) -> &str;
+
+    /// Whether it has anything to do with a record.
+    fn wants(&self, record: &Message) -> bool;
+
+    /// Whether what waits may go to disk.
+    fn is_spooled(&self) -> bool {
+        true
+    }
+
+    /// Whether what an earlier process left undone is void, since [`TakesRecords::begin`] begins
+    /// anew.
+    fn begins_anew(&self) -> bool {
+        false
+    }
+
+    /// What it has to do once in the life of this process, after what was left and before what is
+    /// new.
+    fn begin(&self) -> Handles<'_, Result<(), Failure>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Keeps a record. A failure that is an outage is tried again, with the same record; any other
+    /// is about this record.
+    fn take<'m>(&'m self, record: &'m mut Message) -> Handles<'m, Result<(), Failure>>;
+}
+
+/// Who keeps records of calls, for as long as the process lives.
+pub(super) struct Records {
+    recorder: RefCell<Recorder>,
+    lanes: RefCell<Vec<(Rc<Lane>, JoinHandle<()>)>>,
+    folder: Option<SpoolFolder>,
+    clock: Arc<SystemClock>,
+    status: Arc<Status>,
+    waiting: Arc<AtomicU64>,
+}
+
+impl Records {
+    /// Begins to take what comes; on the thread's local set.
+    pub(super) fn start(
+        coming: Coming,
+        folder: Option<SpoolFolder>,
+        clock: Arc<SystemClock>,
+        status: Arc<Status>,
+    ) -> Rc<Self> {
+        let now = clock.now();
+        let records = Rc::new(Self {
+            recorder: RefCell::new(Recorder::new(now.unix)),
+            lanes: RefCell::default(),
+            folder,
+            clock,
+            status,
+            waiting: coming.waiting,
+        });
+        let own = Rc::clone(&records);
+        let mut receiver = coming.receiver;
+        tokio::task::spawn_local(async move {
+            while let Some(event) = receiver.recv().await {
+                let made = own.recorder.borrow_mut().take(event);
+                own.give(made);
+                own.waiting.fetch_sub(1, Ordering::Relaxed);
+            }
+        });
+        records
+    }
+
+    /// Has these handlers keep records from now on, and no others. One with the lane of an earlier
+    /// one goes on where that one stands.
+    pub(super) fn set_handlers(&self, handlers: &[Rc<dyn TakesRecords>]) {
+        let mut lanes = self.lanes.borrow_mut();
+        for (lane, _) in lanes.iter() {
+            let handler = handlers.iter().find(|handler| handler.lane() == lane.name());
+            lane.set_handler(handler.map(Rc::clone));
+        }
+        for handler in handlers {
+            if lanes.iter().any(|(lane, _)| lane.name() == handler.lane()) {
+                continue;
+            }
+            let folder = self.folder.clone().filter(|_| handler.is_spooled());
+            let lane = Rc::new(Lane::open(handler.lane(), folder, Arc::clone(&self.status)));
+            lane.set_handler(Some(Rc::clone(handler)));
+            let running = Rc::clone(&lane);
+            let task = tokio::task::spawn_local(async move { running.run().await });
+            lanes.push((lane, task));
+        }
+    }
+
+    fn give(&self, records: Vec<Message>) {
+        let lanes = self.lanes.borrow();
+        for record in records {
+            for (lane, _) in lanes.iter() {
+                lane.put(&record);
+            }
+        }
+    }
+
+    /// At the end: has everything taken that happened, ends all records, and waits until they are
+    /// kept, but for those whose keepers take longer than `patience`. Those wait on disk.
+    pub(super) async fn finish(&self, patience: Duration) {
+        const LOOK: Duration = Duration::from_millis(2);
+        let all_kept = async {
+            while self.waiting.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+            let made = self.recorder.borrow_mut().finish(self.clock.now());
+            self.give(made);
+            while !self.lanes.borrow().iter().all(|(lane, _)| lane.is_idle()) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, all_kept).await;
+        for (lane, task) in self.lanes.take() {
+            task.abort();
+            lane.close();
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Where handlers say that a request goes: from what they made of `call.preroute` and `call.route`
+//! to goals.
+
+use super::{
+    chain::{Chain, Dispatched, Failure},
+    listed::{self, LISTED},
+    message::{Message, MessageName},
+    reason,
+};
+use crate::{
+    proxy::{Goal, Routed},
+    sip::uri::SipUri,
+    worker::Rules,
+};
+
+/// Goals of one request: more phones than anybody has ring for one call.
+const MAX_GOALS: usize = 64;
+
+/// Has `call.preroute` dispatched and, with what it set, `call.route`.
+///
+/// # Errors
+/// Nobody handled one of them, and not all who might have were able to say.
+pub(super) async fn route(
+    chain: &Chain,
+    rules: &Rules,
+    mut message: Message,
+) -> Result<Routed, Failure> {
+    match chain.dispatch(&mut message).await {
+        // It ends here only where a handler turns the request down.
+        Dispatched::Handled { .. } if is_refusal(&message.retval) => return Ok(refused(&message)),
+        Dispatched::Handled { .. } | Dispatched::Unhandled => {}
+        Dispatched::Failed(failure) => return Err(failure),
+    }
+    message.name = MessageName::CallRoute;
+    message.retval.clear();
+    message.further.clear();
+    match chain.dispatch(&mut message).await {
+        Dispatched::Handled { by, .. } if &*by == LISTED => Ok(listed::route(rules, &message)),
+        Dispatched::Handled { .. } => Ok(routed(&message)),
+        Dispatched::Unhandled => Ok(match reason::code_of(&message) {
+            Some(_) => refused(&message),
+            None => Routed::Unknown,
+        }),
+        Dispatched::Failed(failure) => Err(failure),
+    }
+}
+
+fn is_refusal(retval: &str) -> bool {
+    matches!(retval, "-" | "error")
+}
+
+/// The refusal that a message tells of. `noauth` asks for credentials, which is 407 here and not
+/// Yate's 401, and means something only to who gave none.
+fn refused(message: &Message) -> Routed {
+    Routed::Refused(match reason::code_of(message) {
+        Some(401 | 407) if message.get("username").is_none() => 407,
+        Some(401 | 407) | None => 403,
+        Some(code) => code,
+    })
+}
+
+/// Where a message that was handled says that its request goes.
+fn routed(message: &Message) -> Routed {
+    if message.retval.is_empty() {
+        return Routed::Unknown;
+    }
+    if is_refusal(&message.retval) {
+        return refused(message);
+    }
+    let mut goals = Goals::default();
+    goals.take(&message.retval, |number| message.get(&format!("callto.{number}")));
+    for callto in &message.further {
+        goals.begin();
+        goals.take(callto, |_| None);
+    }
+    match goals.finish() {
+        groups if groups.is_empty() => {
+            tracing::debug!(retval = message.retval, "a route that leads nowhere");
+            // Yate's `noconn`: it is known where the call goes, and nobody can take it there.
+            Routed::Refused(503)
+        }
+        groups => Routed::To(groups),
+    }
+}
+
+/// Groups of goals as they are read.
+#[derive(Debug, Default)]
+struct Goals {
+    groups: Vec<Vec<Goal>>,
+    current: Vec<Goal>,
+    count: usize,
+}
+
+impl Goals {
+    /// What follows belongs to another group.
+    fn begin(&mut self) {
+        if !self.current.is_empty() {
+            self.groups.push(std::mem::take(&mut self.current));
+        }
+    }
+
+    /// One return value: a target, or `fork` with targets behind it or in parameters that `numbered`
+    /// knows, from one on.
+    fn take<'m>(&mut self, callto: &str, numbered: impl Fn(u32) -> Option<&'m str>) {
+        let mut words = callto.split_ascii_whitespace();
+        if words.next() != Some("fork") {
+            return self.word(callto);
+        }
+        let mut words = words.peekable();
+        if words.peek().is_none() {
+            (1..).map_while(numbered).take(2 * MAX_GOALS).for_each(|word| self.word(word));
+        } else {
+            words.for_each(|word| self.word(word));
+        }
+    }
+
+    /// A target, or what stands between groups: `|`, `|next=2000`, `|drop=2000`, `|exec`. For how
+    /// long a group may ring is `[calls] ring_timeout` for all.
+    fn word(&mut self, word: &str) {
+        if word.starts_with('|') {
+            return self.begin();
+        }
+        // Anybody else's than `sip/` is for modules that a proxy has none of.
+        let uri = word.strip_prefix("sip/").unwrap_or(word).trim();
+        let is_uri = SipUri::parse(uri.as_bytes()).is_ok();
+        if !is_uri || self.count >= MAX_GOALS {
+            return tracing::debug!(word, "no goal of a call");
+        }
+        let goal = Goal::Uri(uri.as_bytes().into());
+        if !self.current.contains(&goal) {
+            self.count += 1;
+            self.current.push(goal);
+        }
+    }
+
+    fn finish(mut self) -> Vec<Vec<Goal>> {
+        self.begin();
+        self.groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(retval: &str, params: &[(&str, &str)]) -> Message {
+        let mut message = Message::new(MessageName::CallRoute);
+        message.retval = retval.to_owned();
+        for (name, value) in params {
+            message.set(name, *value);
+        }
+        message
+    }
+
+    fn shown(routed: Routed) -> String {
+        let goal = |goal: Goal| match goal {
+            Goal::Uri(uri) => String::from_utf8(uri.into()).unwrap(),
+            Goal::Aor(aor) => format!("<{}>", String::from_utf8(aor.into()).unwrap()),
+        };
+        let group = |group: Vec<Goal>| group.into_iter().map(goal).collect::<Vec<_>>().join(" ");
+        match routed {
+            Routed::To(groups) => groups.into_iter().map(group).collect::<Vec<_>>().join(" | "),
+            Routed::Unknown => "unknown".to_owned(),
+            Routed::Refused(code) => code.to_string(),
+        }
+    }
+
+    fn routes(retval: &str, params: &[(&str, &str)]) -> String {
+        shown(routed(&message(retval, params)))
+    }
+
+    #[test]
+    fn what_handlers_return_is_where_it_goes() {
+        for (retval, goals) in [
+            ("sip/sip:100@192.0.2.1:5060;transport=udp", "sip:100@192.0.2.1:5060;transport=udp"),
+            ("sip:100@192.0.2.1", "sip:100@192.0.2.1"),
+            ("fork sip/sip:a@h sip/sip:b@h", "sip:a@h sip:b@h"),
+            (
+                "fork sip/sip:a@h | sip/sip:b@h |next=2000 sip/sip:c@h",
+                "sip:a@h | sip:b@h | sip:c@h",
+            ),
+            ("fork | | sip/sip:a@h |", "sip:a@h"),
+            ("fork sip/sip:a@h sip/sip:a@h tone/busy", "sip:a@h"),
+            ("tone/busy", "503"),
+            ("sip/nonsense", "503"),
+            ("fork", "503"),
+            ("", "unknown"),
+            ("-", "403"),
+            ("error", "403"),
+        ] {
+            assert_eq!(routes(retval, &[]), goals, "{retval}");
+        }
+    }
+
+    #[test]
+    fn targets_may_be_parameters() {
+        let params = [
+            ("callto.1", "sip/sip:a@h"),
+            ("callto.2", "sip/sip:b@h"),
+            ("callto.3", "|drop=5000"),
+            ("callto.4", "sip/sip:c@h"),
+            ("callto.6", "sip/sip:d@h"),
+        ];
+        assert_eq!(routes("fork", &params), "sip:a@h sip:b@h | sip:c@h");
+    }
+
+    #[test]
+    fn further_rows_are_tried_one_after_the_other() {
+        let mut message = message("sip/sip:a@h", &[]);
+        message.further =
+            ["sip/sip:b@h", "-", "fork sip/sip:c@h sip/sip:d@h"].map(Into::into).into();
+        assert_eq!(shown(routed(&message)), "sip:a@h | sip:b@h | sip:c@h sip:d@h");
+    }
+
+    #[test]
+    fn a_refusal_has_its_code() {
+        for (params, code) in [
+            (&[("error", "offline")][..], "480"),
+            (&[("error", "busy")], "486"),
+            (&[("error", "nonsense"), ("reason", "403")], "403"),
+            (&[("error", "busy"), ("code", "603")], "603"),
+            (&[("error", "noauth")], "407"),
+            (&[("error", "noauth"), ("username", "100")], "403"),
+        ] {
+            assert_eq!(routes("-", params), code, "{params:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_one_call_may_ring() {
+        let retval = (0..1000).fold("fork".to_owned(), |all, n| format!("{all} sip/sip:{n}@h"));
+        let Routed::To(groups) = routed(&message(&retval, &[])) else { panic!() };
+        assert_eq!(groups[0].len(), MAX_GOALS);
+    }
+}
