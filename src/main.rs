@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use bindery::cli::{
-    bench, calls, check, db, list, processor, reload, remove, serve, show, snapshot, state, stats, users,
+    bench, calls, check, db, list, processor, reload, remove, serve, show, snapshot, state, stats,
+    users,
 };
 use clap::{Parser, Subcommand};
 

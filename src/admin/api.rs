@@ -23,7 +23,8 @@ use super::{
     text::text,
     token::Token,
     view::{
-        AorView, BindingView, CallPage, CallView, Page, ReadyView, ReloadedView, RemovedView, SnapshotView, StatusView,
+        AorView, BindingView, CallPage, CallView, Page, ReadyView, ReloadedView, RemovedView,
+        SnapshotView, StatusView,
     },
 };
 use crate::{

@@ -118,7 +118,9 @@ mod tests {
                  Content-Length: 2\r\n\r\nhi"
             );
             let mut parser = Parser::new(Limits::default());
-            let Parsed::Response(response) = parser.parse(text.as_bytes()) else { panic!("{text}") };
+            let Parsed::Response(response) = parser.parse(text.as_bytes()) else {
+                panic!("{text}")
+            };
             best.consider(&response, &mut scratch);
         }
         String::from_utf8(best.take().unwrap().1).unwrap()

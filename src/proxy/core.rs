@@ -11,9 +11,7 @@ use siphasher::sip::SipHasher13;
 use super::{
     best::Best,
     call::{Call, End},
-    context::{
-        Branch, Cancelling, Context, Downstream, Role, Standing, Target, Upstream,
-    },
+    context::{Branch, Cancelling, Context, Downstream, Role, Standing, Target, Upstream},
     effects::Effects,
     ledger::{Ledger, dead_at},
     onward::{self, Onward, max_forwards, put_ack, put_cancel, put_response, put_sent_by},
@@ -885,9 +883,7 @@ impl Kit {
         let mut parser = std::mem::replace(&mut self.parser, Parser::new(Limits::default()));
         let datagram = std::mem::take(&mut context.request);
         let launched = match parser.parse(&datagram) {
-            Parsed::Request(request) => {
-                self.launch_request(now, &request, context, id, group, fx)
-            }
+            Parsed::Request(request) => self.launch_request(now, &request, context, id, group, fx),
             _ => Err(Status::SERVER_INTERNAL_ERROR),
         };
         (self.parser, context.request) = (parser, datagram);
@@ -952,17 +948,22 @@ impl Kit {
             put_u64(&mut branch, loop_hash);
             let sent_by = self.address(&target.flow);
             let mut out = Buf::new(&mut self.out);
-            onward::put_request(&mut out, request, context.flow.remote, &Onward {
-                way: &way,
-                path: &target.path,
-                sent_by,
-                branch: branch.written(),
-                record_route: record_route.written(),
-                extra: &context.extra,
-                breadth,
-                is_first_hop: !context.is_within,
-                strips: context.strips,
-            });
+            onward::put_request(
+                &mut out,
+                request,
+                context.flow.remote,
+                &Onward {
+                    way: &way,
+                    path: &target.path,
+                    sent_by,
+                    branch: branch.written(),
+                    record_route: record_route.written(),
+                    extra: &context.extra,
+                    breadth,
+                    is_first_hop: !context.is_within,
+                    strips: context.strips,
+                },
+            );
             let Some(len) = out.finish() else {
                 return Err(Status::MESSAGE_TOO_LARGE);
             };
@@ -1005,17 +1006,22 @@ impl Kit {
         put_u64(&mut branch, self.loop_hash(request));
         let sent_by = self.address(&to);
         let mut out = Buf::new(&mut self.out);
-        onward::put_request(&mut out, request, flow.remote, &Onward {
-            way,
-            path: b"",
-            sent_by,
-            branch: branch.written(),
-            record_route: b"",
-            extra: b"",
-            breadth: None,
-            is_first_hop: false,
-            strips: false,
-        });
+        onward::put_request(
+            &mut out,
+            request,
+            flow.remote,
+            &Onward {
+                way,
+                path: b"",
+                sent_by,
+                branch: branch.written(),
+                record_route: b"",
+                extra: b"",
+                breadth: None,
+                is_first_hop: false,
+                strips: false,
+            },
+        );
         if let Some(len) = out.finish() {
             fx.send(to, to.remote, &self.out[..len]);
         }
@@ -1102,8 +1108,7 @@ fn put_own_response(
     server: Option<&str>,
     headers: &[u8],
 ) {
-    let mut response =
-        encode::Response::start(out, status, &request.envelope, flow.remote, tag);
+    let mut response = encode::Response::start(out, status, &request.envelope, flow.remote, tag);
     response.buf().put(headers);
     if let Some(server) = server {
         response.header(b"Server: ", server.as_bytes());

@@ -58,7 +58,13 @@ impl Ledger {
     }
 
     /// Somewhere a phone rings.
-    pub(super) fn ring(&mut self, now: Now, id: u64, target: std::net::SocketAddr, fx: &mut Effects) {
+    pub(super) fn ring(
+        &mut self,
+        now: Now,
+        id: u64,
+        target: std::net::SocketAddr,
+        fx: &mut Effects,
+    ) {
         let Some(Entry { call, .. }) = self.calls.get_mut(&id) else { return };
         if call.stage == Stage::Calling {
             (call.stage, call.rang, call.target) = (Stage::Ringing, Some(now.millis), Some(target));

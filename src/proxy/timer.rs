@@ -51,7 +51,8 @@ impl<K> Wheel<K> {
     pub fn set(&mut self, at: u64, key: K) {
         let tick = at.div_ceil(TICK).max(self.tick);
         let place = place_of(tick);
-        if let (Some(timers), Some(bits)) = (self.places.get_mut(place), self.used.get_mut(place / 64))
+        if let (Some(timers), Some(bits)) =
+            (self.places.get_mut(place), self.used.get_mut(place / 64))
         {
             timers.push((tick, key));
             *bits |= 1 << (place % 64);

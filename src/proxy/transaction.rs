@@ -430,9 +430,8 @@ mod tests {
     #[test]
     fn other_requests_are_sent_every_four_seconds_at_last() {
         let mut bye = Client::begin(0);
-        let mut expected = resends(&[
-            500, 1500, 3500, 7500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500,
-        ]);
+        let mut expected =
+            resends(&[500, 1500, 3500, 7500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500]);
         expected.push((32_000, Due::TimedOut));
         assert_eq!(pass!(bye, 0, HOUR), expected);
 

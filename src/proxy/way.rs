@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn a_strict_router_gets_its_own_name_as_request_uri() {
-        let found = on_its_way("sip:bob@192.0.2.9", "Route: <sip:us;lr>, <sip:old>, <sip:x;lr>\r\n");
+        let found =
+            on_its_way("sip:bob@192.0.2.9", "Route: <sip:us;lr>, <sip:old>, <sip:x;lr>\r\n");
         let expected = (
             "sip:old".into(),
             vec!["<sip:x;lr>".to_owned(), "sip:bob@192.0.2.9".into()],

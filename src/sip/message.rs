@@ -92,9 +92,7 @@ impl<'a> Message<'a> {
     }
 
     /// Kind, name as sent, and value, of every header, in order.
-    pub fn lines(
-        &self,
-    ) -> impl Iterator<Item = (HeaderName, &'a [u8], &'a [u8])> + use<'a> {
+    pub fn lines(&self) -> impl Iterator<Item = (HeaderName, &'a [u8], &'a [u8])> + use<'a> {
         let names = self.index.lines.iter().map(|line| line.name);
         names.zip(self.headers()).map(|(kind, (name, value))| (kind, name, value))
     }

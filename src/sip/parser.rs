@@ -49,16 +49,14 @@ impl Parser {
             Err(Silence::Response) => return self.response(datagram, line, head_at),
             Err(silence) => return Parsed::Silence(silence),
         };
-        let (message, scan_fault) = index(&mut self.index, &mut self.scratch, &self.limits, datagram, head_at);
+        let (message, scan_fault) =
+            index(&mut self.index, &mut self.scratch, &self.limits, datagram, head_at);
         let Some((via, via_rest)) = message.first(HeaderName::Via).and_then(top_via) else {
             return Parsed::Silence(Silence::BadVia);
         };
         let to_is_bare = false;
         let envelope = Envelope { message, method: start.method, via, via_rest, to_is_bare };
-        let fault = start
-            .fault
-            .or(scan_fault)
-            .map_or(Ok(()), Err);
+        let fault = start.fault.or(scan_fault).map_or(Ok(()), Err);
         match fault.and_then(|()| read(envelope, start.uri, &self.limits)) {
             Ok(request) => Parsed::Request(request),
             // There is nobody to be told.
@@ -75,7 +73,8 @@ impl Parser {
         head_at: usize,
     ) -> Parsed<'a> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let (message, fault) = index(&mut self.index, &mut self.scratch, &self.limits, datagram, head_at);
+        let (message, fault) =
+            index(&mut self.index, &mut self.scratch, &self.limits, datagram, head_at);
         let Some((via, via_rest)) = message.first(HeaderName::Via).and_then(top_via) else {
             return Parsed::Silence(Silence::BadVia);
         };
@@ -99,9 +98,7 @@ fn index<'a>(
     index.clear();
     let most = usize::from(limits.max_headers);
     let (bytes, body_at, fault) = match scan::fast(datagram, head_at, index) {
-        Some(body_at) => {
-            (datagram, body_at, (index.len() > most).then_some(Fault::TooManyHeaders))
-        }
+        Some(body_at) => (datagram, body_at, (index.len() > most).then_some(Fault::TooManyHeaders)),
         None => {
             index.clear();
             scan::unfold(datagram, head_at, scratch);

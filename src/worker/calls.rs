@@ -22,8 +22,8 @@ use crate::{
     calls::CallBook,
     flow::Flow,
     proxy::{
-        self, Call, CallEvent, ContextId, Core, Effects, Foreign, Goal, Matched, Mode, Plan, Refused,
-        Routed, Side, Stage, Target, TokenKey, numeric,
+        self, Call, CallEvent, ContextId, Core, Effects, Foreign, Goal, Matched, Mode, Plan,
+        Refused, Routed, Side, Stage, Target, TokenKey, numeric,
     },
     registrar::{Aor, nat},
     sip::{
@@ -225,7 +225,9 @@ impl Calls {
         }
         let done = self.judge(x, request, datagram, learned);
         let done = match done {
-            Err(Stop::Asks(question)) => self.park(x, request, datagram, learned, question, parking),
+            Err(Stop::Asks(question)) => {
+                self.park(x, request, datagram, learned, question, parking)
+            }
             done => done,
         };
         let result = match done {
@@ -530,17 +532,12 @@ impl Calls {
             }
             Sought::Unavailable => {
                 x.counters.auth(AuthResult::Unavailable);
-                return Err(Stop::later(
-                    "unavailable",
-                    "Back End Unavailable",
-                    RETRY_AFTER_FAULT,
-                ));
+                return Err(Stop::later("unavailable", "Back End Unavailable", RETRY_AFTER_FAULT));
             }
         };
         self.trials.clear();
         let method = request.envelope.method.as_bytes();
-        let begun =
-            self.trials.begin(&rules.authenticator, &claim, method, request.uri, secret);
+        let begun = self.trials.begin(&rules.authenticator, &claim, method, request.uri, secret);
         self.trials.compute();
         let verdict = begun.map_or_else(|verdict| verdict, |trial| self.trials.verdict(&trial));
         let grant = match verdict {
@@ -615,11 +612,7 @@ impl Calls {
 
     /// The contacts and addresses of the goals, in the order in which they are tried: by group, and
     /// in it by `q` (RFC 3261 §16.6).
-    fn targets(
-        &self,
-        x: &Exchange<'_, '_>,
-        groups: Vec<Vec<Goal>>,
-    ) -> VecDeque<Vec<Target>> {
+    fn targets(&self, x: &Exchange<'_, '_>, groups: Vec<Vec<Goal>>) -> VecDeque<Vec<Target>> {
         let mut targets = VecDeque::new();
         for group in groups {
             let mut found: Vec<(u16, Target)> = Vec::new();

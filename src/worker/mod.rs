@@ -22,11 +22,11 @@ mod turn;
 
 pub use self::{
     calls::{CallLog, Calls, CallsShared},
-    hops::{Hop, Hops},
-    spent::Spent,
     counters::{AllCounters, Counters, DropReason},
+    hops::{Hop, Hops},
     log::{Leave, Log, Settled},
     pipeline::{Answers, Arrived, Handled, Pipeline},
     rules::{AskAuth, AskRegister, Elsewhere, Rules, SharedRules},
+    spent::Spent,
     turn::{Listening, Worker},
 };

@@ -139,8 +139,18 @@ impl<C: Clock> Worker<C> {
         let returned = Returned { lane: returned, ready: VecDeque::new() };
         let listeners = &*listeners;
         let passed = SendBatch::new(SlotLen::MAX);
-        let mut desk =
-            Desk { listeners, asked, inboxes, outbox, pipeline, log, clock, returned, hops, passed };
+        let mut desk = Desk {
+            listeners,
+            asked,
+            inboxes,
+            outbox,
+            pipeline,
+            log,
+            clock,
+            returned,
+            hops,
+            passed,
+        };
         let mut woken = Events::with_capacity(1);
         while !stop.load(Ordering::Relaxed) {
             if desk.wait()? {
@@ -235,9 +245,11 @@ impl<C: Clock> Desk<'_, C> {
         if hops.is_empty() {
             return;
         }
-        let arrived = hops
-            .iter()
-            .map(|hop| Arrived { bytes: &hop.datagram, flow: hop.flow, truncated: false });
+        let arrived = hops.iter().map(|hop| Arrived {
+            bytes: &hop.datagram,
+            flow: hop.flow,
+            truncated: false,
+        });
         // All of it is passed on, and nothing of it changes a binding.
         let Some(send) = self.outbox.open() else { return };
         self.pipeline.handle_all(self.clock.now(), arrived, &mut Unrecorded, send);
@@ -258,13 +270,13 @@ impl<C: Clock> Desk<'_, C> {
         }
         let mut lost = 0;
         let mut number = None;
-        let mut flush = |number: Option<usize>, batch: &mut SendBatch| {
-            match number.and_then(|number| listeners.get(number)) {
-                Some(listener) => lost += batch.flush(listener).dropped(),
-                None => {
-                    lost += batch.len();
-                    batch.clear();
-                }
+        let mut flush = |number: Option<usize>, batch: &mut SendBatch| match number
+            .and_then(|number| listeners.get(number))
+        {
+            Some(listener) => lost += batch.flush(listener).dropped(),
+            None => {
+                lost += batch.len();
+                batch.clear();
             }
         };
         for (flow, to, octets) in calls.sends() {

@@ -32,10 +32,7 @@ fn a_call_is_set_up_and_taken_down() {
     assert!(world.come(&bye.answer(200, ""), ALICE).is_ok());
     world.expect("200", BOB);
     world.expect_silence();
-    assert_eq!(
-        world.stages(),
-        [Stage::Calling, Stage::Ringing, Stage::Answered, Stage::Ended]
-    );
+    assert_eq!(world.stages(), [Stage::Calling, Stage::Ringing, Stage::Answered, Stage::Ended]);
     assert_eq!(world.events[3].call.ended.unwrap().1, End::Bye);
     assert_eq!(world.let_end(), []);
 }

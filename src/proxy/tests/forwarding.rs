@@ -16,19 +16,28 @@ fn what_only_we_may_say_is_taken_out() {
         assert_eq!(invite.all(gone), [""; 0]);
     }
     assert_eq!(invite.one("X-Other"), "kept");
-    assert_eq!(invite.all("Via")[1], format!("SIP/2.0/UDP {ALICE};branch=z9hG4bK1;rport=5070;received=192.0.2.10"));
+    assert_eq!(
+        invite.all("Via")[1],
+        format!("SIP/2.0/UDP {ALICE};branch=z9hG4bK1;rport=5070;received=192.0.2.10")
+    );
 }
 
 #[test]
 fn a_body_goes_through_untouched() {
     let mut world = World::new();
     let body = "v=0\r\no=- 1 1 IN IP4 192.0.2.10\r\n";
-    let text = request("INVITE", 1, "1", "Content-Type: application/sdp\r\n")
-        .replace("Content-Length: 0\r\n\r\n", &format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+    let text = request("INVITE", 1, "1", "Content-Type: application/sdp\r\n").replace(
+        "Content-Length: 0\r\n\r\n",
+        &format!("Content-Length: {}\r\n\r\n{body}", body.len()),
+    );
     world.invite(&text, ALICE, &[&[target("bob", BOB)]]);
     world.expect("100", ALICE);
     let invite = world.expect("INVITE", BOB);
-    assert!(invite.text.ends_with(&format!("Content-Length: {}\r\n\r\n{body}", body.len())), "{}", invite.text);
+    assert!(
+        invite.text.ends_with(&format!("Content-Length: {}\r\n\r\n{body}", body.len())),
+        "{}",
+        invite.text
+    );
 }
 
 #[test]
@@ -70,7 +79,8 @@ fn a_request_of_a_dialog_that_has_no_hops_left_ends_here() {
     let invite = world.call_bob();
     world.come(&invite.answer(200, ""), BOB).unwrap();
     let answered = world.expect("200", ALICE).text;
-    let info = within("INFO", 2, "i", &answered, true).replace("Max-Forwards: 70", "Max-Forwards: 0");
+    let info =
+        within("INFO", 2, "i", &answered, true).replace("Max-Forwards: 70", "Max-Forwards: 0");
     assert_eq!(world.come(&info, ALICE), Err(Some(Status::TOO_MANY_HOPS)));
 }
 

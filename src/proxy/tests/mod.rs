@@ -8,7 +8,8 @@ mod transactions;
 use std::{collections::VecDeque, net::SocketAddr};
 
 use super::{
-    Call, CallEvent, ContextId, Core, Effects, Matched, Plan, Refused, Side, Stage, Target, TokenKey,
+    Call, CallEvent, ContextId, Core, Effects, Matched, Plan, Refused, Side, Stage, Target,
+    TokenKey,
 };
 use crate::{
     flow::{Flow, ListenerId, Transport},
@@ -45,7 +46,11 @@ impl Sent {
     /// The values of a header.
     fn all(&self, name: &str) -> Vec<&str> {
         let prefix = format!("{name}: ");
-        self.text.lines().take_while(|l| !l.is_empty()).filter_map(|l| l.strip_prefix(&prefix)).collect()
+        self.text
+            .lines()
+            .take_while(|l| !l.is_empty())
+            .filter_map(|l| l.strip_prefix(&prefix))
+            .collect()
     }
 
     fn one(&self, name: &str) -> &str {
@@ -64,7 +69,10 @@ impl Sent {
                     text += &format!("{line}\r\n");
                 }
                 "To" if code > 100 && !line.contains(";tag=") => {
-                    text += &format!("{line};tag=of-{}\r\n", self.to.port() + self.to.ip().to_string().len() as u16);
+                    text += &format!(
+                        "{line};tag=of-{}\r\n",
+                        self.to.port() + self.to.ip().to_string().len() as u16
+                    );
                 }
                 "To" => text += &format!("{line}\r\n"),
                 _ => {}
@@ -134,10 +142,10 @@ impl World {
     }
 
     fn collect(&mut self) {
-        let sent = self.fx.sends().map(|(_, to, octets)| Sent {
-            to,
-            text: String::from_utf8(octets.to_vec()).unwrap(),
-        });
+        let sent = self
+            .fx
+            .sends()
+            .map(|(_, to, octets)| Sent { to, text: String::from_utf8(octets.to_vec()).unwrap() });
         self.sent.extend(sent);
         self.events.extend(self.fx.take_events());
         self.fx.clear();
@@ -215,8 +223,7 @@ impl World {
                 match self.core.matched(now, &request, flow, self.server, fx) {
                     Matched::Absorbed => Ok(()),
                     Matched::New => {
-                        let within =
-                            self.core.within(now, &request, text.as_bytes(), flow, 8, fx);
+                        let within = self.core.within(now, &request, text.as_bytes(), flow, 8, fx);
                         within.map_err(|refused| match refused {
                             Refused::Status(status) => Some(status),
                             Refused::Silence => None,
@@ -284,8 +291,7 @@ fn within(method: &str, cseq: u32, branch: &str, answer: &str, by_caller: bool) 
     } else {
         (header("To"), header("From"), BOB, ALICE)
     };
-    let routes: Vec<String> =
-        if by_caller { routes.into_iter().rev().collect() } else { routes };
+    let routes: Vec<String> = if by_caller { routes.into_iter().rev().collect() } else { routes };
     let routes: String = routes.iter().map(|route| format!("Route: {route}\r\n")).collect();
     format!(
         "{method} sip:x@{other} SIP/2.0\r\n\

@@ -26,7 +26,10 @@ fn a_response_that_nobody_waits_for_goes_nowhere() {
     let invite = world.call_bob();
     let answer = invite.answer(200, "");
     // RFC 3261 §16.7 step 1; §18.1.2.
-    for forged in [answer.replace("z9hG4bKbd0000", "z9hG4bKbd1000"), answer.replace("bd00000000", "xx00000000")] {
+    for forged in [
+        answer.replace("z9hG4bKbd0000", "z9hG4bKbd1000"),
+        answer.replace("bd00000000", "xx00000000"),
+    ] {
         assert_ne!(forged, answer);
         assert_eq!(world.come(&forged, BOB), Err(None));
     }
