@@ -153,7 +153,7 @@ impl Spool {
     ///
     /// # Errors
     /// The disk.
-    pub fn next(&mut self) -> Result<Vec<Entry>, StorageError> {
+    pub fn read_next(&mut self) -> Result<Vec<Entry>, StorageError> {
         loop {
             let (number, at) = self.cursor;
             let Some(file) = self.files.iter().find(|file| file.number >= number).copied() else {
@@ -187,7 +187,7 @@ impl Spool {
         }
     }
 
-    /// Notes that an entry that [`Spool::next`] told, and with it all before, is dealt with.
+    /// Notes that an entry that [`Spool::read_next`] told, and with it all before, is dealt with.
     ///
     /// # Errors
     /// The disk. This process knows it all the same; the next one may tell the entry again.
@@ -452,7 +452,7 @@ mod tests {
     fn texts(spool: &mut Spool) -> Vec<String> {
         let mut all = Vec::new();
         loop {
-            let entries = spool.next().unwrap();
+            let entries = spool.read_next().unwrap();
             if entries.is_empty() {
                 return all;
             }
@@ -488,7 +488,7 @@ mod tests {
         let mut spool = open(&storage);
         for entry in 1..=3 {
             spool.append(b"x").unwrap();
-            assert_eq!(spool.next().unwrap(), [(entry, b"x".to_vec())]);
+            assert_eq!(spool.read_next().unwrap(), [(entry, b"x".to_vec())]);
             spool.done(entry).unwrap();
         }
         assert_eq!(storage.list().unwrap(), ["cdr-00000001.spool"]);
@@ -515,7 +515,7 @@ mod tests {
         let mut spool = open(&storage);
         let mut count = 0;
         loop {
-            let entries = spool.next().unwrap();
+            let entries = spool.read_next().unwrap();
             if entries.is_empty() {
                 break;
             }

@@ -1,5 +1,6 @@
 //! One battery over PostgreSQL, MariaDB and SQLite: real servers, and what can be wrong with them.
 
+mod calls;
 mod engines;
 mod others;
 mod outages;
@@ -82,6 +83,10 @@ const TESTS: &[(&str, Test)] = tests![
     registrar::all_accounts_can_be_loaded_at_the_start,
     registrar::a_load_that_a_reload_cuts_short_keeps_nobody_waiting,
     registrar::a_restart_tells_the_database_what_it_missed,
+    calls::each_leg_has_its_row,
+    calls::one_record_for_a_call,
+    calls::records_of_calls_survive_an_outage,
+    calls::records_of_calls_wait_across_a_restart,
     outages::nobody_listens,
     outages::notifications_arrive_after_a_restart,
     outages::a_server_that_is_killed_is_survived,
@@ -230,9 +235,11 @@ async fn ready_made_queries_do_their_work(battery: &mut Battery) {
         ("status", "answered"),
         ("reason", ""),
         ("external", "100"),
+        ("inuse", "1"),
     ];
     let cdr = &register.handler(Message::CallCdr).unwrap().cdr;
     assert_eq!(battery.handle(cdr.initialize.as_ref(), &call).await.affected, 1);
+    assert_eq!(battery.handle(cdr.initialize.as_ref(), &call).await.affected, 0);
     assert_eq!(battery.handle(cdr.update.as_ref(), &call).await.affected, 1);
     assert_eq!(battery.handle(cdr.finalize.as_ref(), &call).await.affected, 1);
     let line = register.handler(Message::Linetracker).unwrap();
@@ -241,8 +248,9 @@ async fn ready_made_queries_do_their_work(battery: &mut Battery) {
         battery.cell("SELECT inuse FROM users WHERE username='100'", &[]).await.unwrap(),
         "1"
     );
-    battery.handle(line.cdr.finalize.as_ref(), &call).await;
-    battery.handle(line.cdr.finalize.as_ref(), &call).await;
+    let over = [("external", "100"), ("inuse", "0")];
+    battery.handle(line.cdr.finalize.as_ref(), &over).await;
+    battery.handle(line.cdr.finalize.as_ref(), &over).await;
     assert_eq!(
         battery.cell("SELECT inuse FROM users WHERE username='100'", &[]).await.unwrap(),
         "0"

@@ -78,7 +78,7 @@ impl File {
     fn add(&self, line: &str) -> io::Result<()> {
         let path = &*self.settings.path;
         let mut open = self.open.borrow_mut();
-        if !open.as_ref().is_some_and(|open| identity(path) == Some(open.identity)) {
+        if open.as_ref().is_none_or(|open| identity(path) != Some(open.identity)) {
             *open = None;
         }
         let Open { file, .. } = match &mut *open {

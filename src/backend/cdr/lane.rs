@@ -224,7 +224,7 @@ impl Lane {
             if read.is_empty()
                 && let Some(spool) = spool
             {
-                match spool.next() {
+                match spool.read_next() {
                     Ok(entries) => read.extend(entries),
                     Err(error) => {
                         // What is in memory is newer: it waits as well.
