@@ -1,0 +1,429 @@
+"""What calls must be able to do: for each case what the caller does, and what the phones do."""
+
+from typing import NamedTuple
+
+from scenario import SDP, Script
+
+# Milliseconds that a call lasts, and that a phone rings.
+TALK, RING = 400, 200
+# Seconds until the proxy gives a phone up that only rings, where a case waits for that.
+RING_TIMEOUT = 2
+# Percentage of messages that get lost, where a case is about that.
+LOSS = 10
+# Milliseconds in which a message that gets lost now and then has arrived.
+LONG = 12_000
+
+
+class Phone(NamedTuple):
+    """A phone of the callee's: what it does, the q of its Contact, and whether anybody is there."""
+
+    script: Script
+    q: str = ""
+    vanished: bool = False
+    # Whether it gets the call at all.
+    called: bool = True
+
+
+class Case(NamedTuple):
+    """Calls of one kind."""
+
+    name: str
+    caller: Script
+    phones: list
+    # Whether there is a call for a while, which the proxy has to count.
+    counted: bool = True
+    # Seconds that it takes at most.
+    seconds: int = 30
+    # It spends its time waiting.
+    idle: bool = False
+    # Keys of `[calls]`.
+    settings: dict = {}
+    # Who calls and whom, if not the usual: fields of SIPp's injection file.
+    users: list | None = None
+    calls: int | None = None
+
+
+def caller(name):
+    return Script(f"caller-{name}")
+
+
+def phone(name):
+    return Script(f"phone-{name}")
+
+
+def connected(script, *, ring=True):
+    """The caller's part of a call from the INVITE to the ACK."""
+    script.challenged()
+    if ring:
+        script.receive(180)
+    script.receive(200, routes=True)
+    script.within("ACK", 2)
+
+
+def picked_up(script, *, ring=True):
+    """The callee's part of it."""
+    script.invited()
+    if ring:
+        script.answer(180, "Ringing", tag=True)
+        script.pause(RING)
+    script.answer_invite(200, "OK", body=SDP, retrans=True)
+    script.receive("ACK")
+
+
+def hangs_up(script, cseq=3):
+    script.within("BYE", cseq)
+    script.receive(200)
+
+
+def is_hung_up(script):
+    script.receive("BYE")
+    script.answer(200, "OK")
+    # A caller may not have got that.
+    script.linger(1000)
+
+
+def refused(name, *codes):
+    """A caller who gets one of these answers."""
+    script = caller(name)
+    script.challenged()
+    script.receive(180, optional=True)
+    for code in codes[1:]:
+        script.receive(code, optional=True)
+    script.receive(codes[0], within=45_000)
+    script.refused_ack(2)
+    return script
+
+
+def ringing_only(name):
+    """A phone that rings until somebody says that it need not (§9.2)."""
+    script = phone(name)
+    script.invited()
+    script.answer(180, "Ringing", tag=True)
+    script.receive("CANCEL", within=60_000)
+    script.answer(200, "OK", tag=True)
+    script.answer_invite(487, "Request Terminated", retrans=True)
+    script.receive("ACK")
+    return script
+
+
+def answered():
+    one, other = caller("answered"), phone("answered")
+    connected(one)
+    one.pause(TALK)
+    hangs_up(one)
+    picked_up(other)
+    is_hung_up(other)
+    return Case("answered", one, [Phone(other)])
+
+
+def callee_hangs_up():
+    one, other = caller("callee-hangs-up"), phone("callee-hangs-up")
+    connected(one)
+    is_hung_up(one)
+    picked_up(other)
+    other.pause(TALK)
+    other.call_back("BYE", 1)
+    other.receive(200)
+    return Case("callee-hangs-up", one, [Phone(other)])
+
+
+def busy():
+    other = phone("busy")
+    other.invited()
+    other.answer(486, "Busy Here", tag=True, retrans=True)
+    other.receive("ACK")
+    return Case("busy", refused("busy", 486), [Phone(other)], counted=False)
+
+
+def no_answer():
+    return Case("no-answer", refused("no-answer", 408, 480), [Phone(ringing_only("no-answer"))],
+                settings={"ring_timeout": RING_TIMEOUT})
+
+
+def cancelled():
+    one = caller("cancelled")
+    one.challenged()
+    one.receive(180)
+    one.pause(RING)
+    one.cancel(2)
+    one.receive(200)
+    one.receive(487)
+    one.refused_ack(2)
+    return Case("cancelled", one, [Phone(ringing_only("cancelled"))])
+
+
+def forked():
+    one, other = caller("forked"), phone("forked-picks-up")
+    one.challenged()
+    one.receive(180)
+    # Those of the other two phones.
+    one.receive(180, optional=True)
+    one.receive(180, optional=True)
+    one.receive(200, routes=True)
+    one.within("ACK", 2)
+    one.pause(TALK)
+    hangs_up(one)
+    other.invited()
+    other.answer(180, "Ringing", tag=True)
+    other.pause(2 * RING)
+    other.answer_invite(200, "OK", body=SDP, retrans=True)
+    other.receive("ACK")
+    is_hung_up(other)
+    losers = [Phone(ringing_only(f"forked-loses-{number}")) for number in (1, 2)]
+    return Case("forked", one, [losers[0], Phone(other), losers[1]])
+
+
+def forked_all_refuse():
+    """Of several refusals the best comes (§16.7 step 6): a 6xx before all others."""
+    phones = []
+    for wait, code, reason in ((50, 486, "Busy Here"), (400, 603, "Decline"), (100, 503, "Down")):
+        other = phone(f"refuses-{code}")
+        other.invited()
+        other.pause(wait)
+        other.answer_invite(code, reason, retrans=True)
+        other.receive("ACK")
+        phones.append(Phone(other))
+    return Case("forked-all-refuse", refused("forked-all-refuse", 603), phones, counted=False)
+
+
+def serial():
+    """The phone with the greater q first; only when it is busy, the other."""
+    one, first, second = caller("serial"), phone("serial-first"), phone("serial-second")
+    connected(one)
+    one.pause(TALK)
+    hangs_up(one)
+    first.invited()
+    first.answer(180, "Ringing", tag=True)
+    # A proxy that calls both at once has the second answer meanwhile.
+    first.pause(600)
+    first.answer_invite(486, "Busy Here", retrans=True)
+    first.receive("ACK")
+    picked_up(second, ring=False)
+    is_hung_up(second)
+    return Case("serial", one, [Phone(second, "0.5"), Phone(first, "1.0")])
+
+
+def vanished():
+    """Nobody is at the address that is still registered."""
+    return Case("vanished", refused("vanished", 408, 480), [Phone(phone("nobody"), vanished=True)],
+                counted=False, seconds=60, idle=True)
+
+
+def offline():
+    return Case("offline", refused("offline", 480), [], counted=False)
+
+
+def unknown():
+    return Case("unknown", refused("unknown", 404), [], counted=False,
+                users=[("u00001", "[authentication username=u00001 password=p00001]", "nobody")])
+
+
+def wrong_password():
+    one = caller("wrong-password")
+    one.challenged()
+    one.receive(403, optional=True)
+    one.receive(407)
+    one.refused_ack(2)
+    return Case("wrong-password", one, [Phone(phone("not-called"), called=False)], counted=False,
+                users=[("u00001", "[authentication username=u00001 password=wrong]", "u00041")],
+                calls=10)
+
+
+def spoofed():
+    """Nobody calls in the name of another of our users."""
+    one = caller("spoofed")
+    one.challenged(sender="u00002")
+    one.receive(403)
+    one.refused_ack(2, sender="u00002")
+    return Case("spoofed", one, [Phone(phone("not-called"), called=False)], counted=False,
+                users=[("u00001", "[authentication username=u00001 password=p00001]", "u00041")],
+                calls=10)
+
+
+def no_relay():
+    """Nobody is called who is not ours, not by one of our users either."""
+    one = caller("no-relay")
+    one.challenged(uri="sip:somebody@elsewhere.example")
+    one.receive(404, optional=True)
+    one.receive(403)
+    one.refused_ack(2, uri="sip:somebody@elsewhere.example")
+    return Case("no-relay", one, [], counted=False, calls=10)
+
+
+def invited_again():
+    """Each side changes the session within the call."""
+    one, other = caller("re-invite"), phone("re-invite")
+    connected(one)
+    one.pause(RING)
+    one.within("INVITE", 3, body=SDP)
+    one.receive(100, optional=True)
+    one.receive(200)
+    one.within("ACK", 3)
+    one.receive("INVITE")
+    one.answer(200, "OK", body=SDP, retrans=True)
+    one.receive("ACK")
+    one.pause(RING)
+    hangs_up(one, 4)
+    picked_up(other)
+    other.receive("INVITE")
+    other.answer(200, "OK", body=SDP, retrans=True)
+    other.receive("ACK")
+    other.pause(RING)
+    other.call_back("INVITE", 1, body=SDP)
+    other.receive(100, optional=True)
+    other.receive(200)
+    other.call_back("ACK", 1)
+    is_hung_up(other)
+    return Case("re-invite", one, [Phone(other)])
+
+
+def within_the_dialog():
+    """What goes through within a dialog, the early one included."""
+    one, other = caller("in-dialog"), phone("in-dialog")
+    one.challenged("INVITE", "Supported: 100rel")
+    one.receive(180, routes=True)
+    one.within("PRACK", 3, "RAck: 1 2 INVITE")
+    one.receive(200)
+    one.receive(200, routes=True)
+    one.within("ACK", 2)
+    for cseq, method in enumerate(("INFO", "UPDATE", "MESSAGE"), 4):
+        body = {"INFO": "Signal=5", "UPDATE": SDP, "MESSAGE": "hello"}[method]
+        one.within(method, cseq, body=body)
+        one.receive(200)
+    one.within("REFER", 7, "Refer-To: <sip:third@[domain]>")
+    one.receive(202)
+    one.receive("NOTIFY")
+    one.answer(200, "OK")
+    one.receive("OPTIONS")
+    one.answer(200, "OK")
+    hangs_up(one, 8)
+    other.invited()
+    other.answer(180, "Ringing", "Require: 100rel", "RSeq: 1", tag=True, retrans=True)
+    other.receive("PRACK")
+    other.answer(200, "OK")
+    other.pause(RING)
+    other.answer_invite(200, "OK", body=SDP, retrans=True)
+    other.receive("ACK")
+    for method in ("INFO", "UPDATE", "MESSAGE"):
+        other.receive(method)
+        other.answer(200, "OK", body=SDP if method == "UPDATE" else "")
+    other.receive("REFER")
+    other.answer(202, "Accepted")
+    other.call_back("NOTIFY", 1, "Event: refer", "Subscription-State: terminated;reason=noresource")
+    other.receive(200)
+    other.call_back("OPTIONS", 2)
+    other.receive(200)
+    is_hung_up(other)
+    return Case("in-dialog", one, [Phone(other)])
+
+
+def passed(method, *lines, body=""):
+    """A request that is no INVITE, and opens no call."""
+    name = method.lower()
+    one, other = caller(name), phone(name)
+    one.challenged(method, *lines, body=body)
+    one.receive(200)
+    other.receive(method)
+    other.answer(200, "OK", tag=True)
+    other.linger(500)
+    return Case(name, one, [Phone(other)], counted=False)
+
+
+def subscribed():
+    """A subscription is a dialog too: its NOTIFY comes back through us (RFC 6665)."""
+    one, other = caller("subscribe"), phone("subscribe")
+    event = "Event: dialog"
+    one.challenged("SUBSCRIBE", event, "Expires: 60", body="")
+    one.receive(200)
+    one.receive("NOTIFY")
+    one.answer(200, "OK")
+    other.receive("SUBSCRIBE", routes=True, keep=("From", "To"))
+    other.answer(200, "OK", event, "Expires: 60", tag=True)
+    other.call_back("NOTIFY", 1, event, "Subscription-State: terminated;reason=timeout")
+    other.receive(200)
+    return Case("subscribe", one, [Phone(other)], counted=False)
+
+
+def ack_late():
+    """The first two 200 seem lost: the phone sends them again, and each comes through (§16.7)."""
+    one, other = caller("ack-late"), phone("ack-late")
+    one.challenged()
+    one.receive(180)
+    for _ in range(3):
+        one.receive(200, routes=True)
+    one.within("ACK", 2)
+    one.pause(TALK)
+    hangs_up(one)
+    picked_up(other)
+    is_hung_up(other)
+    return Case("ack-late", one, [Phone(other)])
+
+
+def bye_late():
+    """The phone answers the third BYE only: the proxy sends it again by itself (§17.1.2.2)."""
+    one, other = caller("bye-late"), phone("bye-late")
+    connected(one)
+    one.pause(TALK)
+    hangs_up(one)
+    picked_up(other)
+    for _ in range(3):
+        other.receive("BYE")
+    other.answer(200, "OK")
+    other.linger(1000)
+    return Case("bye-late", one, [Phone(other)])
+
+
+def lossy():
+    """SIPp loses one in ten of what either side sends, at random."""
+    one, other = caller("lossy"), phone("lossy")
+    one.ask("INVITE", 1, body=SDP, lost=LOSS)
+    one.receive(100, optional=True)
+    one.receive(407, auth=True)
+    one.refused_ack(1)
+    one.ask("INVITE", 2, body=SDP, credentials=True, lost=LOSS)
+    one.receive(100, optional=True)
+    one.receive(180, optional=True)
+    one.receive(200, routes=True, within=30_000)
+    one.within("ACK", 2, lost=LOSS)
+    one.pause(LONG)
+    one.within("BYE", 3, lost=LOSS)
+    one.receive(200, within=30_000)
+    other.invited()
+    other.answer(180, "Ringing", tag=True, lost=LOSS)
+    other.pause(RING)
+    other.answer_invite(200, "OK", body=SDP, retrans=True, lost=LOSS)
+    other.receive("ACK", within=30_000)
+    other.receive("ACK", optional=True)
+    other.receive("BYE", within=60_000)
+    other.answer(200, "OK", lost=LOSS)
+    other.linger(LONG)
+    return Case("lossy", one, [Phone(other)], seconds=60, idle=True)
+
+
+def repeated():
+    """Each request and response comes three times at once; each side sees one (§17.2)."""
+    one, other = caller("repeated"), phone("repeated")
+    one.challenged(again=2)
+    one.receive(180)
+    one.receive(200, routes=True)
+    one.within("ACK", 2)
+    one.pause(TALK)
+    hangs_up(one)
+    other.invited()
+    for _ in range(2):
+        other.answer_invite(100, "Trying")
+    other.answer_invite(180, "Ringing")
+    other.pause(RING)
+    other.answer_invite(200, "OK", body=SDP, retrans=True)
+    other.receive("ACK")
+    is_hung_up(other)
+    return Case("repeated", one, [Phone(other)])
+
+
+def everything():
+    """All cases, the longest first."""
+    return [vanished(), lossy(), no_answer(), answered(), callee_hangs_up(), busy(), cancelled(),
+            forked(), forked_all_refuse(), serial(), offline(), unknown(), wrong_password(),
+            spoofed(), no_relay(), invited_again(), within_the_dialog(), ack_late(), bye_late(),
+            repeated(), passed("MESSAGE", body="hello"), passed("OPTIONS"),
+            passed("PUBLISH", "Event: presence", "Expires: 60"), subscribed()]

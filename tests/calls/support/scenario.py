@@ -1,0 +1,173 @@
+"""SIPp scenarios, told step by step: what a caller and what a callee sends and waits for.
+
+SIPp's XML repeats each message in full and names a branch by how many steps ago it was made. Here
+a message is a line, and `Script.write` makes the XML that `sipp -sf` reads.
+"""
+
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+SDP = """v=0
+o=- 1 1 IN IP4 [local_ip]
+s=-
+c=IN IP4 [local_ip]
+t=0 0
+m=audio 9 RTP/AVP 0
+"""
+VIA = "Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch%s];rport"
+CONTACT = "Contact: <sip:%s@[local_ip]:[local_port]>"
+# Percentages of what is sent that gets lost on purpose.
+NOTHING = 0
+# Milliseconds in which anything that isn't waited for on purpose has to come.
+PATIENCE = 10_000
+
+
+class Script:
+    """A scenario. Fields of the injection file: the caller, its `[authentication]`, the callee."""
+
+    def __init__(self, name):
+        self.name, self.steps, self.variables = name, [], []
+        # The steps at which each transaction of ours began.
+        self.begun = {}
+
+    def write(self, folder):
+        """Writes NAME.xml, and returns its path."""
+        path = Path(folder) / f"{self.name}.xml"
+        used = ",".join(sorted(set(self.variables)))
+        reference = f'  <Reference variables="{used}" />\n' if used else ""
+        path.write_text('<?xml version="1.0" encoding="UTF-8" ?>\n'
+                        f'<!DOCTYPE scenario SYSTEM "sipp.dtd">\n<scenario name="{self.name}">\n'
+                        f'{"".join(self.steps)}{reference}</scenario>\n')
+        return path
+
+    # --- steps of both sides
+
+    def send(self, *lines, body="", retrans=False, lost=NOTHING):
+        """Sends a message of these header lines; `retrans`: until it is answered (T1, 2 T1, ...)."""
+        head = "\n".join(line for line in lines if line)
+        # SIPp counts the octets of the body, and wants the blank line where there is none, too.
+        kind = "Content-Type: application/sdp\n" if body == SDP else ""
+        kind = "Content-Type: text/plain\n" if body and not kind else kind
+        attributes = (' retrans="500"' if retrans else "") + (f' lost="{lost}"' if lost else "")
+        self.steps.append(f"  <send{attributes}><![CDATA[\n\n{head}\n{kind}Content-Length: [len]\n\n"
+                          f"{body}\n]]></send>\n")
+
+    def receive(self, what, *, optional=False, auth=False, routes=False, within=PATIENCE, keep=(),
+                match=(), lost=NOTHING):
+        """Waits for a response (a number) or a request (its method).
+
+        `routes`: its Record-Route and Contact are where later requests go. `keep` are headers that
+        are wanted later, as `[$name]`. `match`: headers and what must be found in them.
+        """
+        kind = "response" if isinstance(what, int) else "request"
+        attributes = f' {kind}="{what}"'
+        if optional:
+            attributes += ' optional="true"'
+        else:
+            attributes += f' timeout="{within}"'
+        attributes += (' auth="true"' if auth else "") + (' rrs="true"' if routes else "")
+        attributes += f' lost="{lost}"' if lost else ""
+        actions = []
+        for header in keep:
+            actions.append(self.search(header, ".*", header.lower().replace("-", "_"), False))
+        for header, wanted in match:
+            actions.append(self.search(header, wanted, f"match_{len(self.variables)}", True))
+        inner = f"<action>{''.join(actions)}</action>" if actions else ""
+        self.steps.append(f"  <recv{attributes}>{inner}</recv>\n")
+
+    def search(self, header, wanted, name, check):
+        self.variables.append(name)
+        must = ' check_it="true"' if check else ""
+        return (f'<ereg regexp={quoteattr(wanted)} search_in="hdr" header="{header}:"{must} '
+                f'assign_to="{name}" />')
+
+    def pause(self, milliseconds):
+        self.steps.append(f'  <pause milliseconds="{milliseconds}" />\n')
+
+    def linger(self, milliseconds):
+        """Goes on answering retransmissions, after the call is done."""
+        self.steps.append(f'  <timewait milliseconds="{milliseconds}" />\n')
+
+    def branch(self, of):
+        """The branch of the transaction `of`, as a step that comes now has to name it."""
+        return VIA % f"-{len(self.steps) - self.begun[of]}"
+
+    # --- the caller
+
+    def ask(self, method, cseq, *lines, body="", credentials=False, lost=NOTHING, again=0,
+            uri="sip:[field2]@[domain]", sender="[field0]"):
+        """A request outside of any dialog; `again`: so many more copies at once."""
+        self.begun[method, cseq] = len(self.steps)
+        for copy in range(again + 1):
+            via = VIA % "" if copy == 0 else self.branch((method, cseq))
+            self.send(f"{method} {uri} SIP/2.0", via, "Max-Forwards: 70",
+                      f"From: <sip:{sender}@[domain]>;tag=[pid]a[call_number]",
+                      f"To: <{uri}>", "Call-ID: [call_id]",
+                      f"CSeq: {cseq} {method}", CONTACT % sender,
+                      "[field1]" if credentials else "", *lines, body=body,
+                      retrans=copy == again, lost=lost)
+
+    def challenged(self, method="INVITE", *lines, body=SDP, **options):
+        """A request that draws 407, and the same with credentials."""
+        again = options.pop("again", 0)
+        self.ask(method, 1, *lines, body=body, **options)
+        if method == "INVITE":
+            self.receive(100, optional=True)
+        self.receive(407, auth=True)
+        if method == "INVITE":
+            self.refused_ack(1, **{key: options[key] for key in ("uri", "sender")
+                                   if key in options})
+        self.ask(method, 2, *lines, body=body, credentials=True, again=again, **options)
+        if method == "INVITE":
+            self.receive(100, optional=True)
+
+    def refused_ack(self, cseq, uri="sip:[field2]@[domain]", sender="[field0]"):
+        """The ACK for a final response that is no 2xx: of the same transaction (§17.1.1.3)."""
+        self.send(f"ACK {uri} SIP/2.0", self.branch(("INVITE", cseq)),
+                  "Max-Forwards: 70", f"From: <sip:{sender}@[domain]>;tag=[pid]a[call_number]",
+                  "[last_To:]", "Call-ID: [call_id]", f"CSeq: {cseq} ACK")
+
+    def cancel(self, cseq):
+        """The CANCEL of an INVITE (§9.1)."""
+        self.send("CANCEL sip:[field2]@[domain] SIP/2.0", self.branch(("INVITE", cseq)),
+                  "Max-Forwards: 70", "From: <sip:[field0]@[domain]>;tag=[pid]a[call_number]",
+                  "To: <sip:[field2]@[domain]>", "Call-ID: [call_id]", f"CSeq: {cseq} CANCEL",
+                  retrans=True)
+
+    def within(self, method, cseq, *lines, body="", lost=NOTHING):
+        """The caller's request within the dialog."""
+        self.begun[method, cseq] = len(self.steps)
+        self.send(f"{method} [next_url] SIP/2.0", VIA % "", "[routes]", "Max-Forwards: 70",
+                  "From: <sip:[field0]@[domain]>;tag=[pid]a[call_number]",
+                  "To: <sip:[field2]@[domain]>[peer_tag_param]", "Call-ID: [call_id]",
+                  f"CSeq: {cseq} {method}", CONTACT % "[field0]", *lines, body=body,
+                  retrans=method != "ACK", lost=lost)
+
+    # --- the callee
+
+    def invited(self, **options):
+        """An INVITE that opens a call, of which is kept what later messages need."""
+        self.receive("INVITE", routes=True, keep=("Via", "Record-Route", "From", "To", "CSeq"),
+                     **options)
+
+    def answer_invite(self, code, reason, *lines, body="", retrans=False, lost=NOTHING):
+        """A response to the INVITE that opened the call, however long ago it was."""
+        self.send(f"SIP/2.0 {code} {reason}", "Via: [$via]", "Record-Route: [$record_route]",
+                  "From: [$from]", "To: [$to];tag=[pid]b[call_number]", "Call-ID: [call_id]",
+                  "CSeq: [$cseq]", CONTACT % "phone", *lines, body=body, retrans=retrans,
+                  lost=lost)
+
+    def answer(self, code, reason, *lines, body="", tag=False, retrans=False, lost=NOTHING):
+        """A response to what came last; `tag`: its To has none yet."""
+        to = "[last_To:]" + (";tag=[pid]b[call_number]" if tag else "")
+        self.send(f"SIP/2.0 {code} {reason}", "[last_Via:]", "[last_Record-Route:]",
+                  "[last_From:]", to, "[last_Call-ID:]", "[last_CSeq:]", CONTACT % "phone",
+                  *lines, body=body, retrans=retrans, lost=lost)
+
+    def call_back(self, method, cseq, *lines, body="", lost=NOTHING):
+        """The callee's request within the dialog."""
+        self.begun[method, cseq] = len(self.steps)
+        self.send(f"{method} [next_url] SIP/2.0", VIA % "", "[routes]", "Max-Forwards: 70",
+                  "From: [$to];tag=[pid]b[call_number]", "To: [$from]", "Call-ID: [call_id]",
+                  f"CSeq: {cseq} {method}", CONTACT % "phone", *lines, body=body,
+                  retrans=method != "ACK", lost=lost)
