@@ -94,22 +94,17 @@ class Script:
 
     # --- the caller
 
-    def ask(self, method, cseq, *lines, body="", credentials=False, lost=NOTHING, again=0,
+    def ask(self, method, cseq, *lines, body="", credentials=False, lost=NOTHING,
             uri="sip:[field2]@[domain]", sender="[field0]"):
-        """A request outside of any dialog; `again`: so many more copies at once."""
+        """A request outside of any dialog."""
         self.begun[method, cseq] = len(self.steps)
-        for copy in range(again + 1):
-            via = VIA % "" if copy == 0 else self.branch((method, cseq))
-            self.send(f"{method} {uri} SIP/2.0", via, "Max-Forwards: 70",
-                      f"From: <sip:{sender}@[domain]>;tag=[pid]a[call_number]",
-                      f"To: <{uri}>", "Call-ID: [call_id]",
-                      f"CSeq: {cseq} {method}", CONTACT % sender,
-                      "[field1]" if credentials else "", *lines, body=body,
-                      retrans=copy == again, lost=lost)
+        self.send(f"{method} {uri} SIP/2.0", VIA % "", "Max-Forwards: 70",
+                  f"From: <sip:{sender}@[domain]>;tag=[pid]a[call_number]", f"To: <{uri}>",
+                  "Call-ID: [call_id]", f"CSeq: {cseq} {method}", CONTACT % sender,
+                  "[field1]" if credentials else "", *lines, body=body, retrans=True, lost=lost)
 
     def challenged(self, method="INVITE", *lines, body=SDP, **options):
         """A request that draws 407, and the same with credentials."""
-        again = options.pop("again", 0)
         self.ask(method, 1, *lines, body=body, **options)
         if method == "INVITE":
             self.receive(100, optional=True)
@@ -117,7 +112,7 @@ class Script:
         if method == "INVITE":
             self.refused_ack(1, **{key: options[key] for key in ("uri", "sender")
                                    if key in options})
-        self.ask(method, 2, *lines, body=body, credentials=True, again=again, **options)
+        self.ask(method, 2, *lines, body=body, credentials=True, **options)
         if method == "INVITE":
             self.receive(100, optional=True)
 

@@ -62,7 +62,7 @@ class Sipp:
         command += ["sipp", "-i", HOST, "-bind_local", "-p", str(self.port), "-cp",
                     str(free_port()), "-sf", path.name, "-key", "domain", domain, "-nostdin",
                     "-default_behaviors", "abortunexp", "-trace_stat", "-stf", self.stat.name,
-                    "-fd", "200ms", "-f", "3600", "-trace_err", "-error_file",
+                    "-fd", "200ms", "-f", "3600", "-trace_counts", "-trace_err", "-error_file",
                     f"{self.name}.errors"]
         if trace:
             command += ["-trace_msg", "-message_file", f"{self.name}.messages"]
@@ -94,6 +94,13 @@ class Sipp:
                     "failed": int(whole["FailedCall(C)"]), "open": int(whole["CurrentCall"]),
                     "again": int(whole["Retransmissions(C)"])}
         return {"created": 0, "successful": 0, "failed": 0, "open": 0, "again": 0}
+
+    def repeats(self, message):
+        """How often a message came again that had come already."""
+        (path,) = self.folder.glob(f"*{self.process.pid}_counts.csv")
+        head, *lines = path.read_text().splitlines()
+        whole = zip(head.split(";"), lines[-1].split(";"), strict=False)
+        return sum(int(value) for name, value in whole if name.endswith(f"_{message}_Retrans"))
 
     def finish(self, seconds):
         """Waits for the end of a caller, of whose calls none may have failed."""

@@ -32,7 +32,7 @@ class Softphone:
         control, self.sip = free_port(), free_port()
         where = modules()
         (self.folder / "config").write_text(
-            f"module_path {where}\nsip_listen {HOST}:{self.sip}\nnet_interface lo\n"
+            f"module_path {where}\nsip_listen {HOST}:{self.sip}\n"
             "audio_player aubridge,nowhere\naudio_source ausine,400\n"
             "audio_alert aubridge,nowhere\naudio_srate 8000\nausrc_srate 8000\nauplay_srate 8000\n"
             f"ctrl_tcp_listen {HOST}:{control}\ncall_max_calls 4\n"

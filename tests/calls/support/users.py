@@ -20,12 +20,12 @@ def register(folder, proxy, port, numbers, q=""):
                     "Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch];rport",
                     "Max-Forwards: 70", "From: <sip:[field0]@[domain]>;tag=[pid]r[call_number]",
                     "To: <sip:[field0]@[domain]>", "Call-ID: [call_id]", f"CSeq: {cseq} REGISTER",
-                    "Contact: <sip:[field0]@[local_ip]:[local_port]>[field2]", "Expires: 600",
-                    more, retrans=True)
+                    "Contact: <sip:[field0]@[local_ip]:[local_port]>" + (f";q={q}" if q else ""),
+                    "Expires: 600", more, retrans=True)
         if cseq == 1:
             script.receive(401, auth=True)
     script.receive(200)
-    users = [(*account(number), f";q={q}" if q else "") for number in numbers]
+    users = [account(number) for number in numbers]
     sipp = Sipp(folder, script, port=port, target=proxy.address, users=users, calls=len(users),
                 rate=100, domain=proxy.domain)
     try:
