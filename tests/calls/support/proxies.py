@@ -115,12 +115,12 @@ class Bindery(Proxy):
     def configure(self):
         conf = self.folder / "conf"
         conf.mkdir(exist_ok=True)
-        calls = "".join(f"{key}={value}\n" for key, value in
-                        {"enable": "yes", **self.settings}.items())
+        calls = "".join(f"{key}={value}\n" for key, value in self.settings.items())
+        calls = f"[calls]\n{calls}" if calls else ""
         (conf / "bindery.conf").write_text(
             f"[general]\nrealm={self.domain}\ndomains={self.domain}\n"
             f"[listener v4]\ntype=udp\naddr={HOST}\nport={self.port}\n"
-            f"[auth]\nalgorithms=MD5\n[calls]\n{calls}{self.extra}"
+            f"[auth]\nalgorithms=MD5\n{calls}{self.extra}"
             f"[admin]\naddr={HOST}\nport={self.admin}\n")
         (conf / "regfile.conf").write_text("".join(
             f"[u{number:05}]\npassword=p{number:05}\n" for number in range(1, self.users + 1)))

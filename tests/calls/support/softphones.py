@@ -5,8 +5,10 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import time
+import wave
 from pathlib import Path
 
 from proxies import DOMAIN
@@ -23,20 +25,31 @@ def modules():
     raise Skipped("baresip's modules are not where they were looked for")
 
 
+def speak(path):
+    """What a phone says, for ten seconds; what it hears goes nowhere."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(b"".join(struct.pack("<h", 8000 * (sample // 10 % 2))
+                                  for sample in range(80_000)))
+
+
 class Softphone:
     """A baresip with one account; what it tells of is kept in `events`, the oldest first."""
 
     def __init__(self, folder, name, user, proxy):
         self.name, self.user, self.folder = name, f"u{user:05}", Path(folder) / name
         self.folder.mkdir()
-        control, self.sip = free_port(), free_port()
-        where = modules()
+        self.control = free_port()
+        where, tone = modules(), self.folder / "tone.wav"
+        speak(tone)
         (self.folder / "config").write_text(
-            f"module_path {where}\nsip_listen {HOST}:{self.sip}\n"
-            "audio_player aubridge,nowhere\naudio_source ausine,400\n"
-            "audio_alert aubridge,nowhere\naudio_srate 8000\nausrc_srate 8000\nauplay_srate 8000\n"
-            f"ctrl_tcp_listen {HOST}:{control}\ncall_max_calls 4\n"
-            "module g711.so\nmodule aubridge.so\nmodule ausine.so\n"
+            f"module_path {where}\nsip_listen {HOST}:0\n"
+            f"audio_player aubridge,nowhere\naudio_source aufile,{tone}\n"
+            "audio_alert aubridge,alert\naudio_srate 8000\nausrc_srate 8000\nauplay_srate 8000\n"
+            f"ctrl_tcp_listen {HOST}:{self.control}\ncall_max_calls 4\n"
+            "module g711.so\nmodule aubridge.so\nmodule aufile.so\n"
             "module_app account.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n")
         (self.folder / "accounts").write_text(
             f"<sip:{self.user}@{DOMAIN}>;auth_user={self.user};auth_pass=p{user:05};"
@@ -48,7 +61,6 @@ class Softphone:
                 ["baresip", "-4", "-s", "-f", str(self.folder)], stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, env={**os.environ, "HOME": str(self.folder)},
                 cwd=self.folder)
-        self.control = control
 
     def __enter__(self):
         wait_for(f"{self.name} to be ready", lambda: "baresip is ready" in self.log())
@@ -56,6 +68,9 @@ class Softphone:
             raise Skipped("baresip wants a network interface besides the loopback")
         self.line = socket.create_connection((HOST, self.control), PATIENCE)
         self.line.setblocking(False)
+        # What happens before it has taken the connection it tells nobody.
+        self.tell("reginfo")
+        wait_for(f"{self.name} to be told something", self.look)
         self.await_registered()
         return self
 
@@ -138,6 +153,9 @@ def talk(caller, callee, leaver, proxy, count=1):
     if proxy.open_calls() not in (None, 1):
         raise Failed(f"one call is going on, the proxy tells of {proxy.open_calls()}")
     # What they say to each other does not go through us; that they do shows whom they found.
+    for phone in (caller, callee):
+        wait_for(f"{phone.name} to hear something",
+                 lambda phone=phone: phone.log().count("incoming rtp") >= count)
     leaver.tell("hangup")
     for phone in (caller, callee):
         phone.await_event("CALL_CLOSED", count)
