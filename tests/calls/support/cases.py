@@ -48,6 +48,12 @@ class Case(NamedTuple):
     # Messages that come to a script again: its name, the message, and how often for each call at
     # least; 0 means never.
     repeats: tuple = ()
+    # How many calls reach a phone, if not all of them.
+    reached: int | None = None
+    # The proxy ends, and starts anew, when all calls are going on.
+    restart: bool = False
+    # Settings that only Bindery has.
+    ours: bool = False
 
 
 def caller(name):
@@ -265,6 +271,86 @@ def no_relay():
     return Case("no-relay", one, [], counted=False, calls=10)
 
 
+def foreign():
+    """Who is not one of ours does not call us, unless a setting says so."""
+    one = caller("foreign")
+    one.ask("INVITE", 1, body=SDP)
+    one.receive(100, optional=True)
+    one.receive(403)
+    one.refused_ack(1)
+    return Case("foreign", of_elsewhere(one), [Phone(not_called(), called=False)], counted=False,
+                calls=10)
+
+
+def of_elsewhere(script):
+    """The same caller with an address of another domain."""
+    script.steps = [step.replace("From: <sip:[field0]@[domain]>",
+                                 "From: <sip:[field0]@elsewhere.example>")
+                    for step in script.steps]
+    return script
+
+
+def trusted():
+    """From a network that is trusted, nobody has to prove who he is."""
+    one, other = caller("trusted"), phone("trusted")
+    one.ask("INVITE", 1, body=SDP)
+    one.receive(100, optional=True)
+    one.receive(180)
+    one.receive(200, routes=True)
+    one.within("ACK", 1)
+    one.pause(TALK)
+    hangs_up(one, 2)
+    picked_up(other)
+    is_hung_up(other)
+    return Case("trusted", of_elsewhere(one), [Phone(other)], settings={"trusted": "127.0.0.0/8"},
+                ours=True)
+
+
+def too_many():
+    """A user who has as many calls as he may gets 486 for another one."""
+    one, other = caller("too-many"), phone("too-many")
+    one.challenged()
+    one.receive(486, optional=True, then="refused")
+    one.receive(180)
+    one.receive(200, routes=True)
+    one.within("ACK", 2)
+    one.pause(5 * 1000)
+    one.within("BYE", 3)
+    one.receive(200, then="done")
+    one.label("refused")
+    one.refused_ack(2)
+    one.label("done")
+    picked_up(other)
+    is_hung_up(other)
+    same = [("u00001", "[authentication username=u00001 password=p00001]", f"u{number:05}")
+            for number in range(41, 51)]
+    return Case("too-many", one, [Phone(other)], settings={"max_calls": 2}, users=same, calls=8,
+                reached=2, ours=True)
+
+
+def redirected():
+    """As a redirect server it tells where the phones are (§8.3)."""
+    one = caller("redirected")
+    one.challenged()
+    one.receive(302, match=(("Contact", r"sip:u000[0-9]+@127.0.0.1:[0-9]+"),))
+    one.refused_ack(2)
+    return Case("redirected", one, [Phone(not_called(), called=False)], counted=False,
+                settings={"mode": "redirect"}, ours=True)
+
+
+def restarted():
+    """Calls outlive the proxy: what comes within them finds its way through the next one."""
+    one, other = caller("restarted"), phone("restarted")
+    connected(one)
+    one.pause(8_000)
+    hangs_up(one)
+    picked_up(other)
+    other.receive("BYE", within=30_000)
+    other.answer(200, "OK")
+    other.linger(1000)
+    return Case("restarted", one, [Phone(other)], restart=True, idle=True)
+
+
 def invited_again():
     """Each side changes the session within the call."""
     one, other = caller("re-invite"), phone("re-invite")
@@ -439,6 +525,7 @@ def everything():
     """All cases, the longest first."""
     return [vanished(), lossy(), no_answer(), answered(), callee_hangs_up(), busy(), cancelled(),
             forked(), forked_all_refuse(), serial(), offline(), unknown(), wrong_password(),
-            spoofed(), no_relay(), invited_again(), within_the_dialog(), ack_late(), bye_late(),
+            spoofed(), no_relay(), foreign(), trusted(), too_many(), redirected(), restarted(),
+            invited_again(), within_the_dialog(), ack_late(), bye_late(),
             repeated(), passed("MESSAGE", body="hello"), passed("OPTIONS"),
             passed("PUBLISH", "Event: presence", "Expires: 60"), subscribed()]

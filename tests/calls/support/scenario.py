@@ -53,11 +53,12 @@ class Script:
                           f"{body}\n]]></send>\n")
 
     def receive(self, what, *, optional=False, auth=False, routes=False, within=PATIENCE, keep=(),
-                match=(), lost=NOTHING):
+                match=(), lost=NOTHING, then=""):
         """Waits for a response (a number) or a request (its method).
 
         `routes`: its Record-Route and Contact are where later requests go. `keep` are headers that
-        are wanted later, as `[$name]`. `match`: headers and what must be found in them.
+        are wanted later, as `[$name]`. `match`: headers and what must be found in them. `then`: the
+        label where it goes on.
         """
         kind = "response" if isinstance(what, int) else "request"
         attributes = f' {kind}="{what}"'
@@ -67,6 +68,7 @@ class Script:
             attributes += f' timeout="{within}"'
         attributes += (' auth="true"' if auth else "") + (' rrs="true"' if routes else "")
         attributes += f' lost="{lost}"' if lost else ""
+        attributes += f' next="{then}"' if then else ""
         actions = []
         for header in keep:
             actions.append(self.search(header, ".*", header.lower().replace("-", "_"), False))
@@ -80,6 +82,10 @@ class Script:
         must = ' check_it="true"' if check else ""
         return (f'<ereg regexp={quoteattr(wanted)} search_in="hdr" header="{header}:"{must} '
                 f'assign_to="{name}" />')
+
+    def label(self, name):
+        """A place to go on from; SIPp doesn't count it as a step."""
+        self.steps[-1] += f'  <label id="{name}" />\n'
 
     def pause(self, milliseconds):
         self.steps.append(f'  <pause milliseconds="{milliseconds}" />\n')

@@ -95,12 +95,14 @@ class Sipp:
                     "again": int(whole["Retransmissions(C)"])}
         return {"created": 0, "successful": 0, "failed": 0, "open": 0, "again": 0}
 
-    def repeats(self, message):
-        """How often a message came again that had come already."""
-        (path,) = self.folder.glob(f"*{self.process.pid}_counts.csv")
-        head, *lines = path.read_text().splitlines()
-        whole = zip(head.split(";"), lines[-1].split(";"), strict=False)
-        return sum(int(value) for name, value in whole if name.endswith(f"_{message}_Retrans"))
+    def count(self, message, what):
+        """How often a message was `Sent`, `Recv` or, where it had come already, `Retrans`."""
+        with contextlib.suppress(ValueError, IndexError):
+            (path,) = self.folder.glob(f"*{self.process.pid}_counts.csv")
+            head, *lines = path.read_text().splitlines()
+            whole = zip(head.split(";"), lines[-1].split(";"), strict=False)
+            return sum(int(value) for name, value in whole if name.endswith(f"_{message}_{what}"))
+        return 0
 
     def finish(self, seconds):
         """Waits for the end of a caller, of whose calls none may have failed."""
