@@ -100,11 +100,18 @@ def refused(name, *codes):
     script = caller(name)
     script.challenged()
     script.receive(180, optional=True)
-    for code in codes[1:]:
-        script.receive(code, optional=True)
-    script.receive(codes[0], within=45_000)
+    one_of(script, *codes)
     script.refused_ack(2)
     return script
+
+
+def one_of(script, *codes):
+    """Any of these final responses."""
+    for code in codes[1:]:
+        script.receive(code, optional=True, then="refused")
+    script.receive(codes[0], within=45_000)
+    if len(codes) > 1:
+        script.label("refused")
 
 
 def ringing_only(name):
@@ -242,8 +249,7 @@ def unknown():
 def wrong_password():
     one = caller("wrong-password")
     one.challenged()
-    one.receive(403, optional=True)
-    one.receive(407)
+    one_of(one, 407, 403)
     one.refused_ack(2)
     return Case("wrong-password", one, [Phone(not_called(), called=False)], counted=False,
                 users=[("u00001", "[authentication username=u00001 password=wrong]", "u00041")],
@@ -265,8 +271,7 @@ def no_relay():
     """Nobody is called who is not ours, not by one of our users either."""
     one = caller("no-relay")
     one.challenged(uri="sip:somebody@elsewhere.example")
-    one.receive(404, optional=True)
-    one.receive(403)
+    one_of(one, 403, 404)
     one.refused_ack(2, uri="sip:somebody@elsewhere.example")
     return Case("no-relay", one, [], counted=False, calls=10)
 

@@ -207,7 +207,7 @@ def of(name):
     return Bindery
 
 
-def quiet(proxy, seconds=45):
+def quiet(proxy, seconds=60):
     """Waits until no transaction and no call is left; how long that took."""
     begun = time.monotonic()
 
