@@ -109,8 +109,8 @@ class Script:
                   "Call-ID: [call_id]", f"CSeq: {cseq} {method}", CONTACT % sender,
                   "[field1]" if credentials else "", *lines, body=body, retrans=True, lost=lost)
 
-    def challenged(self, method="INVITE", *lines, body=SDP, **options):
-        """A request that draws 407, and the same with credentials."""
+    def challenged(self, method="INVITE", *lines, body=SDP, once=False, **options):
+        """A request that draws 407, and the same with credentials; `once`: no other 407 comes."""
         self.ask(method, 1, *lines, body=body, **options)
         if method == "INVITE":
             self.receive(100, optional=True)
@@ -120,6 +120,10 @@ class Script:
                                    if key in options})
         self.ask(method, 2, *lines, body=body, credentials=True, **options)
         if method == "INVITE":
+            self.receive(100, optional=True)
+        if method == "INVITE" and not once:
+            # The first INVITE was sent twice, if it was long without an answer; and so was this.
+            self.receive(407, optional=True)
             self.receive(100, optional=True)
 
     def refused_ack(self, cseq, uri="sip:[field2]@[domain]", sender="[field0]"):
