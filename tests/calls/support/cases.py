@@ -24,6 +24,8 @@ class Phone(NamedTuple):
     vanished: bool = False
     # Whether it gets the call at all.
     called: bool = True
+    # Whose phone it is, if not everybody's.
+    users: tuple = ()
 
 
 class Case(NamedTuple):
@@ -54,6 +56,12 @@ class Case(NamedTuple):
     restart: bool = False
     # Settings that only Bindery has.
     ours: bool = False
+    # Further numbers of users.
+    alternatives: dict = {}
+    # The call comes in by another listener than it goes out.
+    elsewhere: bool = False
+    # Seconds until nothing is left of it; a case that takes longer than others only runs by name.
+    quiet: int = 60
 
 
 def caller(name):
@@ -368,6 +376,56 @@ def restarted():
     return Case("restarted", one, [Phone(other)], restart=True, idle=True)
 
 
+def alternative():
+    """A number that two users have: both ring, and one picks up."""
+    one, other, loser = caller("alternative"), phone("alternative"), ringing_only("alternative-2")
+    one.challenged()
+    one.receive(180)
+    one.receive(180, optional=True)
+    one.receive(200, routes=True)
+    one.within("ACK", 2)
+    one.pause(TALK)
+    hangs_up(one)
+    other.invited()
+    other.answer(180, "Ringing", tag=True)
+    other.pause(2 * RING)
+    other.answer_invite(200, "OK", body=SDP, retrans=True)
+    acknowledged(other)
+    is_hung_up(other)
+    users = [(f"u{number:05}", f"[authentication username=u{number:05} password=p{number:05}]",
+              "900") for number in range(1, 41)]
+    return Case("alternative", one, [Phone(other, users=(41,)), Phone(loser, users=(42,))],
+                users=users, alternatives={41: "900,901", 42: "900"}, ours=True)
+
+
+def between_listeners():
+    """In by one address, out by another: both are in the route set (RFC 5658)."""
+    one, other = caller("between-listeners"), phone("between-listeners")
+    connected(one)
+    one.pause(RING)
+    one.within("INFO", 3, body="Signal=5")
+    one.receive(200)
+    is_hung_up(one)
+    picked_up(other)
+    other.receive("ACK", optional=True)
+    other.receive("INFO")
+    other.answer(200, "OK")
+    other.pause(RING)
+    other.call_back("BYE", 1)
+    other.receive(200)
+    return Case("between-listeners", one, [Phone(other)], elsewhere=True)
+
+
+def dead():
+    """Neither side is heard of any more: the call counts as ended after `dead_call`."""
+    one, other = caller("dead-call"), phone("dead-call")
+    connected(one)
+    one.pause(1000)
+    picked_up(other)
+    return Case("dead-call", one, [Phone(other)], settings={"dead_call": 60}, idle=True, quiet=130,
+                ours=True)
+
+
 def invited_again():
     """Each side changes the session within the call."""
     one, other = caller("re-invite"), phone("re-invite")
@@ -543,6 +601,6 @@ def everything():
     return [vanished(), lossy(), no_answer(), answered(), callee_hangs_up(), busy(), cancelled(),
             forked(), forked_all_refuse(), serial(), offline(), unknown(), wrong_password(),
             spoofed(), no_relay(), foreign(), trusted(), too_many(), redirected(), restarted(),
-            invited_again(), within_the_dialog(), ack_late(), bye_late(),
+            alternative(), between_listeners(), dead(), invited_again(), within_the_dialog(), ack_late(), bye_late(),
             repeated(), passed("MESSAGE", body="hello"), passed("OPTIONS"),
             passed("PUBLISH", "Event: presence", "Expires: 60"), subscribed()]

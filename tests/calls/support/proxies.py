@@ -22,17 +22,25 @@ LAST_WORDS = 15
 class Proxy:
     """A proxy in a folder of its own, on a free port. Users are u00001, ... with p00001, ..."""
 
-    def __init__(self, folder, *, users=100, settings=None, core=None, domain=DOMAIN):
+    # Another listener, whence a call may come that goes out by the first.
+    OTHER = "127.0.0.2"
+
+    def __init__(self, folder, *, users=100, settings=None, core=None, domain=DOMAIN,
+                 alternatives=None):
         self.folder, self.users, self.core = Path(folder), users, core
         self.domain = domain
-        self.settings = settings or {}
+        self.settings, self.alternatives = settings or {}, alternatives or {}
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.port, self.other_port = free_port(), free_port()
         self.process = None
 
     @property
     def address(self):
         return f"{HOST}:{self.port}"
+
+    @property
+    def other_address(self):
+        return f"{self.OTHER}:{self.other_port}"
 
     def __enter__(self):
         self.start()
@@ -120,10 +128,13 @@ class Bindery(Proxy):
         (conf / "bindery.conf").write_text(
             f"[general]\nrealm={self.domain}\ndomains={self.domain}\n"
             f"[listener v4]\ntype=udp\naddr={HOST}\nport={self.port}\n"
+            f"[listener other]\ntype=udp\naddr={self.OTHER}\nport={self.other_port}\n"
             f"[auth]\nalgorithms=MD5\n{calls}{self.extra}"
             f"[admin]\naddr={HOST}\nport={self.admin}\n")
         (conf / "regfile.conf").write_text("".join(
-            f"[u{number:05}]\npassword=p{number:05}\n" for number in range(1, self.users + 1)))
+            f"[u{number:05}]\npassword=p{number:05}\n"
+            + (f"alternatives={self.alternatives[number]}\n" if number in self.alternatives else "")
+            for number in range(1, self.users + 1)))
         for name, text in self.files.items():
             (conf / name).write_text(text)
 
@@ -175,7 +186,7 @@ class Kamailio(Proxy):
                  for name, value in define.items()]
         return ["kamailio", "-x", "tlsf", "-DD", "-E", "-f",
                 str(ROOT / "benches/peers/kamailio-calls.cfg"), "-l", f"udp:{self.address}",
-                "-m", "64", "-M", "8", "-Y", "run", *words]
+                "-l", f"udp:{self.other_address}", "-m", "64", "-M", "8", "-Y", "run", *words]
 
     def is_ready(self):
         self.check_alive()
