@@ -43,14 +43,14 @@ class Script:
     # --- steps of both sides
 
     def send(self, *lines, body="", retrans=False, lost=NOTHING):
-        """Sends a message of these header lines; `retrans`: until it is answered (T1, 2 T1, ...)."""
+        """Sends a message of these header lines; `retrans`: until it is answered."""
         head = "\n".join(line for line in lines if line)
         # SIPp counts the octets of the body, and wants the blank line where there is none, too.
         kind = "Content-Type: application/sdp\n" if body == SDP else ""
         kind = "Content-Type: text/plain\n" if body and not kind else kind
         attributes = (' retrans="500"' if retrans else "") + (f' lost="{lost}"' if lost else "")
-        self.steps.append(f"  <send{attributes}><![CDATA[\n\n{head}\n{kind}Content-Length: [len]\n\n"
-                          f"{body}\n]]></send>\n")
+        self.steps.append(f"  <send{attributes}><![CDATA[\n\n{head}\n{kind}"
+                          f"Content-Length: [len]\n\n{body}\n]]></send>\n")
 
     def receive(self, what, *, optional=False, auth=False, routes=False, within=PATIENCE, keep=(),
                 match=(), lost=NOTHING, then=""):
@@ -71,15 +71,19 @@ class Script:
         attributes += f' next="{then}"' if then else ""
         actions = []
         for header in keep:
-            actions.append(self.search(header, ".*", header.lower().replace("-", "_"), False))
+            # Of several lines SIPp keeps one. A phone behind one proxy sees two Via.
+            for occurrence in (1, 2) if header == "Via" else (1,):
+                name = header.lower().replace("-", "_") + ("_2" if occurrence == 2 else "")
+                actions.append(self.search(header, ".*", name, False, occurrence))
         for header, wanted in match:
             actions.append(self.search(header, wanted, f"match_{len(self.variables)}", True))
         inner = f"<action>{''.join(actions)}</action>" if actions else ""
         self.steps.append(f"  <recv{attributes}>{inner}</recv>\n")
 
-    def search(self, header, wanted, name, check):
+    def search(self, header, wanted, name, check, occurrence=1):
         self.variables.append(name)
         must = ' check_it="true"' if check else ""
+        must += f' occurrence="{occurrence}"' if occurrence > 1 else ""
         return (f'<ereg regexp={quoteattr(wanted)} search_in="hdr" header="{header}:"{must} '
                 f'assign_to="{name}" />')
 
@@ -156,14 +160,16 @@ class Script:
                      **options)
 
     def answer_invite(self, code, reason, *lines, body="", retrans=False, lost=NOTHING):
-        """A response to the INVITE that opened the call, however long ago it was."""
-        self.send(f"SIP/2.0 {code} {reason}", "Via: [$via]", "Record-Route: [$record_route]",
+        """A response to the INVITE that opened the call, when other messages have come since."""
+        self.send(f"SIP/2.0 {code} {reason}", "Via: [$via]", "Via: [$via_2]",
+                  "Record-Route: [$record_route]",
                   "From: [$from]", "To: [$to];tag=[pid]b[call_number]", "Call-ID: [call_id]",
                   "CSeq: [$cseq]", CONTACT % "phone", *lines, body=body, retrans=retrans,
                   lost=lost)
 
     def answer(self, code, reason, *lines, body="", tag=False, retrans=False, lost=NOTHING):
-        """A response to what came last; `tag`: its To has none yet."""
+        """A response to the request that came last, also after another response to it; `tag`: its
+        To has none yet."""
         to = "[last_To:]" + (";tag=[pid]b[call_number]" if tag else "")
         self.send(f"SIP/2.0 {code} {reason}", "[last_Via:]", "[last_Record-Route:]",
                   "[last_From:]", to, "[last_Call-ID:]", "[last_CSeq:]", CONTACT % "phone",
