@@ -863,7 +863,7 @@ impl Kit {
     /// Our own address, as a peer of `flow` sees it.
     fn address(&self, flow: &Flow) -> SocketAddr {
         let listener = self.listeners.get(usize::from(flow.listener.0)).copied();
-        let listener = listener.unwrap_or(SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)));
+        let listener = listener.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)));
         match flow.local {
             Some(ip) => SocketAddr::new(ip, listener.port()),
             None => listener,

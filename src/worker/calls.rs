@@ -343,7 +343,9 @@ impl Calls {
         if method == Method::Ack {
             return Err(Stop::status("ack", Status::CALL_DOES_NOT_EXIST));
         }
-        let uri = request.sip_uri.ok_or(Stop::status("scheme", Status::UNSUPPORTED_URI_SCHEME))?;
+        let uri = request
+            .sip_uri
+            .ok_or_else(|| Stop::status("scheme", Status::UNSUPPORTED_URI_SCHEME))?;
         if message.first(HeaderName::MaxForwards).is_some_and(|v| v.trim_ascii() == b"0") {
             return Err(Stop::status("max_forwards", Status::TOO_MANY_HOPS));
         }
@@ -484,7 +486,9 @@ impl Calls {
             let is_let_in = policy.accept_foreign && is_ours;
             let status = Status::FORBIDDEN.because("Not From Here");
             let caller = Caller { username: None, aor: None, identity: None, side: Side::Uri };
-            return is_let_in.then_some(caller).ok_or(Stop::status("foreign_caller", status));
+            return is_let_in
+                .then_some(caller)
+                .ok_or_else(|| Stop::status("foreign_caller", status));
         };
         let side = Side::Flow(x.flow);
         if !rules.registrar.auth_required {

@@ -162,6 +162,7 @@ impl Questions {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    #[expect(clippy::result_large_err, reason = "its room is used for the next")]
     fn put(&self, parked: Parked) -> Result<(), Parked> {
         self.sender.try_send(parked).map_err(crossbeam::channel::TrySendError::into_inner)?;
         self.bell.notify_one();

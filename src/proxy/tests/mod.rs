@@ -69,10 +69,7 @@ impl Sent {
                     text += &format!("{line}\r\n");
                 }
                 "To" if code > 100 && !line.contains(";tag=") => {
-                    text += &format!(
-                        "{line};tag=of-{}\r\n",
-                        self.to.port() + self.to.ip().to_string().len() as u16
-                    );
+                    text += &format!("{line};tag=of-{}\r\n", self.to.ip());
                 }
                 "To" => text += &format!("{line}\r\n"),
                 _ => {}
