@@ -195,6 +195,7 @@ impl Run {
             Parsed::Request(request) => request.envelope.message,
             Parsed::Rejected(rejected) => rejected.envelope.message,
             Parsed::Silence(silence) => panic!("{silence:?} was answered: {shown}"),
+            Parsed::Response(_) => panic!("a response was answered: {shown}"),
         };
         for (name, known) in [
             ("Call-ID", HeaderName::CallId),

@@ -7,6 +7,9 @@ mod answers;
 mod arrival;
 mod durability;
 mod location;
+mod passing_on;
+#[path = "../../fuzz/checks/proxy.rs"]
+mod proxy;
 mod records;
 #[path = "../../benches/support/registrar.rs"]
 mod registrar;

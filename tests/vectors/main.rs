@@ -81,6 +81,7 @@ fn parser_verdict(datagram: &[u8]) -> String {
         Parsed::Request(_) => "ok".into(),
         Parsed::Rejected(rejected) => rejected.fault.status().phrase.into(),
         Parsed::Silence(silence) => format!("{silence:?}"),
+        Parsed::Response(_) => "Response".into(),
     }
 }
 
