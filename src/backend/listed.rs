@@ -181,7 +181,7 @@ fn set_callers(rules: &Rules, message: &mut Message) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use arc_swap::ArcSwap;
 
     use super::*;
@@ -238,6 +238,27 @@ mod tests {
         }
     }
 
+    /// Rules without any user.
+    pub(in crate::backend) fn rules(domains: &[&str]) -> Rules {
+        let policy = policy::Policy {
+            realm: "example.com".into(),
+            algorithms: [Algorithm::Md5].into(),
+            nonce_lifetime: DeltaSeconds(300),
+            qop_auth: true,
+        };
+        Rules {
+            domains: Domains::new(domains.iter().copied()),
+            autocreate: false,
+            registrar: Policy::default(),
+            authenticator: Authenticator::new(policy, NonceKeys::from_bytes(&[7; 32])).unwrap(),
+            subscribers: Builder::new("example.com", &[Algorithm::Md5]).build(),
+            elsewhere: Elsewhere::default(),
+            server: None,
+            limits: Limits::default(),
+            calls: proxy::Policy::default(),
+        }
+    }
+
     fn shared(regfile: &[(&str, &[(&str, &str)])], autocreate: bool, bound: &[&str]) -> Shared {
         let mut builder = Builder::new("example.com", &[Algorithm::Md5]);
         for (name, keys) in regfile {
@@ -246,23 +267,7 @@ mod tests {
                 builder.key(key.as_bytes(), value.as_bytes()).unwrap();
             }
         }
-        let policy = policy::Policy {
-            realm: "example.com".into(),
-            algorithms: [Algorithm::Md5].into(),
-            nonce_lifetime: DeltaSeconds(300),
-            qop_auth: true,
-        };
-        let rules = Rules {
-            domains: Domains::default(),
-            autocreate,
-            registrar: Policy::default(),
-            authenticator: Authenticator::new(policy, NonceKeys::from_bytes(&[7; 32])).unwrap(),
-            subscribers: builder.build(),
-            elsewhere: Elsewhere::default(),
-            server: None,
-            limits: Limits::default(),
-            calls: proxy::Policy::default(),
-        };
+        let rules = Rules { autocreate, subscribers: builder.build(), ..rules(&[]) };
         let clock = Arc::new(SystemClock::new());
         let location = Arc::new(Location::new([1; 16], 0));
         for aor in bound {

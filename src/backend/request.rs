@@ -16,7 +16,7 @@ use crate::{
     time::{DeltaSeconds, Now},
     worker::{
         Rules,
-        parking::{Learnt, Parked},
+        parking::{Learned, Learnt, Parked},
     },
 };
 
@@ -239,13 +239,17 @@ pub(super) fn register(
 /// `call.preroute` for a parked request, which goes on as `call.route`: what Yate's has, as far as a
 /// proxy knows it before there is a call. Ours are `method`, `domain`, the caller's, and
 /// `called_domain`.
-pub(super) fn route(request: &Request<'_>, parked: &Parked, context: &Context<'_>) -> Message {
+pub(super) fn route(
+    request: &Request<'_>,
+    (flow, learned): (&Flow, &Learned),
+    context: &Context<'_>,
+) -> Message {
     let sip = &request.envelope.message;
     let rules = context.rules;
     let mut message = Message::new(MessageName::CallPreroute);
     message.set("module", "sip");
     message.set("status", "incoming");
-    message.set("address", parked.flow.remote.to_string());
+    message.set("address", flow.remote.to_string());
     message.set("answered", "false");
     message.set("direction", "incoming");
     message.set("callid", text(request.call_id));
@@ -257,7 +261,7 @@ pub(super) fn route(request: &Request<'_>, parked: &Parked, context: &Context<'_
     if !name.is_empty() {
         message.set("callername", name);
     }
-    set_flow(&mut message, &parked.flow, context.listener(&parked.flow));
+    set_flow(&mut message, flow, context.listener(flow));
     message.set("sip_uri", text(request.uri));
     message.set("sip_from", text(request.from.uri));
     message.set("sip_to", text(request.to.uri));
@@ -265,9 +269,9 @@ pub(super) fn route(request: &Request<'_>, parked: &Parked, context: &Context<'_
     set_device(&mut message, request);
     set_headers(&mut message, sip);
     let from_domain = from.map(|from| canonical(from.host_port.host)).unwrap_or_default();
-    if let Some(username) = &parked.learned.caller {
+    if let Some(username) = &learned.caller {
         let domain = if rules.domains.is_flat() { &b""[..] } else { &*from_domain };
-        let known = match &parked.learned.account {
+        let known = match &learned.account {
             Some(Learnt::Is(known)) => Some(Arc::clone(known)),
             _ => context.cached(username, domain),
         };

@@ -142,6 +142,13 @@ impl Goals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        backend::request::{self, Context},
+        flow::{Flow, ListenerId, Transport},
+        sip::{Limits, Parsed, Parser},
+        time::Now,
+        worker::parking::Learned,
+    };
 
     fn message(retval: &str, params: &[(&str, &str)]) -> Message {
         let mut message = Message::new(MessageName::CallRoute);
@@ -190,6 +197,53 @@ mod tests {
         ] {
             assert_eq!(routes(retval, &[]), goals, "{retval}");
         }
+    }
+
+    /// A parked INVITE, as its caller sent it.
+    const INVITE: &str = "INVITE sip:2%300@Example.COM SIP/2.0\r\n\
+        Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1\r\nMax-Forwards: 70\r\n\
+        From: \"A \\\"B\\\"\" <sip:100@example.com>;tag=1\r\nTo: <sip:200@example.com>\r\n\
+        Call-ID: c1\r\nCSeq: 1 INVITE\r\nContact: <sip:100@192.0.2.1>\r\n\
+        User-Agent: Phone\r\nX-Account: 7\r\nProxy-Authorization: secret\r\n\
+        Content-Length: 0\r\n\r\n";
+
+    #[test]
+    fn a_request_is_asked_about_with_yates_parameters() {
+        let rules = listed::tests::rules(&["example.com"]);
+        let context = Context {
+            rules: &rules,
+            now: Now { millis: 0, unix: 0 },
+            listeners: &["office".into()],
+        };
+        let flow = Flow {
+            listener: ListenerId(0),
+            transport: Transport::Udp,
+            local: None,
+            remote: "192.0.2.1:5060".parse().unwrap(),
+        };
+        let shown = |caller: Option<Box<[u8]>>, text: &str| {
+            let mut parser = Parser::new(Limits::default());
+            let Parsed::Request(request) = parser.parse(text.as_bytes()) else { panic!("{text}") };
+            let learned = Learned { caller, ..Learned::default() };
+            let message = request::route(&request, (&flow, &learned), &context);
+            assert_eq!(message.name, MessageName::CallPreroute);
+            let params = message.params().map(|(name, value)| format!("{name}={value}"));
+            params.collect::<Vec<_>>().join("\n")
+        };
+        let asked = "module=sip\nstatus=incoming\naddress=192.0.2.1:5060\nanswered=false\n\
+            direction=incoming\ncallid=c1\ncaller=100\ncalled=200\ncallername=A \"B\"\n\
+            ip_host=192.0.2.1\nip_port=5060\nip_transport=UDP\nconnection_id=office\n\
+            connection_reliable=false\nsip_uri=sip:2%300@Example.COM\n\
+            sip_from=sip:100@example.com\nsip_to=sip:200@example.com\nsip_callid=c1\n\
+            device=Phone\nsip_contact=<sip:100@192.0.2.1>\nsip_user-agent=Phone\nsip_x-account=7\n";
+        let ours = "domain=example.com\ncalled_domain=example.com\nmethod=INVITE";
+        assert_eq!(shown(None, INVITE), format!("{asked}{ours}"));
+        // Who has proved to be a user has a name.
+        let proved = "username=100\nrealm=example.com\n";
+        let caller = Some((*b"100").into());
+        assert_eq!(shown(caller, INVITE), format!("{asked}{proved}{ours}"));
+        let text = shown(None, &INVITE.replace("INVITE", "MESSAGE"));
+        assert!(text.ends_with("method=MESSAGE\nroute_type=msg"), "{text}");
     }
 
     #[test]

@@ -366,8 +366,9 @@ impl Desk {
     /// Asks where a request goes.
     async fn route(&self, rules: &Rules, parked: &Parked) -> Learnt<Arc<Routed>> {
         let context = self.context(rules);
-        let message =
-            request::read(parked, rules, |request, _| request::route(request, parked, &context));
+        let message = request::read(parked, rules, |request, _| {
+            request::route(request, (&parked.flow, &parked.learned), &context)
+        });
         let Some(message) = message else { return Learnt::Is(Arc::new(Routed::Unknown)) };
         match route::route(&self.chain, rules, message).await {
             Ok(routed) => Learnt::Is(Arc::new(routed)),

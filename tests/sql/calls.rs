@@ -167,10 +167,9 @@ async fn rows(battery: &Battery) -> Vec<String> {
             _ => value.to_owned(),
         }
     };
-    let row = |row: &Box<[Option<Box<str>>]>| {
-        row.iter().enumerate().map(shown).collect::<Vec<_>>().join(" ")
-    };
-    rows.rows.iter().map(row).collect()
+    let row =
+        |row: &[Option<Box<str>>]| row.iter().enumerate().map(shown).collect::<Vec<_>>().join(" ");
+    rows.rows.iter().map(|cells| row(cells)).collect()
 }
 
 async fn inuse(battery: &Battery) -> (String, String) {

@@ -1,7 +1,7 @@
 //! Calls told to whoever keeps records: databases, files, the count of who is on the phone.
 //!
-//! Workers leave what happens to calls in a channel; [`legs`] makes Yate's `call.cdr` of it, and
-//! each handler has a [`lane`] of its own, in which it gets them in order, each once, however long
+//! Workers leave what happens to calls in a channel; `legs` makes Yate's `call.cdr` of it, and
+//! each handler has a `lane` of its own, in which it gets them in order, each once, however long
 //! it is away.
 
 mod file;
