@@ -39,6 +39,8 @@ struct Run {
     sent: Vec<(std::net::SocketAddr, Vec<u8>)>,
     /// Final responses by where they went and what they answer: all codes.
     finals: HashMap<(std::net::SocketAddr, Vec<u8>), Vec<u16>>,
+    /// Branches are not used again once their transactions may have ended.
+    epoch: u32,
 }
 
 fn flow(number: u8) -> Flow {
@@ -60,6 +62,7 @@ pub(crate) fn check(octets: &[u8]) {
         now: Now { millis: 1_000_000, unix: 1_800_000_000 },
         sent: Vec::new(),
         finals: HashMap::new(),
+        epoch: 0,
     };
     run.core.set_dead_call(DeltaSeconds(600));
     for _ in 0..STEPS {
@@ -87,6 +90,7 @@ pub(crate) fn check(octets: &[u8]) {
 impl Run {
     fn pass(&mut self, millis: u64) {
         self.now.millis += millis;
+        self.epoch += u32::from(millis >= 4000);
         self.now.unix += millis / 1000;
         self.core.pass_time(self.now, None, &mut self.fx);
         self.collect();
@@ -106,7 +110,8 @@ impl Run {
                 Parsed::Response(response) if response.code >= 200 => {
                     let cseq = response.message.first(HeaderName::Cseq).unwrap_or_default();
                     assert_ne!(response.cseq.method, Method::Ack, "{}", octets.escape_ascii());
-                    let key = [response.via.branch, response.call_id, cseq].join(&b' ');
+                    let from = response.message.first(HeaderName::From).unwrap_or_default();
+                    let key = [response.via.branch, response.call_id, cseq, from].join(&b' ');
                     let codes = self.finals.entry((to, key)).or_default();
                     let is_invite = response.cseq.method == Method::Invite;
                     let is_new = !codes.contains(&response.code);
@@ -128,10 +133,11 @@ impl Run {
     fn request(&mut self, script: &mut Script<'_>) {
         let method = script.pick(&["INVITE", "INVITE", "MESSAGE", "CANCEL", "ACK", "SUBSCRIBE"]);
         let (call, branch) = (script.octet() % 3, script.octet() % 4);
+        let epoch = self.epoch;
         let extra = script.pick(&["", "", "Max-Breadth: 1\r\n", "Proxy-Authorization: x\r\n"]);
         let text = format!(
             "{method} sip:bob@example.com SIP/2.0\r\n\
-             Via: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bK{branch}\r\nMax-Forwards: 70\r\n\
+             Via: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bK{branch}e{epoch}\r\nMax-Forwards: 70\r\n\
              From: <sip:a@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\n\
              Call-ID: {call}\r\nCSeq: {branch} {method}\r\n{extra}Content-Length: 0\r\n\r\n"
         );
@@ -214,6 +220,7 @@ impl Run {
     fn within(&mut self, script: &mut Script<'_>) {
         let which = usize::from(script.octet());
         let method = script.pick(&["ACK", "BYE", "BYE", "INVITE", "UPDATE", "INFO"]);
+        let epoch = self.epoch;
         let (by_caller, number) = (script.octet() % 2 == 0, script.octet() % 4);
         let is_answer = |octets: &&Vec<u8>| {
             octets.starts_with(b"SIP/2.0 2") && octets.windows(12).any(|w| w == b"Record-Route")
@@ -230,7 +237,7 @@ impl Run {
         let (from, to) = if by_caller { ("From: ", "To: ") } else { ("To: ", "From: ") };
         let text = format!(
             "{method} sip:x@192.0.2.13 SIP/2.0\r\n\
-             Via: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bKw{number}\r\nMax-Forwards: 70\r\n\
+             Via: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bKw{number}e{epoch}\r\nMax-Forwards: 70\r\n\
              Route: {}\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {}\r\n\
              CSeq: {} {method}\r\nContent-Length: 0\r\n\r\n",
             header("Record-Route: "),

@@ -368,6 +368,12 @@ impl Calls {
                 let status = Status::FORBIDDEN.because("Domain Not Served Here");
                 return Err(Stop::status("foreign_callee", status));
             }
+            Routed::Refused(407) => {
+                // A handler wants to know who it is.
+                let domain = SipUri::parse(request.from.uri).map(|from| from.host_port.host);
+                let scope = domains.position(domain.unwrap_or_default());
+                return Err(Stop::Challenged(scope, false));
+            }
             Routed::Refused(code) => {
                 return Err(Stop::status("route", Status::of_refusal(code)));
             }
