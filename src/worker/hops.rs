@@ -53,11 +53,11 @@ impl Hops {
     /// Hands a datagram on; `false` if that worker is too far behind.
     pub(super) fn send(&self, worker: usize, datagram: &[u8], flow: Flow) -> bool {
         let Some(Lane { sender, waker }) = self.lanes.get(worker) else { return false };
-        // Who finds others waiting was preceded by who woke the worker.
-        let must_wake = sender.is_empty();
         match sender.try_send(Hop { datagram: datagram.into(), flow }) {
             Ok(()) => {
-                if must_wake
+                // Before one that still waits nobody can have gone to sleep: it is yet to be taken,
+                // and this one with it.
+                if sender.len() <= 1
                     && let Some(waker) = waker.get()
                     && let Err(error) = waker.wake()
                 {
