@@ -16,6 +16,17 @@ HOST = "127.0.0.1"
 PATIENCE = 15
 
 
+def end_in_order():
+    """Has the signals that end a program end it by an exception, so that it ends what it began."""
+    def interrupted(number, _frame):
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, interrupted)
+
+
 class Failed(Exception):
     """What a test expects did not come about; the text says what."""
 
