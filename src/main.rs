@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use bindery::cli::{
-    bench, check, db, list, processor, reload, remove, serve, show, snapshot, state, stats, users,
+    bench, check, db, list, processor, reload, remove, script, serve, show, snapshot, state, stats,
+    users,
 };
 use clap::{Parser, Subcommand};
 
@@ -29,6 +30,7 @@ enum Command {
     Show(show::Show),
     List(list::List),
     Remove(remove::Remove),
+    Script(script::Script),
     Stats(stats::Stats),
     Reload(reload::Reload),
     Snapshot(snapshot::Snapshot),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Show(args) => show::run(&args),
         Command::List(args) => list::run(&args),
         Command::Remove(args) => remove::run(&args),
+        Command::Script(args) => script::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),

@@ -10,6 +10,7 @@ pub mod regfile;
 mod register;
 mod request;
 pub mod run;
+pub mod script;
 mod setup;
 pub mod sql;
 pub mod status;
@@ -23,6 +24,7 @@ pub use self::{
 use std::path::Path;
 
 use crate::auth::Secret;
+use crate::config::extmodule::{self, Extmodule};
 use crate::config::register::{self as register_conf, Register};
 use crate::config::resolve::{self, Host, Overrides};
 use crate::config::settings::Config;
@@ -39,6 +41,8 @@ pub struct Loaded {
     pub regfile: regfile::Regfile,
     /// `register.conf` with its accounts, if there is one.
     pub register: Option<Register>,
+    /// `extmodule.conf`, if there is one.
+    pub scripts: Option<Extmodule>,
 }
 
 /// Warns of what is legal, and seldom meant.
@@ -78,7 +82,7 @@ fn advise_register(
 ) {
     let auth = register.and_then(|r| r.handler(register_conf::Message::UserAuth));
     let place = || Place::of_file(folder.join(register_conf::FILE));
-    let elsewhere = elsewhere(config, &regfile::General::default(), register);
+    let elsewhere = elsewhere(config, &regfile::General::default(), register, None);
     if auth.is_some() && elsewhere.fetched.is_none() {
         let known = run::OF_THE_USER.map(|name| format!("${{{name}}}")).join(", ");
         let what = format!(
@@ -126,9 +130,11 @@ pub fn load(
         None => register_conf::read(folder, &mut findings),
     };
     let asks = |message| register.as_ref().is_some_and(|r| r.handler(message).is_some());
-    let has_others = asks(register_conf::Message::UserAuth);
+    let scripts = extmodule::read(folder, &mut findings);
+    let has_scripts = scripts.as_ref().is_some_and(Extmodule::has_modules);
+    let has_others = has_scripts || asks(register_conf::Message::UserAuth);
     let regfile = regfile::read(folder, &config, has_others, &mut findings);
     advise(folder, &config, &regfile, has_others, &mut findings);
     advise_register(folder, &config, register.as_ref(), &mut findings);
-    findings.finish(Loaded { config, regfile, register })
+    findings.finish(Loaded { config, regfile, register, scripts })
 }

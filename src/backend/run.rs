@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    chain::{Chain, Dispatched, Failure, Handler, OnError},
+    chain::{Chain, Dispatched, Failure, Guests, Handler, OnError},
     follow::{Asked, Follower, Present, TRACES},
     listed::LISTED,
     message::{Message, MessageName},
@@ -28,11 +28,13 @@ use super::{
     reason,
     register::HASHES,
     request::{self, Context, UserKey},
+    script::Modules,
     sql::Notification,
     status::Status,
 };
 use crate::{
     auth::{Ha1Set, Secret},
+    config::extmodule::Extmodule,
     hex::parse_hex,
     location::Location,
     subscribers::{Cached, Fetched, Known, split_name},
@@ -75,6 +77,12 @@ pub struct Setup {
     pub queue: usize,
     /// How often `engine.timer` is dispatched.
     pub timer: Duration,
+    /// The external modules.
+    pub scripts: Extmodule,
+    /// The priority of `regfile.conf` for `user.auth`.
+    pub listed: i32,
+    /// Whether what queries say of users may be kept.
+    pub keeps_queries: bool,
 }
 
 /// What they share with everybody else.
@@ -148,7 +156,9 @@ fn run(
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async {
         let mut setup = setup;
+        let (guests, mut modules) = (Guests::default(), None);
         loop {
+            let keeps_scripts = setup.scripts.cache > DeltaSeconds(0);
             let Made { handlers, notifications, preload } = (setup.handlers)(&shared.status);
             // Also of one that another setup cut short.
             shared.status.set_preloading(preload.is_some());
@@ -156,8 +166,13 @@ fn run(
             for handler in handlers.iter().map(Rc::clone) {
                 begun.spawn_local(async move { handler.start().await });
             }
+            let chain = Chain::new(handlers, setup.on_error).with_guests(guests.clone());
+            let by = (&chain, setup.listed);
+            modules = Modules::renew(modules, setup.scripts, &shared, by).await;
             let desk = Rc::new(Desk {
-                chain: Chain::new(handlers, setup.on_error),
+                chain,
+                has_modules: modules.is_some(),
+                keeps: (setup.keeps_queries, keeps_scripts),
                 shared: shared.clone(),
                 returns: returns.clone(),
                 flights: RefCell::default(),
@@ -175,6 +190,9 @@ fn run(
                 Some(next) => setup = next,
                 None => {
                     let _ = tokio::time::timeout(LAST_WORDS, desk.tell_all()).await;
+                    if let Some(modules) = modules {
+                        modules.stop().await;
+                    }
                     break;
                 }
             }
@@ -185,6 +203,9 @@ fn run(
 /// The handlers of one setup, and what is under way.
 struct Desk {
     chain: Chain,
+    has_modules: bool,
+    /// Whether what queries, and what scripts say of users may be kept.
+    keeps: (bool, bool),
     shared: Shared,
     returns: Returns,
     /// Requests that wait for the same user.
@@ -209,11 +230,9 @@ impl Desk {
     ) -> Option<Setup> {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let follows = [MessageName::UserRegister, MessageName::UserUnregister]
-            .into_iter()
-            .any(|name| self.chain.has_remote(name));
-        let is_remote =
-            follows || MessageName::ALL.into_iter().any(|name| self.chain.has_remote(name));
+        // Of scripts, nobody knows what they will install.
+        let is_remote = self.has_modules
+            || MessageName::ALL.into_iter().any(|name| self.chain.has_remote(name));
         let mut timer = tokio::time::interval(timer);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -225,7 +244,8 @@ impl Desk {
                 setup = coming.recv() => return setup,
                 _ = look.tick(), if is_remote => {
                     self.shared.status.set_faults(self.chain.faults());
-                    if follows {
+                    let follows = [MessageName::UserRegister, MessageName::UserUnregister];
+                    if follows.into_iter().any(|name| self.chain.has_remote(name)) {
                         self.follow();
                     }
                 }
@@ -246,7 +266,7 @@ impl Desk {
             .flatten(),
         };
         let desk = Rc::clone(self);
-        match user.filter(|_| rules.elsewhere.fetched.is_some()) {
+        match user.filter(|_| rules.elsewhere.fetched.is_some() && self.keeps()) {
             None => {
                 tokio::task::spawn_local(async move { desk.answer(rules, parked).await });
             }
@@ -287,6 +307,12 @@ impl Desk {
         }
     }
 
+    /// Whether what is said of a user now holds for the user's other requests.
+    fn keeps(&self) -> bool {
+        let (queries, scripts) = self.keeps;
+        queries && (scripts || !self.chain.guests().want(MessageName::UserAuth))
+    }
+
     fn context<'c>(&'c self, rules: &'c Rules) -> Context<'c> {
         let now = self.shared.clock.now();
         Context { rules, now, listeners: &self.shared.listeners }
@@ -309,6 +335,7 @@ impl Desk {
         let Some((user, asked)) = message.flatten() else { return unknown() };
         let mut message = asked.clone();
         let cache = rules.elsewhere.fetched.as_ref();
+        let keeps = self.keeps();
         let generation = cache.map(|cache| cache.generation());
         let (known, is_last_word) = match self.chain.dispatch(&mut message).await {
             Dispatched::Handled { by, failed } => {
@@ -332,7 +359,7 @@ impl Desk {
             }
         };
         let known = Arc::new(known);
-        if let Some((cache, generation)) = cache.zip(generation).filter(|_| is_last_word) {
+        if let Some((cache, generation)) = cache.zip(generation).filter(|_| keeps && is_last_word) {
             let now = self.shared.clock.now();
             cache.keep(now, generation, &user.username, &user.domain, &known);
         }
@@ -446,7 +473,8 @@ impl Desk {
         tokio::task::spawn_local(async move {
             let mut message = Message::new(MessageName::EngineTimer);
             message.set("time", desk.shared.clock.now().unix.to_string());
-            desk.chain.broadcast(&mut message).await;
+            // Scripts have their own, each second.
+            desk.chain.broadcast_to_fixed(&mut message).await;
         });
     }
 }

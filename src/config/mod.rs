@@ -8,6 +8,7 @@ pub mod bounds;
 pub mod conf;
 pub mod databases;
 pub mod edit;
+pub mod extmodule;
 pub mod first_start;
 pub mod lenient;
 pub mod lines;

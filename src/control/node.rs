@@ -21,6 +21,7 @@ use crate::{
     },
     config::{
         Accepted, Refused,
+        extmodule::Extmodule,
         register::Register,
         resolve::{Host, Overrides},
         settings::Config,
@@ -68,7 +69,7 @@ pub struct Node {
     /// The back ends' thread, until it is stopped.
     pub(super) asked: Mutex<Option<BackEnds>>,
     /// What they were set up with.
-    pub(super) register: Mutex<(General, Option<Register>)>,
+    pub(super) register: Mutex<(General, Option<Register>, Option<Extmodule>)>,
     pub(super) wakers: Box<[Arc<Waker>]>,
     pub(super) stopping: AtomicBool,
     /// One reload at a time.
@@ -95,10 +96,11 @@ pub(super) fn rules(
     config: &Config,
     regfile: Regfile,
     register: Option<&Register>,
+    scripts: Option<&Extmodule>,
     keys: &NonceKeys,
 ) -> Result<Rules, ReloadError> {
     Ok(Rules {
-        elsewhere: backend::elsewhere(config, &regfile.general, register),
+        elsewhere: backend::elsewhere(config, &regfile.general, register, scripts),
         domains: Domains::new(config.general.domains.iter().map(AsRef::as_ref)),
         registrar: config.registrar.clone(),
         authenticator: Authenticator::new(config.auth.clone(), keys.clone())?,
@@ -179,21 +181,26 @@ impl Node {
 
     fn try_reload(&self) -> Result<Reloaded, ReloadError> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let Accepted { value: Loaded { config, regfile, register }, warnings } =
+        let Accepted { value: Loaded { config, regfile, register, scripts }, warnings } =
             self.source.load()?;
         let general = regfile.general.clone();
-        let mut rules = rules(&config, regfile, register.as_ref(), &self.keys)?;
+        let mut rules = rules(&config, regfile, register.as_ref(), scripts.as_ref(), &self.keys)?;
         let old = self.config();
-        let written = (general, register);
+        let written = (general, register, scripts);
         let mut running = self.register.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = *running == written
             && (&old.cache, &old.backend, &old.auth)
                 == (&config.cache, &config.backend, &config.auth)
             && old.general.domains == config.general.domains;
         let setup = (!is_same).then(|| {
-            let (general, register) = &written;
-            backend::setup(&config, general, register.clone(), Arc::clone(&self.rules))
+            let (general, register, scripts) = written.clone();
+            backend::setup(&config, &general, register, scripts, Arc::clone(&self.rules))
         });
+        if let Some(new) = &mut rules.elsewhere.scripts
+            && let Some(old) = &self.rules.load().elsewhere.scripts
+        {
+            new.installed = Arc::clone(&old.installed);
+        }
         if is_same && let Some(fetched) = self.rules.load().elsewhere.fetched.clone() {
             // Everybody is asked for again, and who can't be goes on.
             fetched.age(self.clock.now());

@@ -21,6 +21,6 @@ pub use self::{
     counters::{AllCounters, Counters, DropReason},
     log::{Leave, Log, Settled},
     pipeline::{Answers, Arrived, Handled, Pipeline},
-    rules::{AskAuth, AskRegister, Elsewhere, Rules, SharedRules},
+    rules::{AskAuth, AskRegister, Elsewhere, Installed, Rules, Scripts, SharedRules},
     turn::{Listening, Worker},
 };

@@ -362,6 +362,7 @@ mod tests {
                     auth: AskAuth::BeforeListed,
                     register,
                     fetched: Some(Arc::new(FetchedCache::new(10, lifetimes))),
+                    scripts: None,
                 },
                 server: None,
                 limits: Limits::default(),

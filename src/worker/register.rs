@@ -147,7 +147,7 @@ impl<'a> Registration<'a> {
         if self.is_stale {
             return AskFirst::IfAdded(Question::Auth);
         }
-        match rules.elsewhere.register {
+        match rules.elsewhere.asks_register() {
             _ if self.learned.is_some_and(|learned| learned.registered.is_some()) => {
                 AskFirst::Nothing
             }
@@ -229,7 +229,7 @@ impl<'a> Exchange<'_, 'a> {
         // their address has the domain's, so a user of any of them is valid at any other.
         let rules = self.rules;
         let is_known =
-            owner.is_some() || rules.autocreate || rules.elsewhere.register != AskRegister::Never;
+            owner.is_some() || rules.autocreate || rules.elsewhere.asks_register() != AskRegister::Never;
         let Some((aor, key)) = aor.zip(key).filter(|_| is_known) else {
             return self.unbound(registration, used, RegisterResult::NotFound, Status::NOT_FOUND);
         };
