@@ -259,7 +259,7 @@ impl Desk {
         let now = self.shared.clock.now();
         let rules = self.shared.rules.load_full();
         let user = match parked.question {
-            Question::Register | Question::Route => None,
+            Question::Register | Question::Route | Question::AuthFailed => None,
             Question::Auth | Question::Renew => request::read(&parked, &rules, |request, aor| {
                 request::user_of(request, aor, &rules, now)
             })
@@ -288,6 +288,7 @@ impl Desk {
                 let registered = self.register(&rules, &parked).await;
                 parked.learned.registered = Some(registered);
             }
+            Question::AuthFailed => self.tell_failure(&rules, &parked).await,
             // Nobody asks yet.
             Question::Route => parked.learned.routed = Some(Learnt::Unavailable),
             Question::Auth | Question::Renew => {
@@ -364,6 +365,19 @@ impl Desk {
             cache.keep(now, generation, &user.username, &user.domain, &known);
         }
         Learnt::Is(known)
+    }
+
+    /// `user.authfail`, to those who want to hear of wrong passwords.
+    async fn tell_failure(&self, rules: &Rules, parked: &Parked) {
+        let context = self.context(rules);
+        let message = request::read(parked, rules, |request, aor| {
+            let user = request::user_of(request, aor, rules, context.now);
+            request::auth(request, &parked.flow, user.as_ref(), &context)
+        });
+        if let Some(mut message) = message.flatten() {
+            message.name = MessageName::UserAuthfail;
+            self.chain.broadcast(&mut message).await;
+        }
     }
 
     /// Asks whether a phone may be bound.

@@ -56,7 +56,7 @@ pub fn elsewhere(
     let cache = |found| FetchedCache::new(size, Lifetimes { found, ..config.cache.lifetimes });
     let installed = Arc::new(Installed::default());
     // Until the first of them has come, somebody is to say that none is there.
-    installed.set(AskAuth::AfterListed, true);
+    installed.set(AskAuth::AfterListed, true, false);
     Elsewhere {
         auth: match auth {
             Some(auth) if auth.priority < general.auth => AskAuth::BeforeListed,

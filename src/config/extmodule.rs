@@ -149,9 +149,7 @@ fn resolve(folder: &Path, conf: &Conf, findings: &mut Findings) -> Extmodule {
     let mut keys = Lenient::new("general", conf.section(b"general"), findings);
     let scripts_dir = keys.text("scripts_dir").map(|text| expand(text, folder));
     let module = Module {
-        timeout: Duration::from_millis(
-            keys.number("timeout", &bounds::SCRIPT_TIMEOUT).into(),
-        ),
+        timeout: Duration::from_millis(keys.number("timeout", &bounds::SCRIPT_TIMEOUT).into()),
         timebomb: keys.flag("timebomb", false),
         maxqueue: size(keys.number("maxqueue", &bounds::SCRIPT_QUEUE)),
         bufsize: size(keys.number("bufsize", &bounds::SCRIPT_LINE)),

@@ -343,13 +343,8 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let counters: Arc<[CachePadded<Counters>]> =
         (0..workers).map(|_| CachePadded::default()).collect();
     let rules = Arc::new(ArcSwap::from_pointee(rules));
-    let setup = backend::setup(
-        &config,
-        &general,
-        register.clone(),
-        scripts.clone(),
-        Arc::clone(&rules),
-    );
+    let setup =
+        backend::setup(&config, &general, register.clone(), scripts.clone(), Arc::clone(&rules));
     let queue = usize::try_from(config.backend.queue).unwrap_or(usize::MAX);
     let (questions, taken, bell) = Questions::channel(queue);
     let (returns, lanes) = Returns::new(workers);

@@ -95,13 +95,15 @@ pub struct Scripts {
 pub struct Installed {
     auth: AtomicU8,
     register: AtomicBool,
+    failures: AtomicBool,
 }
 
 impl Installed {
     /// Takes note of what scripts have installed now.
-    pub fn set(&self, auth: AskAuth, register: bool) {
+    pub fn set(&self, auth: AskAuth, register: bool, failures: bool) {
         self.auth.store(auth as u8, Ordering::Relaxed);
         self.register.store(register, Ordering::Relaxed);
+        self.failures.store(failures, Ordering::Relaxed);
     }
 
     fn auth(&self) -> AskAuth {
@@ -149,6 +151,12 @@ impl Elsewhere {
     pub fn asks_auth(&self) -> AskAuth {
         let installed = self.scripts.as_ref().map(|scripts| scripts.installed.auth());
         self.auth.max(installed.unwrap_or_default())
+    }
+
+    /// Whether anybody wants to hear of wrong passwords, at this moment.
+    pub fn tells_failures(&self) -> bool {
+        let scripts = self.scripts.as_ref();
+        scripts.is_some_and(|scripts| scripts.installed.failures.load(Ordering::Relaxed))
     }
 
     /// When a back end is asked whether contacts may be bound, at this moment.

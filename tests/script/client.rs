@@ -15,9 +15,10 @@ pub(crate) fn listening(server: &Server) -> SocketAddr {
     let mut at = None;
     wait_until("the listener", || {
         let log = server.log();
-        at = log.split("may connect to tcp:").nth(1).and_then(|rest| {
-            rest.split_whitespace().next()?.trim_end_matches('"').parse().ok()
-        });
+        at = log
+            .split("may connect to tcp:")
+            .nth(1)
+            .and_then(|rest| rest.split_whitespace().next()?.trim_end_matches('"').parse().ok());
         at.is_some()
     });
     at.unwrap()

@@ -142,8 +142,7 @@ fn a_module_that_connects_handles_messages_in_yates_order() {
     let message = module.message();
     assert_eq!(message.name, "user.auth");
     let names: Vec<_> = client::names(&message);
-    let order =
-        ["protocol", "username", "realm", "nonce", "response", "method", "uri", "ip_host"];
+    let order = ["protocol", "username", "realm", "nonce", "response", "method", "uri", "ip_host"];
     assert_eq!(names[..order.len()], order);
     assert_eq!(client::value(&message, "username"), Some("100"));
     module.say(&format!("%%<message:{}:true::a=b%zc%%ü", message.id));
@@ -151,9 +150,7 @@ fn a_module_that_connects_handles_messages_in_yates_order() {
     assert_eq!(phone.join().unwrap(), 503);
     module.say("%%>install:50:user.register:username:100");
     module.line();
-    let phone = std::thread::spawn(move || {
-        Phone::new(sip, "100", "a=b:c%ü").register(600).code
-    });
+    let phone = std::thread::spawn(move || Phone::new(sip, "100", "a=b:c%ü").register(600).code);
     let message = module.message();
     module.say(&format!("%%<message:{}:true::a=b%zc%%ü", message.id));
     let message = module.message();
@@ -162,6 +159,29 @@ fn a_module_that_connects_handles_messages_in_yates_order() {
     // Only the first answer counts.
     module.say(&format!("%%<message:{}:false::code=603", message.id));
     assert_eq!(phone.join().unwrap(), 486);
+}
+
+#[test]
+fn wrong_passwords_are_told_to_who_wants_to_hear_of_them() {
+    let (server, at) = serve_socket("role=global\n[bindery]\ncache=300\n");
+    let mut ears = Module::raw(at);
+    ears.install(50, "user.authfail");
+    let mut watcher = Module::raw(at);
+    watcher.say("%%>watch:user.authfail");
+    watcher.line();
+    let mut module = Module::raw(at);
+    module.install(110, "user.auth");
+    let sip = server.sip[0];
+    let phone = std::thread::spawn(move || Phone::new(sip, "one", "wrong").register(600).code);
+    let message = module.message();
+    module.say(&format!("%%<message:{}:true::right", message.id));
+    assert_eq!(phone.join().unwrap(), 401);
+    let failure = ears.message();
+    assert_eq!(failure.name, "user.authfail");
+    assert_eq!(client::value(&failure, "username"), Some("one"));
+    assert!(client::value(&failure, "ip_host").is_some());
+    ears.say(&format!("%%<message:{}:false:", failure.id));
+    assert!(watcher.line().starts_with("%%<message::false:user.authfail:"));
 }
 
 #[test]

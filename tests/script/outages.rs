@@ -7,8 +7,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use crate::{
     client::Module,
@@ -94,6 +96,21 @@ fn a_script_that_is_stopped_holds_up_nobody_but_those_it_is_needed_for() {
     let begun = Instant::now();
     assert!(server.stop().0.success());
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_script_that_cannot_be_started_is_an_outage() {
+    let server = serve("[scripts]\nnone.py=\n");
+    wait_until("the log to say so", || server.log().contains("none.py: No such file"));
+    assert_eq!(register(&server, "one", "x"), 503);
+    let ready = || {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let answer = agent.get(format!("http://{}/readyz", server.admin)).call();
+        answer.unwrap().body_mut().read_to_string().unwrap()
+    };
+    wait_until("/readyz to name it", || ready().contains("script none.py is away"));
+    assert!(server.stop().0.success());
 }
 
 #[test]

@@ -23,7 +23,10 @@ fn python(test: &str) -> Option<String> {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let python = target.parent()?.join("python-yate/bin/python3");
     if !python.exists() {
-        eprintln!("SKIPPED python_yate::{test}: {} is not there (tests/run makes it)", python.display());
+        eprintln!(
+            "SKIPPED python_yate::{test}: {} is not there (tests/run makes it)",
+            python.display()
+        );
         return None;
     }
     Some(python.display().to_string())

@@ -468,9 +468,8 @@ mod tests {
         };
         let line = "%%>message:a%z1:7:user.auth::username=100:gone::x=a=b%zc";
         assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Message(sent)));
-        let answer = |handled, changes| {
-            Ok(Command::Answer(Answer { id: text("1"), handled, changes }))
-        };
+        let answer =
+            |handled, changes| Ok(Command::Answer(Answer { id: text("1"), handled, changes }));
         assert_eq!(Command::parse(b"%%<message:1:true:"), answer(true, None));
         assert_eq!(Command::parse(b"%%<message:1:false"), answer(false, None));
         let changes =

@@ -13,5 +13,5 @@ mod modules;
 mod process;
 pub mod trial;
 
-pub use self::process::become_program;
 pub(super) use self::modules::Modules;
+pub use self::process::become_program;

@@ -237,6 +237,12 @@ impl Module {
         !self.state.borrow().watched.is_empty()
     }
 
+    /// Whether it watches messages of this name.
+    pub(super) fn is_watching(&self, name: MessageName) -> bool {
+        let state = self.state.borrow();
+        state.watched.iter().any(|watched| watched.is_empty() || watched == name.as_str())
+    }
+
     /// Whether it is started again when it ends.
     pub(super) fn restarts(&self) -> bool {
         let state = self.state.borrow();
@@ -479,7 +485,8 @@ impl Module {
 
     fn answer(&self, answer: Answer) {
         let number = answer.id.strip_prefix(&*self.prefix()).and_then(|rest| rest.parse().ok());
-        let waiting = number.and_then(|number: u64| self.state.borrow_mut().pending.remove(&number));
+        let waiting =
+            number.and_then(|number: u64| self.state.borrow_mut().pending.remove(&number));
         match waiting {
             // Who has given up in this moment doesn't miss it.
             Some(waiting) => drop(waiting.send(answer)),
@@ -568,7 +575,10 @@ impl Module {
     fn apply(&self, message: &mut Message, answer: Answer) -> Handling {
         if let Some(Changes { name, retval, params }) = answer.changes {
             if !name.is_empty() && name != message.name.as_str() {
-                self.warn_once(&format!("{} stays what it is: it can't become {name}", message.name));
+                self.warn_once(&format!(
+                    "{} stays what it is: it can't become {name}",
+                    message.name
+                ));
             }
             message.retval = retval;
             for param in params {
@@ -688,10 +698,9 @@ impl Watcher for Module {
         let state = self.state.borrow();
         let name = message.name.as_str();
         let is_own = message.sender == Some(self.number) && !state.selfwatch;
-        let is_watched = state.watched.iter().any(|watched| watched.is_empty() || watched == name);
         let has_room = state.out.len() < MAX_OUT;
         drop(state);
-        if !is_watched || is_own || !has_room {
+        if !self.is_watching(message.name) || is_own || !has_room {
             return;
         }
         self.say(|out| {
@@ -824,8 +833,7 @@ mod tests {
 
     /// Runs what `asks` does with a module, on a clock that leaps.
     fn run<T>(asks: impl Future<Output = T>) -> T {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(asks)
     }
 

@@ -88,6 +88,21 @@ struct Away {
     installed: Installed,
     /// When it is no longer expected; `None`: it is being started again.
     until: Option<Instant>,
+    /// Whether the operator should know.
+    is_fault: bool,
+}
+
+impl Away {
+    /// Somebody who may yet install this; whoever installs it will do.
+    fn expected(who: &str, name: MessageName, is_fault: bool) -> Self {
+        let name = name.as_str().to_owned();
+        let installed = Installed { priority: i32::MAX, name, filter: None };
+        Self { who: who.into(), installed, until: Some(Instant::now() + EXPECTED), is_fault }
+    }
+
+    fn is_anybody(&self) -> bool {
+        self.installed.priority == i32::MAX
+    }
 }
 
 impl Modules {
@@ -112,16 +127,7 @@ impl Modules {
     }
 
     fn start(settings: Extmodule, shared: Shared, chain: Chain, listed: i32) -> Rc<Self> {
-        let now = Instant::now();
-        let expected = QUESTIONS.map(|name| Away {
-            who: "no external module".into(),
-            installed: Installed {
-                priority: i32::MAX,
-                name: name.as_str().to_owned(),
-                filter: None,
-            },
-            until: Some(now + EXPECTED),
-        });
+        let expected = QUESTIONS.map(|name| Away::expected("no external module", name, false));
         let away = if settings.has_modules() { expected.into() } else { Vec::new() };
         let modules = Rc::new(Self {
             guests: chain.guests().clone(),
@@ -131,7 +137,7 @@ impl Modules {
             away: RefCell::new(away),
             tasks: RefCell::default(),
             numbers: Cell::new(0),
-            began: now,
+            began: Instant::now(),
             running: Cell::new(0),
             is_stopping: Cell::new(false),
             settings,
@@ -195,7 +201,7 @@ impl Modules {
             for installed in module.installed() {
                 let Some(name) = MessageName::parse(&installed.name) else { continue };
                 self.away.borrow_mut().retain(|away| {
-                    let is_it = away.who == module.name || away.installed.priority == i32::MAX;
+                    let is_it = away.who == module.name || away.is_anybody();
                     !(is_it && away.installed.name == installed.name)
                 });
                 let (module, priority) = (Rc::clone(module), installed.priority);
@@ -216,6 +222,9 @@ impl Modules {
             _ => AskAuth::AfterListed,
         });
         let (auth, register) = (auth.max(), of(MessageName::UserRegister).next().is_some());
+        let failed = MessageName::UserAuthfail;
+        let is_watched = present.iter().any(|module| module.is_watching(failed));
+        let failures = is_watched || of(failed).next().is_some();
         let had_auth = self.guests.want(MessageName::UserAuth);
         let rules = self.shared.rules.load();
         if auth.is_some() && !had_auth && self.settings.cache.0 == 0 {
@@ -226,7 +235,7 @@ impl Modules {
         }
         self.guests.replace(handlers, watchers);
         if let Some(scripts) = &rules.elsewhere.scripts {
-            scripts.installed.set(auth.unwrap_or_default(), register);
+            scripts.installed.set(auth.unwrap_or_default(), register, failures);
         }
     }
 
@@ -255,11 +264,25 @@ impl Modules {
         if !module.has_quit() {
             let missed = installed.into_iter().filter(|i| questions.contains(&&*i.name));
             let who = &module.name;
-            let away = missed.map(|installed| Away { who: Rc::clone(who), installed, until });
+            let away = missed.map(|installed| Away {
+                who: Rc::clone(who),
+                installed,
+                until,
+                is_fault: comes_back,
+            });
             self.away.borrow_mut().extend(away);
         }
         module.gone();
         self.present.borrow_mut().retain(|other| other.number != module.number);
+        self.publish();
+    }
+
+    /// A script that can't be started, or ends at once: who knows what it would have installed.
+    fn miss(&self, name: &str) {
+        let mut away = self.away.borrow_mut();
+        away.retain(|away| !(&*away.who == name && away.is_anybody()));
+        away.extend(QUESTIONS.map(|question| Away::expected(name, question, true)));
+        drop(away);
         self.publish();
     }
 
@@ -304,6 +327,7 @@ impl Modules {
                 }
                 Err(error) => {
                     tracing::error!(script = %name, "can't be started: {error}");
+                    self.miss(&name);
                     program.restart
                 }
             };
@@ -324,10 +348,14 @@ impl Modules {
     ) -> bool {
         let module = self.enter(name, Some(program.restart), false);
         tracing::info!(script = %module.name, "started");
+        for away in self.away.borrow_mut().iter_mut().filter(|away| away.is_anybody()) {
+            away.is_fault &= away.who != module.name;
+        }
+        self.publish();
         self.spawn(log_lines(Rc::clone(&module.name), stderr));
         let over = async { process.ended().await.why() };
         let why = converse(&module, &link, over, |effect| self.effect(&module, effect)).await;
-        let has_installed = !module.installed().is_empty();
+        let (has_installed, is_ours) = (!module.installed().is_empty(), module.ends().is_some());
         let restarts = module.restarts();
         self.leave(&module, restarts);
         drop(link);
@@ -335,12 +363,17 @@ impl Modules {
         if self.is_stopping.get() {
             return false;
         }
+        // A pipe may close a moment before its process is seen to have ended, which says more.
+        let why = if is_ours { why } else { ended.why() };
         // One that ends well without having installed anything was for this once.
         let is_done = ended.is_success() && !has_installed;
         if module.has_quit() || is_done {
             tracing::info!(script = %module.name, "{why}");
         } else {
             tracing::error!(script = %module.name, restart = restarts, "{why}");
+            if !has_installed {
+                self.miss(name);
+            }
         }
         restarts && !is_done
     }
@@ -597,7 +630,7 @@ impl Handler for Away {
     }
 
     fn fault(&self) -> Option<String> {
-        self.until.is_none().then(|| format!("{} is away", self.who))
+        self.is_fault.then(|| format!("{} is away", self.who))
     }
 
     fn handle<'m>(&'m self, _: i32, message: &'m mut Message) -> Handles<'m> {
