@@ -11,5 +11,6 @@ mod records;
 #[path = "../../benches/support/registrar.rs"]
 mod registrar;
 mod requests;
+mod script_lines;
 mod spelling;
 mod uris;

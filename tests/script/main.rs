@@ -4,7 +4,7 @@ mod client;
 mod outages;
 mod python_yate;
 #[path = "../support/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "some of it is for other tests")]
+#[expect(dead_code, reason = "some of it is for other tests")]
 mod support;
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 
 use self::{
     client::Module,
-    support::{Phone, Server, wait_until},
+    support::{Phone, Server, command, wait_until},
 };
 
 const BINDERY_CONF: &str = "[general]\nworkers=1\npin=no\n[listener a]\naddr=127.0.0.1\nport=0\n\
@@ -64,6 +64,31 @@ fn a_script_does_what_regfile_does() {
     server.write("users", "100 secret\n300 third\n");
     register_in_time(&server, "300", "third");
     assert_eq!(register(&server, "200", "other"), 401);
+}
+
+#[test]
+fn a_script_can_be_tried_out() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("users"), "100 secret\n").unwrap();
+    let tried = |file: &str| {
+        let mut command = command(folder.path());
+        let done = command.args(["script", "test", file, "users"]).output().unwrap();
+        (done.status.code(), String::from_utf8(done.stdout).unwrap())
+    };
+    let (code, said) = tried(&file("docs/examples/regfile.py"));
+    assert_eq!(code, Some(0), "{said}");
+    for line in [
+        "<-- %%>install : 90 : user.auth",
+        "      username=100",
+        "    user.auth: handled; the password is what it returned",
+        "    call.route: handled; the call goes to sip/sip:100@192.0.2.10:5062;transport=udp",
+        "good (messages: 4)",
+    ] {
+        assert!(said.contains(line), "no {line:?} in\n{said}");
+    }
+    for wrong in ["/bin/true", "/nowhere"] {
+        assert_eq!(tried(wrong).0, Some(1));
+    }
 }
 
 #[test]
@@ -137,6 +162,8 @@ fn a_module_that_connects_handles_messages_in_yates_order() {
     assert_eq!(module.line(), "%%<install:50:user.auth:true");
     module.say("nonsense");
     assert_eq!(module.line(), "Error in: nonsense");
+    module.say("%%>install:50:user.register:username:100");
+    assert_eq!(module.line(), "%%<install:50:user.register:true");
     let sip = server.sip[0];
     let phone = std::thread::spawn(move || Phone::new(sip, "100", "a=b:c%ü").register(600).code);
     let message = module.message();
@@ -145,13 +172,6 @@ fn a_module_that_connects_handles_messages_in_yates_order() {
     let order = ["protocol", "username", "realm", "nonce", "response", "method", "uri", "ip_host"];
     assert_eq!(names[..order.len()], order);
     assert_eq!(client::value(&message, "username"), Some("100"));
-    module.say(&format!("%%<message:{}:true::a=b%zc%%ü", message.id));
-    // Nobody has installed user.register: for a minute somebody may yet come.
-    assert_eq!(phone.join().unwrap(), 503);
-    module.say("%%>install:50:user.register:username:100");
-    module.line();
-    let phone = std::thread::spawn(move || Phone::new(sip, "100", "a=b:c%ü").register(600).code);
-    let message = module.message();
     module.say(&format!("%%<message:{}:true::a=b%zc%%ü", message.id));
     let message = module.message();
     assert_eq!(message.name, "user.register");

@@ -44,6 +44,12 @@ const RAN_WELL: Duration = Duration::from_secs(60);
 /// (503) and nobody is told that there is no such user.
 const EXPECTED: Duration = Duration::from_secs(60);
 
+/// For so long after the first module has come, others that go with it may be on their way.
+const SETTLES: Duration = Duration::from_secs(2);
+
+/// Places of modules that have gone; the oldest give way.
+const MISSED: usize = 256;
+
 /// Between two tries to listen.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -211,6 +217,13 @@ impl Modules {
                 watchers.push(Rc::clone(module) as Rc<dyn Watcher>);
             }
         }
+        let has_question = handlers.iter().any(|(_, name, _)| QUESTIONS.contains(name));
+        let settled = now + SETTLES;
+        for away in &mut *self.away.borrow_mut() {
+            if has_question && away.is_anybody() && !away.is_fault {
+                away.until = away.until.map(|until| until.min(settled));
+            }
+        }
         self.away.borrow_mut().retain(|away| away.until.is_none_or(|until| until > now));
         for away in &*self.away.borrow() {
             let Some(name) = MessageName::parse(&away.installed.name) else { continue };
@@ -263,14 +276,15 @@ impl Modules {
         let questions = QUESTIONS.map(MessageName::as_str);
         if !module.has_quit() {
             let missed = installed.into_iter().filter(|i| questions.contains(&&*i.name));
-            let who = &module.name;
-            let away = missed.map(|installed| Away {
-                who: Rc::clone(who),
-                installed,
-                until,
-                is_fault: comes_back,
-            });
-            self.away.borrow_mut().extend(away);
+            let mut all = self.away.borrow_mut();
+            for installed in missed {
+                all.retain(|away| !(away.who == module.name && away.installed == installed));
+                if all.len() >= MISSED {
+                    all.remove(0);
+                }
+                let who = Rc::clone(&module.name);
+                all.push(Away { who, installed, until, is_fault: comes_back });
+            }
         }
         module.gone();
         self.present.borrow_mut().retain(|other| other.number != module.number);
