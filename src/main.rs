@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use bindery::cli::{
-    bench, calls, check, db, list, processor, reload, remove, serve, show, snapshot, state, stats,
-    users,
+    bench, calls, check, db, list, processor, reload, remove, script, serve, show, snapshot, state,
+    stats, users,
 };
 use clap::{Parser, Subcommand};
 
@@ -31,6 +31,7 @@ enum Command {
     List(list::List),
     Calls(calls::Calls),
     Remove(remove::Remove),
+    Script(script::Script),
     Stats(stats::Stats),
     Reload(reload::Reload),
     Snapshot(snapshot::Snapshot),
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Calls(args) => calls::run(&args),
         Command::Remove(args) => remove::run(&args),
+        Command::Script(args) => script::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),

@@ -23,6 +23,8 @@ mod phone;
 mod pipeline;
 #[path = "../benches/support/registrar.rs"]
 mod registrar;
+#[path = "../fuzz/checks/script_line.rs"]
+mod script_line;
 #[path = "../fuzz/checks/snapshot.rs"]
 mod snapshot;
 #[path = "../fuzz/checks/uri.rs"]
@@ -58,6 +60,7 @@ fn what_was_found_stays_fixed() {
     replay("fuzz/regressions/pipeline", pipeline::check);
     replay("fuzz/regressions/uri", uri::check);
     replay("fuzz/regressions/change", change::check);
+    replay("fuzz/regressions/script_line", script_line::check);
 }
 
 #[test]
@@ -70,5 +73,6 @@ fn torture_messages_pass_all_checks() {
         replay(rfc, snapshot::check);
         replay(rfc, journal::check);
         replay(rfc, change::check);
+        replay(rfc, script_line::check);
     }
 }

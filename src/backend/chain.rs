@@ -1,6 +1,6 @@
 //! Handlers in the order of their priorities, as in Yate: the first to handle a message ends its way.
 
-use std::{fmt, future::Future, pin::Pin, rc::Rc};
+use std::{cell::RefCell, fmt, future::Future, pin::Pin, rc::Rc};
 
 use super::message::{Message, MessageName};
 
@@ -96,10 +96,60 @@ pub enum OnError {
     Refuse,
 }
 
+/// A handler with the priority and the name of what it wants.
+type Placed = (i32, MessageName, Rc<dyn Handler>);
+
+/// Handlers that come and go while messages are under way: what scripts have installed.
+#[derive(Clone, Debug, Default)]
+pub struct Guests(Rc<RefCell<Present>>);
+
+#[derive(Debug, Default)]
+struct Present {
+    handlers: Vec<Placed>,
+    watchers: Vec<Rc<dyn Watcher>>,
+}
+
+/// Somebody who sees what became of messages.
+pub trait Watcher: fmt::Debug {
+    /// Sees a message that has been through all handlers.
+    fn see(&self, message: &Message, handled: bool);
+}
+
+impl Guests {
+    /// These from now on. A message that is under way goes to those that were there when it began.
+    pub(super) fn replace(&self, handlers: Vec<Placed>, watchers: Vec<Rc<dyn Watcher>>) {
+        *self.0.borrow_mut() = Present { handlers, watchers };
+    }
+
+    /// Whether any wants messages of this name.
+    pub fn want(&self, name: MessageName) -> bool {
+        self.0.borrow().handlers.iter().any(|(_, wanted, _)| *wanted == name)
+    }
+
+    /// Those that want messages of this name.
+    pub fn of(&self, name: MessageName) -> Vec<(i32, Rc<dyn Handler>)> {
+        let present = self.0.borrow();
+        let wanted = present.handlers.iter().filter(|(_, wanted, _)| *wanted == name);
+        wanted.map(|(priority, _, handler)| (*priority, Rc::clone(handler))).collect()
+    }
+
+    /// Shows those that watch what became of a message.
+    pub fn see(&self, message: &Message, handled: bool) {
+        for watcher in &self.0.borrow().watchers {
+            watcher.see(message, handled);
+        }
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.0.borrow().handlers.iter().filter_map(|(_, _, handler)| handler.fault()).collect()
+    }
+}
+
 /// All handlers.
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
-    handlers: Vec<(i32, MessageName, Rc<dyn Handler>)>,
+    handlers: Vec<Placed>,
+    guests: Guests,
     on_error: OnError,
 }
 
@@ -115,20 +165,45 @@ impl Chain {
             }
         }
         all.sort_by_key(|(priority, ..)| *priority);
-        Self { handlers: all, on_error }
+        Self { handlers: all, guests: Guests::default(), on_error }
+    }
+
+    /// With these between them, after those of the same priority.
+    pub fn with_guests(self, guests: Guests) -> Self {
+        Self { guests, ..self }
+    }
+
+    /// Those that come and go.
+    pub fn guests(&self) -> &Guests {
+        &self.guests
     }
 
     /// Whether anybody wants messages of this name who is not in memory.
     pub fn has_remote(&self, name: MessageName) -> bool {
-        self.of(name).any(|(_, handler)| handler.is_remote())
+        let is_wanted = |(_, wanted, handler): &Placed| *wanted == name && handler.is_remote();
+        self.guests.want(name) || self.handlers.iter().any(is_wanted)
     }
 
-    fn of(&self, name: MessageName) -> impl Iterator<Item = (i32, &Rc<dyn Handler>)> {
-        self.handlers.iter().filter(move |(_, n, _)| *n == name).map(|(p, _, h)| (*p, h))
+    /// Those that stay and want messages of this name.
+    fn fixed(&self, name: MessageName) -> impl Iterator<Item = (i32, Rc<dyn Handler>)> {
+        let wanted = self.handlers.iter().filter(move |(_, wanted, _)| *wanted == name);
+        wanted.map(|(priority, _, handler)| (*priority, Rc::clone(handler)))
     }
 
-    /// Has a message handled.
+    fn of(&self, name: MessageName) -> Vec<(i32, Rc<dyn Handler>)> {
+        let mut all: Vec<_> = self.fixed(name).chain(self.guests.of(name)).collect();
+        all.sort_by_key(|(priority, _)| *priority);
+        all
+    }
+
+    /// Has a message handled, and shows it to those who watch.
     pub async fn dispatch(&self, message: &mut Message) -> Dispatched {
+        let dispatched = self.try_dispatch(message).await;
+        self.guests.see(message, matches!(dispatched, Dispatched::Handled { .. }));
+        dispatched
+    }
+
+    async fn try_dispatch(&self, message: &mut Message) -> Dispatched {
         let mut failure = None;
         for (priority, handler) in self.of(message.name) {
             match handler.handle(priority, message).await {
@@ -149,10 +224,20 @@ impl Chain {
     }
 
     /// Shows a message to all handlers that want it, whoever handles it, as in Yate goes for
-    /// `engine.timer`.
-    pub async fn broadcast(&self, message: &mut Message) {
+    /// `engine.timer`; whether any handled it.
+    pub async fn broadcast(&self, message: &mut Message) -> bool {
+        let mut is_handled = false;
         for (priority, handler) in self.of(message.name) {
             // Who fails says so itself, within the rate.
+            is_handled |= handler.handle(priority, message).await == Handling::Handled;
+        }
+        self.guests.see(message, is_handled);
+        is_handled
+    }
+
+    /// [`Chain::broadcast`] to those only that stay.
+    pub async fn broadcast_to_fixed(&self, message: &mut Message) {
+        for (priority, handler) in self.fixed(message.name) {
             let _ = handler.handle(priority, message).await;
         }
     }
@@ -160,7 +245,8 @@ impl Chain {
     /// What keeps handlers from saying anything, each once.
     pub fn faults(&self) -> Vec<String> {
         let mut faults: Vec<String> = Vec::new();
-        for fault in self.handlers.iter().filter_map(|(_, _, handler)| handler.fault()) {
+        let fixed = self.handlers.iter().filter_map(|(_, _, handler)| handler.fault());
+        for fault in fixed.chain(self.guests.faults()) {
             if !faults.contains(&fault) {
                 faults.push(fault);
             }
@@ -181,6 +267,7 @@ impl Chain {
                 let Some(dispatched) = dispatched.get_mut(place) else { continue };
                 match handling {
                     Handling::Handled => {
+                        self.guests.see(&message, true);
                         let failed = matches!(dispatched, Dispatched::Failed(_));
                         let by = Rc::clone(handler.name());
                         *dispatched = Dispatched::Handled { by, failed };
@@ -192,12 +279,16 @@ impl Chain {
                             *dispatched = Dispatched::Failed(reason);
                         }
                         if self.on_error == OnError::Refuse {
+                            self.guests.see(&message, false);
                             continue;
                         }
                     }
                 }
                 open.push((place, message));
             }
+        }
+        for (_, message) in &open {
+            self.guests.see(message, false);
         }
         dispatched
     }

@@ -119,7 +119,8 @@ impl Handler for Listed {
     fn handle<'m>(&'m self, _: i32, message: &'m mut Message) -> Handles<'m> {
         let handling = if message.name == MessageName::CallRoute {
             self.route(message)
-        } else if is_listed(&self.rules.load(), message) {
+        } else if message.sender.is_none() && is_listed(&self.rules.load(), message) {
+            // What it takes, workers do; they know nothing of what a script sends.
             Handling::Handled
         } else {
             Handling::Passed

@@ -21,11 +21,19 @@ pub enum MessageName {
     CallRoute,
     /// `call.cdr`: how a call goes, or went.
     CallCdr,
+    /// `call.execute`: a call goes to where it was routed; to scripts a notification only.
+    CallExecute,
+    /// `user.authfail`: somebody has not got a password right.
+    UserAuthfail,
+    /// `engine.start`: everything runs.
+    EngineStart,
+    /// `engine.halt`: it is about to end.
+    EngineHalt,
 }
 
 impl MessageName {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::UserAuth,
         Self::UserRegister,
         Self::UserUnregister,
@@ -33,7 +41,28 @@ impl MessageName {
         Self::CallPreroute,
         Self::CallRoute,
         Self::CallCdr,
+        Self::CallExecute,
+        Self::UserAuthfail,
+        Self::EngineStart,
+        Self::EngineHalt,
     ];
+
+    /// The one with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == name)
+    }
+
+    /// Whether all handlers see it, whoever handles it.
+    pub fn is_broadcast(self) -> bool {
+        matches!(
+            self,
+            Self::EngineTimer
+                | Self::CallCdr
+                | Self::UserAuthfail
+                | Self::EngineStart
+                | Self::EngineHalt
+        )
+    }
 
     /// Whether it concerns registrations.
     pub fn is_about_users(self) -> bool {
@@ -50,6 +79,10 @@ impl MessageName {
             Self::CallPreroute => "call.preroute",
             Self::CallRoute => "call.route",
             Self::CallCdr => "call.cdr",
+            Self::CallExecute => "call.execute",
+            Self::UserAuthfail => "user.authfail",
+            Self::EngineStart => "engine.start",
+            Self::EngineHalt => "engine.halt",
         }
     }
 }
@@ -69,13 +102,15 @@ pub struct Message {
     pub retval: String,
     /// What it returns besides, for when that fails: the routes of further rows.
     pub further: Vec<String>,
+    /// The script that sent it, by its number, if one did: it is not shown its own.
+    pub sender: Option<u32>,
     params: Vec<(Box<str>, String)>,
 }
 
 impl Message {
     /// A message without parameters.
     pub fn new(name: MessageName) -> Self {
-        Self { name, retval: String::new(), further: Vec::new(), params: Vec::new() }
+        Self { name, retval: String::new(), further: Vec::new(), sender: None, params: Vec::new() }
     }
 
     /// The first parameter of this name.
@@ -89,6 +124,11 @@ impl Message {
             Some((_, old)) => *old = value.into(),
             None => self.params.push((name.into(), value.into())),
         }
+    }
+
+    /// Takes all parameters of this name away.
+    pub fn remove(&mut self, name: &str) {
+        self.params.retain(|(key, _)| **key != *name);
     }
 
     /// All parameters, in order.

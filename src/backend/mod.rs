@@ -12,6 +12,7 @@ mod register;
 mod request;
 mod route;
 pub mod run;
+pub mod script;
 mod setup;
 pub mod sql;
 pub mod status;
@@ -27,6 +28,7 @@ use std::path::Path;
 
 use crate::auth::Secret;
 use crate::config::cdrfile::{self, CdrFile};
+use crate::config::extmodule::{self, Extmodule};
 use crate::config::register::{self as register_conf, Register};
 use crate::config::resolve::{self, Host, Overrides};
 use crate::config::settings::Config;
@@ -45,6 +47,8 @@ pub struct Loaded {
     pub register: Option<Register>,
     /// `cdrfile.conf`, if it names a file.
     pub cdrfile: Option<CdrFile>,
+    /// `extmodule.conf`, if there is one.
+    pub scripts: Option<Extmodule>,
 }
 
 /// Warns of what is legal, and seldom meant.
@@ -84,7 +88,7 @@ fn advise_register(
 ) {
     let auth = register.and_then(|r| r.handler(register_conf::Message::UserAuth));
     let place = || Place::of_file(folder.join(register_conf::FILE));
-    let elsewhere = elsewhere(config, &regfile::Regfile::default(), register);
+    let elsewhere = elsewhere(config, &regfile::Regfile::default(), register, None);
     if auth.is_some() && elsewhere.fetched.is_none() {
         let known = run::OF_THE_USER.map(|name| format!("${{{name}}}")).join(", ");
         let what = format!(
@@ -132,10 +136,12 @@ pub fn load(
         None => register_conf::read(folder, &mut findings),
     };
     let asks = |message| register.as_ref().is_some_and(|r| r.handler(message).is_some());
-    let has_others = asks(register_conf::Message::UserAuth);
+    let scripts = extmodule::read(folder, &mut findings);
+    let has_scripts = scripts.as_ref().is_some_and(Extmodule::has_modules);
+    let has_others = has_scripts || asks(register_conf::Message::UserAuth);
     let regfile = regfile::read(folder, &config, has_others, &mut findings);
     advise(folder, &config, &regfile, has_others, &mut findings);
     advise_register(folder, &config, register.as_ref(), &mut findings);
     let cdrfile = cdrfile::read(folder, &mut findings);
-    findings.finish(Loaded { config, regfile, register, cdrfile })
+    findings.finish(Loaded { config, regfile, register, cdrfile, scripts })
 }

@@ -218,10 +218,7 @@ impl Section {
                 Handling::Passed
             }
             MessageName::CallRoute => self.route(message, rows),
-            MessageName::UserRegister
-            | MessageName::UserUnregister
-            | MessageName::EngineTimer
-            | MessageName::CallCdr => Handling::Passed,
+            _ => Handling::Passed,
         }
     }
 
@@ -325,7 +322,7 @@ impl Section {
             MessageName::CallPreroute => "preroute_register",
             MessageName::CallRoute => "route_register",
             MessageName::CallCdr => "cdrwrite_register",
-            MessageName::EngineTimer => return false,
+            _ => return false,
         };
         message.get(gate) == Some("false")
             || self.message == MessageName::CallCdr && message.get("cdrwrite") == Some("false")

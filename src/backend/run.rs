@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     cdr::{Coming, Records, SpoolFolder, TakesRecords},
-    chain::{Chain, Dispatched, Failure, Handler, OnError},
+    chain::{Chain, Dispatched, Failure, Guests, Handler, OnError},
     follow::{Asked, Follower, Present, TRACES},
     listed::LISTED,
     message::{Message, MessageName},
@@ -30,11 +30,13 @@ use super::{
     register::HASHES,
     request::{self, Context, UserKey},
     route,
+    script::Modules,
     sql::Notification,
     status::Status,
 };
 use crate::{
     auth::{Ha1Set, Secret},
+    config::extmodule::Extmodule,
     hex::parse_hex,
     location::Location,
     proxy::Routed,
@@ -80,6 +82,12 @@ pub struct Setup {
     pub queue: usize,
     /// How often `engine.timer` is dispatched.
     pub timer: Duration,
+    /// The external modules.
+    pub scripts: Extmodule,
+    /// The priority of `regfile.conf` for `user.auth`.
+    pub listed: i32,
+    /// Whether what queries say of users may be kept.
+    pub keeps_queries: bool,
 }
 
 /// What they share with everybody else.
@@ -167,7 +175,9 @@ fn run(
         let mut setup = setup;
         let (clock, status) = (Arc::clone(&shared.clock), Arc::clone(&shared.status));
         let records = Records::start(calls, shared.spool.clone(), clock, status);
+        let (guests, mut modules) = (Guests::default(), None);
         loop {
+            let keeps_scripts = setup.scripts.cache > DeltaSeconds(0);
             let Made { handlers, records: keepers, notifications, preload } =
                 (setup.handlers)(&shared);
             records.set_handlers(&keepers);
@@ -177,8 +187,13 @@ fn run(
             for handler in handlers.iter().map(Rc::clone) {
                 begun.spawn_local(async move { handler.start().await });
             }
+            let chain = Chain::new(handlers, setup.on_error).with_guests(guests.clone());
+            let by = (&chain, setup.listed);
+            modules = Modules::renew(modules, setup.scripts, &shared, by).await;
             let desk = Rc::new(Desk {
-                chain: Chain::new(handlers, setup.on_error),
+                chain,
+                has_modules: modules.is_some(),
+                keeps: (setup.keeps_queries, keeps_scripts),
                 shared: shared.clone(),
                 returns: returns.clone(),
                 flights: RefCell::default(),
@@ -197,6 +212,9 @@ fn run(
                 None => {
                     let told = tokio::time::timeout(LAST_WORDS, desk.tell_all());
                     let _ = tokio::join!(told, records.finish(LAST_WORDS));
+                    if let Some(modules) = modules {
+                        modules.stop().await;
+                    }
                     break;
                 }
             }
@@ -207,6 +225,9 @@ fn run(
 /// The handlers of one setup, and what is under way.
 struct Desk {
     chain: Chain,
+    has_modules: bool,
+    /// Whether what queries, and what scripts say of users may be kept.
+    keeps: (bool, bool),
     shared: Shared,
     returns: Returns,
     /// Requests that wait for the same user.
@@ -231,11 +252,9 @@ impl Desk {
     ) -> Option<Setup> {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let follows = [MessageName::UserRegister, MessageName::UserUnregister]
-            .into_iter()
-            .any(|name| self.chain.has_remote(name));
-        let is_remote =
-            follows || MessageName::ALL.into_iter().any(|name| self.chain.has_remote(name));
+        // Of scripts, nobody knows what they will install.
+        let is_remote = self.has_modules
+            || MessageName::ALL.into_iter().any(|name| self.chain.has_remote(name));
         let mut timer = tokio::time::interval(timer);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -247,7 +266,8 @@ impl Desk {
                 setup = coming.recv() => return setup,
                 _ = look.tick(), if is_remote => {
                     self.shared.status.set_faults(self.chain.faults());
-                    if follows {
+                    let follows = [MessageName::UserRegister, MessageName::UserUnregister];
+                    if follows.into_iter().any(|name| self.chain.has_remote(name)) {
                         self.follow();
                     }
                 }
@@ -261,14 +281,14 @@ impl Desk {
         let now = self.shared.clock.now();
         let rules = self.shared.rules.load_full();
         let user = match parked.question {
-            Question::Register | Question::Route => None,
+            Question::Register | Question::Route | Question::AuthFailed => None,
             Question::Auth | Question::Renew => request::read(&parked, &rules, |request, aor| {
                 request::user_of(request, aor, &rules, now)
             })
             .flatten(),
         };
         let desk = Rc::clone(self);
-        match user.filter(|_| rules.elsewhere.fetched.is_some()) {
+        match user.filter(|_| rules.elsewhere.fetched.is_some() && self.keeps()) {
             None => {
                 tokio::task::spawn_local(async move { desk.answer(rules, parked).await });
             }
@@ -294,6 +314,7 @@ impl Desk {
                 let routed = self.route(&rules, &parked).await;
                 parked.learned.routed = Some(routed);
             }
+            Question::AuthFailed => self.tell_failure(&rules, &parked).await,
             Question::Auth | Question::Renew => {
                 parked.learned.account = Some(self.authenticate(&rules, &parked, None).await);
             }
@@ -309,6 +330,12 @@ impl Desk {
             parked.learned.account = Some(account.clone());
             self.returns.give_back(parked);
         }
+    }
+
+    /// Whether what is said of a user now holds for the user's other requests.
+    fn keeps(&self) -> bool {
+        let (queries, scripts) = self.keeps;
+        queries && (scripts || !self.chain.guests().want(MessageName::UserAuth))
     }
 
     fn context<'c>(&'c self, rules: &'c Rules) -> Context<'c> {
@@ -333,6 +360,7 @@ impl Desk {
         let Some((user, asked)) = message.flatten() else { return unknown() };
         let mut message = asked.clone();
         let cache = rules.elsewhere.fetched.as_ref();
+        let keeps = self.keeps();
         let generation = cache.map(|cache| cache.generation());
         let (known, is_last_word) = match self.chain.dispatch(&mut message).await {
             Dispatched::Handled { by, failed } => {
@@ -356,7 +384,7 @@ impl Desk {
             }
         };
         let known = Arc::new(known);
-        if let Some((cache, generation)) = cache.zip(generation).filter(|_| is_last_word) {
+        if let Some((cache, generation)) = cache.zip(generation).filter(|_| keeps && is_last_word) {
             let now = self.shared.clock.now();
             cache.keep(now, generation, &user.username, &user.domain, &known);
         }
@@ -377,6 +405,19 @@ impl Desk {
                 self.shared.status.failed(MessageName::CallRoute);
                 Learnt::Unavailable
             }
+        }
+    }
+
+    /// `user.authfail`, to those who want to hear of wrong passwords.
+    async fn tell_failure(&self, rules: &Rules, parked: &Parked) {
+        let context = self.context(rules);
+        let message = request::read(parked, rules, |request, aor| {
+            let user = request::user_of(request, aor, rules, context.now);
+            request::auth(request, &parked.flow, user.as_ref(), &context)
+        });
+        if let Some(mut message) = message.flatten() {
+            message.name = MessageName::UserAuthfail;
+            self.chain.broadcast(&mut message).await;
         }
     }
 
@@ -487,7 +528,8 @@ impl Desk {
         tokio::task::spawn_local(async move {
             let mut message = Message::new(MessageName::EngineTimer);
             message.set("time", desk.shared.clock.now().unix.to_string());
-            desk.chain.broadcast(&mut message).await;
+            // Scripts have their own, each second.
+            desk.chain.broadcast_to_fixed(&mut message).await;
         });
     }
 }

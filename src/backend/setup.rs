@@ -24,48 +24,76 @@ use super::{
 use crate::{
     config::{
         cdrfile::CdrFile,
+        extmodule::Extmodule,
         register::{self, Query, Register},
         settings::{Config, Records},
     },
-    subscribers::FetchedCache,
-    worker::{AskAuth, AskRegister, Elsewhere},
+    subscribers::{FetchedCache, Lifetimes},
+    time::DeltaSeconds,
+    worker::{AskAuth, AskRegister, Elsewhere, Installed, Scripts},
 };
 
 /// How long `engine.timer` waits where nobody says.
 const TIMER: Duration = Duration::from_secs(30);
 
 /// When workers have to ask, by these files. Nothing is cached yet.
-pub fn elsewhere(config: &Config, regfile: &Regfile, register: Option<&Register>) -> Elsewhere {
+pub fn elsewhere(
+    config: &Config,
+    regfile: &Regfile,
+    register: Option<&Register>,
+    scripts: Option<&Extmodule>,
+) -> Elsewhere {
     let general = &regfile.general;
     // Who calls may have a say in that, by parameters of the own section.
     let has_own_routes = has_own_routes(&regfile.subscribers);
-    let Some(register) = register else {
-        return Elsewhere { route: has_own_routes, ..Elsewhere::default() };
+    let routes = |register: &Register| {
+        [register::Message::CallPreroute, register::Message::CallRoute]
+            .into_iter()
+            .any(|message| register.handler(message).is_some())
     };
-    let auth = register.handler(register::Message::UserAuth);
-    let has_register = register.handler(register::Message::UserRegister).is_some();
-    // In a flat namespace the domain is not part of who a user is.
-    let is_flat = config.general.domains.is_empty();
-    let is_of_the_user = |name: &str| OF_THE_USER.contains(&name) && !(is_flat && name == "domain");
-    let is_cacheable = |query: &Query| match query {
-        Query::Template(statements) => statements.parameters().all(is_of_the_user),
-        Query::Stored(_) => false,
+    let scripts = scripts.filter(|scripts| scripts.has_modules());
+    let auth = register.and_then(|register| register.handler(register::Message::UserAuth));
+    let asks = |register: &Register| register.handler(register::Message::UserRegister).is_some();
+    let kept = scripts.map(|scripts| scripts.cache).filter(|kept| *kept > DeltaSeconds(0));
+    let Lifetimes { found, .. } = config.cache.lifetimes;
+    let found = match (keeps_queries(config, register), kept) {
+        (true, kept) if auth.is_some() => Some(kept.map_or(found, |kept| kept.min(found))),
+        (true, kept) => kept,
+        (false, _) => None,
     };
-    let is_cacheable = auth.and_then(|auth| auth.query.as_ref()).is_some_and(is_cacheable);
     let size = usize::try_from(config.cache.size).unwrap_or(usize::MAX);
-    let fetched = is_cacheable.then(|| Arc::new(FetchedCache::new(size, config.cache.lifetimes)));
+    let cache = |found| FetchedCache::new(size, Lifetimes { found, ..config.cache.lifetimes });
+    let installed = Arc::new(Installed::default());
+    // Until the first of them has come, somebody is to say that none is there.
+    installed.set(AskAuth::AfterListed, true, false);
     Elsewhere {
         auth: match auth {
             Some(auth) if auth.priority < general.auth => AskAuth::BeforeListed,
             Some(_) => AskAuth::AfterListed,
             None => AskAuth::Never,
         },
-        register: if has_register { config.backend.register_wait } else { AskRegister::Never },
-        route: has_own_routes
-            || [register::Message::CallPreroute, register::Message::CallRoute]
-                .into_iter()
-                .any(|message| register.handler(message).is_some()),
-        fetched,
+        register: if register.is_some_and(asks) {
+            config.backend.register_wait
+        } else {
+            AskRegister::Never
+        },
+        // A script may want to hear of each call.
+        route: has_own_routes || register.is_some_and(routes) || scripts.is_some(),
+        fetched: found.map(|found| Arc::new(cache(found))),
+        scripts: scripts.map(|_| Scripts { installed, register: config.backend.register_wait }),
+    }
+}
+
+/// Whether what queries say of a user depends on nothing but who that is.
+fn keeps_queries(config: &Config, register: Option<&Register>) -> bool {
+    // In a flat namespace the domain is not part of who a user is.
+    let is_flat = config.general.domains.is_empty();
+    let is_of_the_user = |name: &str| OF_THE_USER.contains(&name) && !(is_flat && name == "domain");
+    let auth = register.and_then(|register| register.handler(register::Message::UserAuth));
+    let Some(auth) = auth else { return true };
+    match &auth.query {
+        Some(Query::Template(statements)) => statements.parameters().all(is_of_the_user),
+        Some(Query::Stored(_)) | None => false,
     }
 }
 
@@ -74,9 +102,11 @@ pub fn setup(
     config: &Config,
     general: &General,
     (register, cdrfile): (Option<Register>, Option<CdrFile>),
+    scripts: Option<Extmodule>,
 ) -> Setup {
     let timer = register.as_ref().map_or(TIMER, |r| Duration::from_secs(r.expires.0.into()));
-    let general = general.clone();
+    let keeps_queries = keeps_queries(config, register.as_ref());
+    let (general, listed) = (general.clone(), general.auth);
     let allow_empty_password = config.backend.allow_empty_password;
     let preload = config.cache.preload.clone();
     let legs = config.calls.cdr;
@@ -88,7 +118,8 @@ pub fn setup(
         made
     });
     let queue = usize::try_from(config.backend.queue).unwrap_or(usize::MAX);
-    Setup { handlers, on_error: config.backend.on_error, queue, timer }
+    let (on_error, scripts) = (config.backend.on_error, scripts.unwrap_or_default());
+    Setup { handlers, on_error, queue, timer, scripts, listed, keeps_queries }
 }
 
 fn make(

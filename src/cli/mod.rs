@@ -10,6 +10,7 @@ pub mod log;
 pub mod processor;
 pub mod reload;
 pub mod remove;
+pub mod script;
 pub mod serve;
 pub mod show;
 pub mod snapshot;

@@ -110,3 +110,19 @@ pub const POSTGRES_PORT: Bounds = bounds(5432, 1, 65_535, "a port");
 pub const MYSQL_PORT: Bounds = bounds(0, 0, 65_535, "a port");
 /// `[general] expires` in `register.conf`: seconds between two runs of the timer's query.
 pub const TIMER: Bounds = bounds(30, 1, DAY, "seconds");
+/// `timeout` in `extmodule.conf`; Yate's default. Zero is [`crate::backend::script`]'s longest.
+pub const SCRIPT_TIMEOUT: Bounds = bounds(10_000, 0, 300_000, "milliseconds");
+/// `maxqueue` in `extmodule.conf`; Yate's default and ceiling. Zero is no bound of its own.
+pub const SCRIPT_QUEUE: Bounds = bounds(1000, 0, 10_000, "messages");
+/// `bufsize` in `extmodule.conf`: octets of a script's longest line with its end; Yate's.
+pub const SCRIPT_LINE: Bounds = bounds(8192, 2048, 65_536, "octets");
+/// `cache` in `[bindery]` of `extmodule.conf`; zero keeps nothing.
+pub const SCRIPT_CACHE: Bounds = bounds(0, 0, DAY, "seconds");
+/// Rights in `[bindery]` of `extmodule.conf`; zero leaves what this process has.
+pub const SCRIPT_FILES: Bounds = bounds(0, 0, 1_000_000, "open files");
+/// See [`SCRIPT_FILES`].
+pub const SCRIPT_PROCESSES: Bounds = bounds(0, 0, 1_000_000, "processes");
+/// See [`SCRIPT_FILES`].
+pub const SCRIPT_MEMORY: Bounds = bounds(0, 0, 1_000_000, "MiB");
+/// See [`SCRIPT_FILES`].
+pub const SCRIPT_CPU: Bounds = bounds(0, 0, u32::MAX, "seconds");

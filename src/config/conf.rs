@@ -29,7 +29,7 @@ const DIRECTIVES: [&str; 7] = [
 ];
 
 /// Yate's modules whose work this program does: `[$enabled $loaded NAME]` holds for them.
-const LOADED: [&str; 3] = ["regfile", "register", "ysipchan"];
+const LOADED: [&str; 4] = ["extmodule", "regfile", "register", "ysipchan"];
 
 /// What a file and its includes say, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]

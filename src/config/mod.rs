@@ -9,6 +9,7 @@ pub mod cdrfile;
 pub mod conf;
 pub mod databases;
 pub mod edit;
+pub mod extmodule;
 pub mod first_start;
 pub mod lenient;
 pub mod lines;

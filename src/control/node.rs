@@ -23,6 +23,7 @@ use crate::{
     config::{
         Accepted, Refused,
         cdrfile::CdrFile,
+        extmodule::Extmodule,
         register::Register,
         resolve::{Host, Overrides},
         settings::Config,
@@ -72,7 +73,7 @@ pub struct Node {
     /// The back ends' thread, until it is stopped.
     pub(super) asked: Mutex<Option<BackEnds>>,
     /// What they were set up with.
-    pub(super) register: Mutex<(General, Option<Register>, Option<CdrFile>)>,
+    pub(super) register: Mutex<(General, (Option<Register>, Option<CdrFile>), Option<Extmodule>)>,
     pub(super) wakers: Box<[Arc<Waker>]>,
     pub(super) stopping: AtomicBool,
     /// One reload at a time.
@@ -99,10 +100,11 @@ pub(super) fn rules(
     config: &Config,
     regfile: Regfile,
     register: Option<&Register>,
+    scripts: Option<&Extmodule>,
     keys: &NonceKeys,
 ) -> Result<Rules, ReloadError> {
     Ok(Rules {
-        elsewhere: backend::elsewhere(config, &regfile, register),
+        elsewhere: backend::elsewhere(config, &regfile, register, scripts),
         domains: Domains::new(config.general.domains.iter().map(AsRef::as_ref)),
         registrar: config.registrar.clone(),
         authenticator: Authenticator::new(config.auth.clone(), keys.clone())?,
@@ -184,12 +186,12 @@ impl Node {
 
     fn try_reload(&self) -> Result<Reloaded, ReloadError> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let Accepted { value: Loaded { config, regfile, register, cdrfile }, warnings } =
+        let Accepted { value: Loaded { config, regfile, register, cdrfile, scripts }, warnings } =
             self.source.load()?;
         let general = regfile.general.clone();
-        let mut rules = rules(&config, regfile, register.as_ref(), &self.keys)?;
+        let mut rules = rules(&config, regfile, register.as_ref(), scripts.as_ref(), &self.keys)?;
         let old = self.config();
-        let written = (general, register, cdrfile);
+        let written = (general, (register, cdrfile), scripts);
         let mut running = self.register.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = *running == written
             && (&old.cache, &old.backend, &old.auth)
@@ -197,9 +199,14 @@ impl Node {
             && old.calls.cdr == config.calls.cdr
             && old.general.domains == config.general.domains;
         let setup = (!is_same).then(|| {
-            let (general, register, cdrfile) = &written;
-            backend::setup(&config, general, (register.clone(), cdrfile.clone()))
+            let (general, records, scripts) = written.clone();
+            backend::setup(&config, &general, records, scripts)
         });
+        if let Some(new) = &mut rules.elsewhere.scripts
+            && let Some(old) = &self.rules.load().elsewhere.scripts
+        {
+            new.installed = Arc::clone(&old.installed);
+        }
         if is_same && let Some(fetched) = self.rules.load().elsewhere.fetched.clone() {
             // Everybody is asked for again, and who can't be goes on.
             fetched.age(self.clock.now());

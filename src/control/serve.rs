@@ -294,7 +294,7 @@ impl Running {
 
 fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> {
     let clock = Arc::new(SystemClock::new());
-    let Accepted { value: Loaded { config, regfile, register, cdrfile }, warnings } =
+    let Accepted { value: Loaded { config, regfile, register, cdrfile, scripts }, warnings } =
         source.load().map_err(ReloadError::from)?;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -319,7 +319,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         None => None,
     };
     let general = regfile.general.clone();
-    let rules = node::rules(&config, regfile, register.as_ref(), &keys)?;
+    let rules = node::rules(&config, regfile, register.as_ref(), scripts.as_ref(), &keys)?;
     let now = clock.now();
     let location = Arc::new(Location::new(hash_key, config.registrar.max_bindings));
     location.set_max_contacts(config.registrar.max_contacts);
@@ -345,7 +345,8 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let counters: Arc<[CachePadded<Counters>]> =
         (0..workers).map(|_| CachePadded::default()).collect();
     let rules = Arc::new(ArcSwap::from_pointee(rules));
-    let setup = backend::setup(&config, &general, (register.clone(), cdrfile.clone()));
+    let files = (register.clone(), cdrfile.clone());
+    let setup = backend::setup(&config, &general, files, scripts.clone());
     let queue = usize::try_from(config.backend.queue).unwrap_or(usize::MAX);
     let (questions, taken, bell) = Questions::channel(queue);
     let (happenings, coming) = CallEvents::channel();
@@ -419,7 +420,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         backends: Arc::default(),
         questions,
         asked: Mutex::new(None),
-        register: Mutex::new((general, register, cdrfile)),
+        register: Mutex::new((general, (register, cdrfile), scripts)),
         started: now,
         expired: AtomicU64::new(0),
         running: config.clone(),

@@ -144,7 +144,7 @@ impl Calls {
     }
 
     /// Whether nothing is to be sent.
-    pub(super) fn has_sent(&self) -> bool {
+    pub(super) fn is_silent(&self) -> bool {
         self.fx.is_empty()
     }
 

@@ -26,7 +26,7 @@ pub use self::{
     hops::{Hop, Hops},
     log::{Leave, Log, Settled},
     pipeline::{Answers, Arrived, Handled, Pipeline},
-    rules::{AskAuth, AskRegister, Elsewhere, Rules, SharedRules},
+    rules::{AskAuth, AskRegister, Elsewhere, Installed, Rules, Scripts, SharedRules},
     spent::Spent,
     turn::{Listening, Worker},
 };

@@ -106,7 +106,7 @@ impl<'a> Claimant<'a> {
     /// of the handlers' priorities.
     pub(super) fn seek(&self, now: Now, rules: &'a Rules, learned: Option<&Learned>) -> Sought<'a> {
         let listed = || self.among_listed(rules);
-        match rules.elsewhere.auth {
+        match rules.elsewhere.asks_auth() {
             AskAuth::Never => listed().unwrap_or(Sought::Unknown),
             AskAuth::AfterListed => {
                 match listed() {

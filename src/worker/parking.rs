@@ -31,6 +31,15 @@ pub enum Question {
     Register,
     /// Where the request goes: `call.preroute`, `call.route`.
     Route,
+    /// Nothing: its password was wrong, and it was answered so: `user.authfail`.
+    AuthFailed,
+}
+
+impl Question {
+    /// Whether nobody waits for the answer.
+    pub fn is_behind(self) -> bool {
+        matches!(self, Self::Renew | Self::AuthFailed)
+    }
 }
 
 /// What the back ends said of one request.
@@ -243,7 +252,7 @@ impl Parking {
         parked.learned = learned.cloned().unwrap_or_default();
         match self.questions.put(parked) {
             Ok(()) => {
-                if question != Question::Renew {
+                if !question.is_behind() {
                     self.waiting.insert(hash, flow.remote);
                     self.questions.waiting.fetch_add(1, Ordering::Relaxed);
                 }
@@ -258,7 +267,7 @@ impl Parking {
 
     /// Takes note that a request has come back: it may be parked again.
     pub(super) fn came_back(&mut self, parked: &Parked) {
-        if parked.question != Question::Renew {
+        if !parked.question.is_behind() {
             self.waiting.remove(&parked.hash);
             self.questions.waiting.fetch_sub(1, Ordering::Relaxed);
         }
@@ -364,6 +373,7 @@ mod tests {
                     register,
                     route: false,
                     fetched: Some(Arc::new(FetchedCache::new(10, lifetimes))),
+                    scripts: None,
                 },
                 server: None,
                 limits: Limits::default(),

@@ -13,7 +13,7 @@ use super::{
     calls::Calls,
     counters::{AllCounters, Counters, DropReason},
     exchange::{Answered, Exchange, Space, Step},
-    parking::{Learned, Parked, Parking, Question, Unparked},
+    parking::{Learned, Parked, Parking, Unparked},
     register::{Ended, Registration, Texts},
     rules::{Rules, RulesCache, SharedRules},
 };
@@ -223,7 +223,7 @@ impl Pipeline {
         if let Some(parking) = &mut self.parking {
             returned.iter().for_each(|parked| parking.came_back(parked));
         }
-        let answerable = returned.iter().filter(|parked| parked.question != Question::Renew);
+        let answerable = returned.iter().filter(|parked| !parked.question.is_behind());
         let mut batch = answerable.map(|parked| parked.again()).peekable();
         while batch.peek().is_some() {
             self.handle_group(now, &mut batch, journal, answers);
@@ -304,9 +304,9 @@ impl Pipeline {
                 let mut exchange = shared.exchange(envelope, *flow, *hash, out);
                 let answered = match exchange.register(registration) {
                     Ended::Answered(answered) => answered,
-                    Ended::Renews(answered) => {
+                    Ended::Behind(answered, question) => {
                         // If there is no room, the next refresh asks.
-                        let _ = park(Question::Renew);
+                        let _ = park(question);
                         answered
                     }
                     Ended::Asks(question) => match park(question) {

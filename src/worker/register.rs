@@ -79,8 +79,8 @@ struct Claimed<'a> {
 /// How a REGISTER ends for now.
 pub(super) enum Ended {
     Answered(Option<Answered>),
-    /// So, by what was known of its user; it is time to ask again.
-    Renews(Option<Answered>),
+    /// So, by what was known of its user; this is to be asked behind the answer.
+    Behind(Option<Answered>, Question),
     /// With a question.
     Asks(Question),
 }
@@ -147,7 +147,7 @@ impl<'a> Registration<'a> {
         if self.is_stale {
             return AskFirst::IfAdded(Question::Auth);
         }
-        match rules.elsewhere.register {
+        match rules.elsewhere.asks_register() {
             _ if self.learned.is_some_and(|learned| learned.registered.is_some()) => {
                 AskFirst::Nothing
             }
@@ -228,8 +228,9 @@ impl<'a> Exchange<'_, 'a> {
         // Step 5. Our domains are one set: phones are often pointed at a host name of ours while
         // their address has the domain's, so a user of any of them is valid at any other.
         let rules = self.rules;
-        let is_known =
-            owner.is_some() || rules.autocreate || rules.elsewhere.register != AskRegister::Never;
+        let is_known = owner.is_some()
+            || rules.autocreate
+            || rules.elsewhere.asks_register() != AskRegister::Never;
         let Some((aor, key)) = aor.zip(key).filter(|_| is_known) else {
             return self.unbound(registration, used, RegisterResult::NotFound, Status::NOT_FOUND);
         };
@@ -295,7 +296,7 @@ impl<'a> Exchange<'_, 'a> {
         let one = matches!(registration.contacts, Asked::One(_)).then_some(registration.behind_nat);
         let answered = self.settle(&register, aor, scope, one, decision);
         if is_bound && registration.is_stale {
-            return Ended::Renews(answered);
+            return Ended::Behind(answered, Question::Renew);
         }
         Ended::Answered(answered)
     }
@@ -346,7 +347,14 @@ impl<'a> Exchange<'_, 'a> {
                 self.counters.auth(AuthResult::Stale);
                 self.challenge(scope, Some(0))
             }
-            Verdict::Challenge(refusal) => self.unauthorized(refusal, scope),
+            Verdict::Challenge(refusal) => {
+                let answered = self.unauthorized(refusal, scope);
+                let is_wrong = refusal == auth::Refusal::WrongPassword;
+                if is_wrong && self.rules.elsewhere.tells_failures() {
+                    return Err(Ended::Behind(answered, Question::AuthFailed));
+                }
+                answered
+            }
         };
         Err(Ended::Answered(answered))
     }

@@ -1,6 +1,12 @@
 //! What a worker goes by: all that a reload replaces, in one piece.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+};
 
 use arc_swap::{ArcSwap, Cache};
 
@@ -77,18 +83,52 @@ pub struct Elsewhere {
     pub route: bool,
     /// What they said of users.
     pub fetched: Option<Arc<FetchedCache>>,
+    /// What scripts ask for, if there may be any.
+    pub scripts: Option<Scripts>,
+}
+
+/// Scripts, as far as workers are concerned.
+#[derive(Clone, Debug, Default)]
+pub struct Scripts {
+    /// What they have installed.
+    pub installed: Arc<Installed>,
+    /// When they are asked whether contacts may be bound, if one has installed `user.register`.
+    pub register: AskRegister,
+}
+
+/// What scripts have installed. It changes while the rules stay, and outlives them.
+#[derive(Debug, Default)]
+pub struct Installed {
+    auth: AtomicU8,
+    register: AtomicBool,
+    failures: AtomicBool,
+}
+
+impl Installed {
+    /// Takes note of what scripts have installed now.
+    pub fn set(&self, auth: AskAuth, register: bool, failures: bool) {
+        self.auth.store(auth as u8, Ordering::Relaxed);
+        self.register.store(register, Ordering::Relaxed);
+        self.failures.store(failures, Ordering::Relaxed);
+    }
+
+    fn auth(&self) -> AskAuth {
+        let number = self.auth.load(Ordering::Relaxed);
+        let all = [AskAuth::BeforeListed, AskAuth::AfterListed];
+        all.into_iter().find(|auth| *auth as u8 == number).unwrap_or_default()
+    }
 }
 
 /// When a back end is asked who a user is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AskAuth {
-    /// Before `regfile.conf`: the priority of its handler is lower.
-    BeforeListed,
-    /// If `regfile.conf` knows nothing of the user.
-    AfterListed,
     /// Never.
     #[default]
     Never,
+    /// If `regfile.conf` knows nothing of the user.
+    AfterListed,
+    /// Before `regfile.conf`: the priority of its handler is lower.
+    BeforeListed,
 }
 
 /// When a back end is asked whether contacts may be bound (`[backend] register_wait`).
@@ -108,7 +148,32 @@ pub enum AskRegister {
 impl Elsewhere {
     /// Whether there may be users that `regfile.conf` doesn't list.
     pub fn knows_users(&self) -> bool {
-        self.auth != AskAuth::Never || self.register != AskRegister::Never
+        // Also while no script has installed anything: one that restarts takes nobody along.
+        let has_others = self.auth != AskAuth::Never || self.register != AskRegister::Never;
+        has_others || self.scripts.is_some()
+    }
+
+    /// When a back end is asked who a user is, at this moment.
+    pub fn asks_auth(&self) -> AskAuth {
+        let installed = self.scripts.as_ref().map(|scripts| scripts.installed.auth());
+        self.auth.max(installed.unwrap_or_default())
+    }
+
+    /// Whether anybody wants to hear of wrong passwords, at this moment.
+    pub fn tells_failures(&self) -> bool {
+        let scripts = self.scripts.as_ref();
+        scripts.is_some_and(|scripts| scripts.installed.failures.load(Ordering::Relaxed))
+    }
+
+    /// When a back end is asked whether contacts may be bound, at this moment.
+    pub fn asks_register(&self) -> AskRegister {
+        match &self.scripts {
+            Some(Scripts { installed, register }) if self.register == AskRegister::Never => {
+                let is_installed = installed.register.load(Ordering::Relaxed);
+                if is_installed { *register } else { AskRegister::Never }
+            }
+            _ => self.register,
+        }
     }
 }
 

@@ -238,24 +238,24 @@ impl<C: Clock> Desk<'_, C> {
         Some(Timespec { tv_sec, tv_nsec: i64::try_from(millis).unwrap_or(0) * 1_000_000 })
     }
 
-    /// Takes what other workers hand over.
+    /// Takes what other workers hand over: as much as it takes from its own sockets.
     fn take_hops(&mut self) {
         let Some(hops) = &self.hops else { return };
-        let hops: Vec<Hop> = hops.try_iter().take(BATCH).collect();
-        if hops.is_empty() {
-            return;
+        for _ in 0..BATCHES_PER_TURN {
+            let Some(send) = self.outbox.open() else { return };
+            let hops: Vec<Hop> = hops.try_iter().take(BATCH).collect();
+            if hops.is_empty() {
+                return;
+            }
+            let arrived = hops.iter().map(|hop| Arrived {
+                bytes: &hop.datagram,
+                flow: hop.flow,
+                truncated: false,
+            });
+            // All of it is passed on, and nothing of it changes a binding.
+            self.pipeline.handle_all(self.clock.now(), arrived, &mut Unrecorded, send);
         }
-        let arrived = hops.iter().map(|hop| Arrived {
-            bytes: &hop.datagram,
-            flow: hop.flow,
-            truncated: false,
-        });
-        // All of it is passed on, and nothing of it changes a binding.
-        let Some(send) = self.outbox.open() else { return };
-        self.pipeline.handle_all(self.clock.now(), arrived, &mut Unrecorded, send);
-        if hops.len() == BATCH
-            && let Some(inbox) = self.inboxes.first_mut()
-        {
+        if let Some(inbox) = self.inboxes.first_mut() {
             // There may be more.
             inbox.ready = true;
         }
@@ -265,7 +265,7 @@ impl<C: Clock> Desk<'_, C> {
     fn pass_on(&mut self) {
         let Self { listeners, pipeline, passed, .. } = self;
         let Some(calls) = pipeline.calls() else { return };
-        if calls.has_sent() {
+        if calls.is_silent() {
             return;
         }
         let mut lost = 0;

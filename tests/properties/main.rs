@@ -14,5 +14,6 @@ mod records;
 #[path = "../../benches/support/registrar.rs"]
 mod registrar;
 mod requests;
+mod script_lines;
 mod spelling;
 mod uris;

@@ -1,0 +1,180 @@
+//! Programs that we start: with two pipes and the log, with the rights that the configuration gives
+//! them, in a process group of their own that ends with them.
+
+use std::{
+    io::{self, ErrorKind},
+    os::{
+        fd::OwnedFd,
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process_group, waitid,
+};
+use tokio::{net::unix::pipe, time::Instant};
+
+use super::link::Link;
+use crate::config::extmodule::{Program, Rights};
+
+/// How often a process is looked at, whether it has ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a process has to end by itself once its standard input is closed; Yate's.
+const PATIENCE: Duration = Duration::from_millis(60);
+
+/// How long it has after SIGTERM.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The subcommand by which a process takes its limits before it becomes the program.
+const LAUNCH: [&str; 2] = ["script", "launch"];
+
+/// A process and all that it has started. They end with this value, whatever they do.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    /// Until it has ended: another may have its number then.
+    group: Option<Pid>,
+    ended: Option<Ended>,
+}
+
+impl Process {
+    /// Starts a program; what it reads and writes, and its standard error.
+    pub(super) fn start(program: &Program) -> io::Result<(Self, Link, pipe::Receiver)> {
+        let mut child = command(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        // Whatever goes wrong now, it doesn't stay.
+        let process = Self { child, group, ended: None };
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+            return Err(ErrorKind::BrokenPipe.into());
+        };
+        let receiver = |fd: OwnedFd| pipe::Receiver::from_owned_fd(fd);
+        let writer = pipe::Sender::from_owned_fd(stdin.into())?;
+        let link = Link::Pipes(receiver(stdout.into())?, writer);
+        Ok((process, link, receiver(stderr.into())?))
+    }
+
+    /// Waits for its end. What it has started ends then.
+    pub(super) async fn ended(&mut self) -> Ended {
+        if let Some(ended) = self.ended {
+            return ended;
+        }
+        while self.runs() {
+            tokio::time::sleep(LOOK).await;
+        }
+        // While it is not waited for, the group is its own.
+        self.signal(Signal::KILL);
+        self.group = None;
+        let ended = Ended(self.child.wait().ok());
+        self.ended = Some(ended);
+        ended
+    }
+
+    fn runs(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let status = self.group.map(|pid| waitid(WaitId::Pid(pid), options));
+        matches!(status, Some(Ok(None)))
+    }
+
+    /// Has it end: its input is closed already, or it has left us.
+    pub(super) async fn stop(mut self) -> Ended {
+        if let Ok(ended) = tokio::time::timeout(PATIENCE, self.ended()).await {
+            return ended;
+        }
+        self.signal(Signal::TERM);
+        let until = Instant::now() + GRACE;
+        match tokio::time::timeout_at(until, self.ended()).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                self.signal(Signal::KILL);
+                self.ended().await
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.group {
+            // Who has gone needs none.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            self.signal(Signal::KILL);
+            // A moment, after SIGKILL.
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// How a process ended, if that is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended(Option<ExitStatus>);
+
+impl Ended {
+    /// Whether it says that all went well.
+    pub(super) fn is_success(self) -> bool {
+        self.0.is_some_and(|status| status.success())
+    }
+
+    /// What the log says.
+    pub(super) fn why(self) -> Box<str> {
+        let Some(status) = self.0 else { return "it has ended".into() };
+        match (status.code(), status.signal()) {
+            (Some(code), _) => format!("it has ended with status {code}").into(),
+            (_, Some(signal)) => format!("it was ended by signal {signal}").into(),
+            _ => "it has ended".into(),
+        }
+    }
+}
+
+/// This very program, even if its file was replaced meanwhile: it takes the limits and becomes the
+/// other. Nothing can be done between fork and exec without `unsafe`.
+fn command(program: &Program) -> Command {
+    let Rights { user, files, processes, memory, cpu } = &program.rights;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(LAUNCH).process_group(0);
+    if let Some((user, group)) = user {
+        command.uid(*user).gid(*group);
+    }
+    let limits = [("--files", files), ("--processes", processes), ("--memory", memory)];
+    for (name, limit) in limits.into_iter().chain([("--cpu", cpu)]) {
+        if let Some(limit) = limit {
+            command.arg(name).arg(limit.to_string());
+        }
+    }
+    command.arg("--").arg(&program.path).arg(&*program.arg);
+    command
+}
+
+/// Takes these limits and becomes the program. It returns only if that can't be done.
+pub fn become_program(rights: &Rights, path: &std::path::Path, arg: &str) -> io::Error {
+    let limits = [
+        (Resource::Nofile, rights.files),
+        (Resource::Nproc, rights.processes),
+        (Resource::As, rights.memory),
+        (Resource::Cpu, rights.cpu),
+    ];
+    for (resource, limit) in limits {
+        let Some(limit) = limit else { continue };
+        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+        if let Err(error) = rustix::process::setrlimit(resource, limit) {
+            return error.into();
+        }
+    }
+    // Should we be killed, it has nobody left to ask it anything.
+    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
+        return error.into();
+    }
+    Command::new(path).arg(arg).exec()
+}

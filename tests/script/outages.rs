@@ -1,0 +1,169 @@
+//! Modules that die, stop, dawdle and babble, while phones refresh.
+
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    client::Module,
+    file, register, register_in_time, serve, serve_socket,
+    support::{Phone, Server, wait_until},
+};
+
+/// A refresh that waits for a module would take as long as that takes to be given up.
+const SOON: Duration = Duration::from_millis(400);
+
+/// A module that answers everything with `secret`, until it is told to stop.
+fn obliging(at: std::net::SocketAddr, stop: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
+    let stop = Arc::clone(stop);
+    let mut module = Module::connect(at);
+    module.install(50, "user.auth");
+    module.install(50, "user.register");
+    thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            let line = module.line();
+            let Some(rest) = line.strip_prefix("%%>message:") else { break };
+            let id = rest.split(':').next().unwrap();
+            module.say(&format!("%%<message:{id}:true::secret"));
+        }
+    })
+}
+
+/// Refreshes of a phone while something is wrong: none waits for a module.
+fn refreshes_go_on(phone: &mut Phone) {
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let answer = phone.register(600);
+        assert_eq!(answer.code, 200, "{}", answer.text);
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    }
+}
+
+fn pid_of(server: &Server) -> String {
+    let told = std::fs::read_to_string(server.path("told")).unwrap();
+    told.lines().rev().find_map(|line| line.split_once("pid ")).unwrap().1.to_owned()
+}
+
+fn signal(pid: &str, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), pid]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn a_script_that_is_killed_comes_back_and_cached_users_do_not_notice() {
+    let script = file("tests/script/module.sh");
+    let server = serve(&format!("[scripts]\n{script}=told\n[bindery]\ncache=300\n"));
+    register_in_time(&server, "one", "first");
+    let mut phone = Phone::new(server.sip[0], "one", "first");
+    assert_eq!(phone.register(600).code, 200);
+    let old = pid_of(&server);
+    signal(&old, "KILL");
+    // Nobody can say who that is, which is not that there is no such user.
+    wait_until("the script's end to be noticed", || {
+        server.log().contains("it was ended by signal 9")
+    });
+    refreshes_go_on(&mut phone);
+    let code = register(&server, "two", "seco:nd");
+    assert!([200, 503].contains(&code), "{code}");
+    register_in_time(&server, "two", "seco:nd");
+    assert_ne!(pid_of(&server), old);
+}
+
+#[test]
+fn a_script_that_is_stopped_holds_up_nobody_but_those_it_is_needed_for() {
+    let script = file("tests/script/module.sh");
+    let server =
+        serve(&format!("[general]\ntimeout=500\n[scripts]\n{script}=told\n[bindery]\ncache=300\n"));
+    register_in_time(&server, "one", "first");
+    let mut phone = Phone::new(server.sip[0], "one", "first");
+    assert_eq!(phone.register(600).code, 200);
+    let pid = pid_of(&server);
+    signal(&pid, "STOP");
+    assert_eq!(register(&server, "two", "seco:nd"), 503);
+    refreshes_go_on(&mut phone);
+    signal(&pid, "CONT");
+    register_in_time(&server, "two", "seco:nd");
+    // One that is stopped again ends with the rest.
+    signal(&pid, "STOP");
+    let begun = Instant::now();
+    assert!(server.stop().0.success());
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_script_that_cannot_be_started_is_an_outage() {
+    let server = serve("[scripts]\nnone.py=\n");
+    wait_until("the log to say so", || server.log().contains("none.py: No such file"));
+    assert_eq!(register(&server, "one", "x"), 503);
+    let ready = || {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let answer = agent.get(format!("http://{}/readyz", server.admin)).call();
+        answer.unwrap().body_mut().read_to_string().unwrap()
+    };
+    wait_until("/readyz to name it", || ready().contains("script none.py is away"));
+    assert!(server.stop().0.success());
+}
+
+#[test]
+fn a_timebomb_ends_who_does_not_answer() {
+    let (server, at) = serve_socket("[general]\ntimeout=200\ntimebomb=yes\n");
+    let mut module = Module::connect(at);
+    module.install(50, "user.auth");
+    assert_eq!(register(&server, "one", "x"), 503);
+    assert_eq!(module.message().name, "user.auth");
+    // Of some questions that were put to it before.
+    while !module.line().is_empty() {}
+}
+
+#[test]
+fn who_babbles_or_answers_what_nobody_asked_disturbs_nobody() {
+    let (server, at) = serve_socket("[bindery]\ncache=300\n[general]\ntimeout=1000\n");
+    let stop = Arc::new(AtomicBool::new(false));
+    let good = obliging(at, &stop);
+    register_in_time(&server, "one", "secret");
+    let mut phone = Phone::new(server.sip[0], "one", "secret");
+    assert_eq!(phone.register(600).code, 200);
+
+    let babblers: Vec<_> = [
+        "babble babble babble",
+        "%%<message:0x0001.1:true::stolen",
+        "%%>output:hello",
+        "%%>message:x:0:user.nothing::a=b",
+        "Error in: Error in: x",
+    ]
+    .into_iter()
+    .map(|line| {
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || {
+            let mut module = Module::connect(at);
+            module.install(40, "engine.timer");
+            // Never reads what it is answered.
+            while !stop.load(Ordering::Relaxed) {
+                module.say(&format!("{line}\n").repeat(100));
+            }
+        })
+    })
+    .collect();
+    for _ in 0..5 {
+        refreshes_go_on(&mut phone);
+    }
+    // Who has to be asked for still is.
+    for user in ["two", "three", "four"] {
+        register_in_time(&server, user, "secret");
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(server.stop().0.success());
+    for babbler in babblers {
+        babbler.join().unwrap();
+    }
+    good.join().unwrap();
+}
