@@ -221,7 +221,7 @@ impl Run {
         let which = usize::from(script.octet());
         let method = script.pick(&["ACK", "BYE", "BYE", "INVITE", "UPDATE", "INFO"]);
         let epoch = self.epoch;
-        let (by_caller, number) = (script.octet() % 2 == 0, script.octet() % 4);
+        let (by_caller, number) = (script.octet().is_multiple_of(2), script.octet() % 4);
         let is_answer = |octets: &&Vec<u8>| {
             octets.starts_with(b"SIP/2.0 2") && octets.windows(12).any(|w| w == b"Record-Route")
         };

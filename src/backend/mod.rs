@@ -20,7 +20,7 @@ pub mod status;
 pub use self::{
     cdr::{CallEvents, SpoolFolder},
     run::{BackEnds, Inbox, Setup, Shared},
-    setup::{elsewhere, setup},
+    setup::{Files, elsewhere, setup},
     status::Status,
 };
 

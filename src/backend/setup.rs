@@ -36,6 +36,17 @@ use crate::{
 /// How long `engine.timer` waits where nobody says.
 const TIMER: Duration = Duration::from_secs(30);
 
+/// The files that tell of back ends, besides `bindery.conf` and `regfile.conf`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Files {
+    /// `register.conf` with its accounts.
+    pub register: Option<Register>,
+    /// `cdrfile.conf`, if it names a file.
+    pub cdrfile: Option<CdrFile>,
+    /// `extmodule.conf`.
+    pub scripts: Option<Extmodule>,
+}
+
 /// When workers have to ask, by these files. Nothing is cached yet.
 pub fn elsewhere(
     config: &Config,
@@ -101,8 +112,7 @@ fn keeps_queries(config: &Config, register: Option<&Register>) -> bool {
 pub fn setup(
     config: &Config,
     general: &General,
-    (register, cdrfile): (Option<Register>, Option<CdrFile>),
-    scripts: Option<Extmodule>,
+    Files { register, cdrfile, scripts }: Files,
 ) -> Setup {
     let timer = register.as_ref().map_or(TIMER, |r| Duration::from_secs(r.expires.0.into()));
     let keeps_queries = keeps_queries(config, register.as_ref());

@@ -16,13 +16,12 @@ use super::status::{Check, ListenerStatus};
 use crate::{
     auth::{Authenticator, NonceKeys},
     backend::{
-        self, BackEnds, Loaded, Status,
+        self, BackEnds, Files, Loaded, Status,
         regfile::{General, Regfile},
     },
     calls::CallBook,
     config::{
         Accepted, Refused,
-        cdrfile::CdrFile,
         extmodule::Extmodule,
         register::Register,
         resolve::{Host, Overrides},
@@ -73,7 +72,7 @@ pub struct Node {
     /// The back ends' thread, until it is stopped.
     pub(super) asked: Mutex<Option<BackEnds>>,
     /// What they were set up with.
-    pub(super) register: Mutex<(General, (Option<Register>, Option<CdrFile>), Option<Extmodule>)>,
+    pub(super) register: Mutex<(General, Files)>,
     pub(super) wakers: Box<[Arc<Waker>]>,
     pub(super) stopping: AtomicBool,
     /// One reload at a time.
@@ -191,7 +190,7 @@ impl Node {
         let general = regfile.general.clone();
         let mut rules = rules(&config, regfile, register.as_ref(), scripts.as_ref(), &self.keys)?;
         let old = self.config();
-        let written = (general, (register, cdrfile), scripts);
+        let written = (general, Files { register, cdrfile, scripts });
         let mut running = self.register.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = *running == written
             && (&old.cache, &old.backend, &old.auth)
@@ -199,8 +198,8 @@ impl Node {
             && old.calls.cdr == config.calls.cdr
             && old.general.domains == config.general.domains;
         let setup = (!is_same).then(|| {
-            let (general, records, scripts) = written.clone();
-            backend::setup(&config, &general, records, scripts)
+            let (general, files) = &written;
+            backend::setup(&config, general, files.clone())
         });
         if let Some(new) = &mut rules.elsewhere.scripts
             && let Some(old) = &self.rules.load().elsewhere.scripts

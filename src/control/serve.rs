@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     admin,
-    backend::{self, BackEnds, CallEvents, Inbox, Loaded, SpoolFolder, regfile},
+    backend::{self, BackEnds, CallEvents, Files, Inbox, Loaded, SpoolFolder, regfile},
     calls::CallBook,
     config::{
         Accepted,
@@ -345,8 +345,8 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
     let counters: Arc<[CachePadded<Counters>]> =
         (0..workers).map(|_| CachePadded::default()).collect();
     let rules = Arc::new(ArcSwap::from_pointee(rules));
-    let files = (register.clone(), cdrfile.clone());
-    let setup = backend::setup(&config, &general, files, scripts.clone());
+    let files = Files { register, cdrfile, scripts };
+    let setup = backend::setup(&config, &general, files.clone());
     let queue = usize::try_from(config.backend.queue).unwrap_or(usize::MAX);
     let (questions, taken, bell) = Questions::channel(queue);
     let (happenings, coming) = CallEvents::channel();
@@ -420,7 +420,7 @@ fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> 
         backends: Arc::default(),
         questions,
         asked: Mutex::new(None),
-        register: Mutex::new((general, (register, cdrfile), scripts)),
+        register: Mutex::new((general, files)),
         started: now,
         expired: AtomicU64::new(0),
         running: config.clone(),

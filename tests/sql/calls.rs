@@ -9,7 +9,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bindery::auth::{Authenticator, NonceKeys};
 use bindery::backend::sql::Dialect;
-use bindery::backend::{self, BackEnds, CallEvents, Inbox, Setup, Shared, SpoolFolder, Status};
+use bindery::backend::{
+    self, BackEnds, CallEvents, Files, Inbox, Setup, Shared, SpoolFolder, Status,
+};
 use bindery::config::Accepted;
 use bindery::config::resolve::{Host, Overrides};
 use bindery::location::Location;
@@ -52,7 +54,7 @@ impl Process {
         let general = loaded.regfile.general.clone();
         let keys = NonceKeys::from_bytes(&[1; 32]);
         let rules = Rules {
-            elsewhere: backend::elsewhere(&config, &loaded.regfile, loaded.register.as_ref()),
+            elsewhere: backend::elsewhere(&config, &loaded.regfile, loaded.register.as_ref(), None),
             domains: Domains::default(),
             registrar: config.registrar.clone(),
             authenticator: Authenticator::new(config.auth.clone(), keys).unwrap(),
@@ -75,7 +77,9 @@ impl Process {
                 path: state.to_owned(),
             }),
         };
-        let setup: Setup = backend::setup(&config, &general, (loaded.register, loaded.cdrfile));
+        let files =
+            Files { register: loaded.register, cdrfile: loaded.cdrfile, ..Files::default() };
+        let setup: Setup = backend::setup(&config, &general, files);
         let (calls, coming) = CallEvents::channel();
         let (_, questions, bell) = Questions::channel(1);
         let inbox = Inbox { questions, bell, calls: coming };
