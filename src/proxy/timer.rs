@@ -92,11 +92,16 @@ impl<K> Wheel<K> {
         if self.is_empty() {
             return None;
         }
-        let ahead = (self.tick..self.tick + PLACES as u64).find(|&tick| {
-            let place = place_of(tick);
-            self.used.get(place / 64).is_some_and(|bits| bits & 1 << (place % 64) != 0)
+        // Word by word, once round from the first that has not been taken.
+        let first = place_of(self.tick);
+        let words = self.used.len();
+        let ahead = (0..=words).find_map(|word| {
+            let at = first / 64 + word;
+            let bits = *self.used.get(at % words)?;
+            let bits = if word == 0 { bits & !0 << (first % 64) } else { bits };
+            (bits != 0).then(|| (at * 64 + bits.trailing_zeros() as usize - first) as u64)
         })?;
-        Some((ahead * TICK).saturating_sub(now))
+        Some(((self.tick + ahead) * TICK).saturating_sub(now))
     }
 }
 

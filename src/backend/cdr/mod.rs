@@ -15,7 +15,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -43,6 +43,7 @@ pub(super) use self::file::File;
 pub struct CallEvents {
     sender: mpsc::UnboundedSender<CallEvent>,
     waiting: Arc<AtomicU64>,
+    is_wanted: Arc<AtomicBool>,
 }
 
 /// What comes out of [`CallEvents`].
@@ -50,6 +51,8 @@ pub struct CallEvents {
 pub struct Coming {
     receiver: mpsc::UnboundedReceiver<CallEvent>,
     waiting: Arc<AtomicU64>,
+    /// Whether anybody keeps records; until that is known, somebody might.
+    is_wanted: Arc<AtomicBool>,
 }
 
 impl CallEvents {
@@ -57,12 +60,18 @@ impl CallEvents {
     pub fn channel() -> (Self, Coming) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicU64::new(0));
-        (Self { sender, waiting: Arc::clone(&waiting) }, Coming { receiver, waiting })
+        let is_wanted = Arc::new(AtomicBool::new(true));
+        let events =
+            Self { sender, waiting: Arc::clone(&waiting), is_wanted: Arc::clone(&is_wanted) };
+        (events, Coming { receiver, waiting, is_wanted })
     }
 
     /// Tells of something that has happened to a call. Events of one call are told in order, by
     /// whichever worker; the last one once.
     pub fn send(&self, event: CallEvent) {
+        if !self.is_wanted.load(Ordering::Relaxed) {
+            return;
+        }
         self.waiting.fetch_add(1, Ordering::Relaxed);
         if self.sender.send(event).is_err() {
             // The back ends have stopped.
@@ -130,6 +139,7 @@ pub(super) struct Records {
     clock: Arc<SystemClock>,
     status: Arc<Status>,
     waiting: Arc<AtomicU64>,
+    is_wanted: Arc<AtomicBool>,
 }
 
 impl Records {
@@ -148,6 +158,7 @@ impl Records {
             clock,
             status,
             waiting: coming.waiting,
+            is_wanted: coming.is_wanted,
         });
         let own = Rc::clone(&records);
         let mut receiver = coming.receiver;
@@ -180,6 +191,8 @@ impl Records {
             let task = tokio::task::spawn_local(async move { running.run().await });
             lanes.push((lane, task));
         }
+        // Most sites keep none, and making them would cost a call a third more.
+        self.is_wanted.store(!lanes.is_empty(), Ordering::Relaxed);
     }
 
     fn give(&self, records: Vec<Message>) {
