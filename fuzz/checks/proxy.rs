@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use bindery::{
     flow::{Flow, ListenerId, Transport},
-    proxy::{Call, Core, Effects, Matched, Plan, Side, Stage, Target, TokenKey},
+    proxy::{Call, Core, Effects, Matched, Plan, Policy, Side, Stage, Target, Terms, TokenKey},
     sip::{Limits, Method, Parsed, Parser, Status, header::HeaderName},
     time::{DeltaSeconds, Now},
 };
@@ -31,6 +31,11 @@ impl Script<'_> {
     }
 }
 
+/// What the proxy goes by.
+fn policy() -> Policy {
+    Policy { dead_call: DeltaSeconds(600), ..Policy::default() }
+}
+
 struct Run {
     core: Core,
     fx: Effects,
@@ -41,6 +46,10 @@ struct Run {
     finals: HashMap<(std::net::SocketAddr, Vec<u8>), Vec<u16>>,
     /// Branches are not used again once their transactions may have ended.
     epoch: u32,
+}
+
+fn terms(policy: &Policy) -> Terms<'_> {
+    Terms { policy, realm: b"example.com", server: None }
 }
 
 fn flow(number: u8) -> Flow {
@@ -64,7 +73,6 @@ pub(crate) fn check(octets: &[u8]) {
         finals: HashMap::new(),
         epoch: 0,
     };
-    run.core.set_dead_call(DeltaSeconds(600));
     for _ in 0..STEPS {
         if script.0.is_empty() {
             break;
@@ -92,7 +100,7 @@ impl Run {
         self.now.millis += millis;
         self.epoch += u32::from(millis >= 4000);
         self.now.unix += millis / 1000;
-        self.core.pass_time(self.now, None, &mut self.fx);
+        self.core.pass_time(self.now, &terms(&policy()), &mut self.fx);
         self.collect();
     }
 
@@ -144,7 +152,7 @@ impl Run {
         let groups = (0..1 + script.octet() % 3).map(|_| {
             let targets = (0..1 + script.octet() % 3).map(|_| {
                 let flow = flow(script.octet());
-                let side = script.pick(&[Side::Flow(flow), Side::Uri]);
+                let side = script.pick(&[Side::Flow(flow), Side::Server(flow)]);
                 let uri = format!("sip:bob@{}", flow.remote).into_bytes().into();
                 Target { uri, path: Box::default(), flow, side }
             });
@@ -156,12 +164,12 @@ impl Run {
         let mut parser = Parser::new(Limits::default());
         let Parsed::Request(request) = parser.parse(text.as_bytes()) else { panic!("{text}") };
         let (now, fx) = (self.now, &mut self.fx);
-        let matched = self.core.matched(now, &request, from, None, fx);
+        let matched = self.core.matched(now, &request, from, &terms(&policy()), fx);
         if matched == Matched::New && !matches!(method, "ACK" | "CANCEL") {
-            let begun = self.core.begin(now, &request, text.as_bytes(), from, 7, fx);
+            let begun = self.core.begin(&request, text.as_bytes(), from, 7, fx);
             if let Some(id) = begun.filter(|id| !self.core.is_answered(*id)) {
                 if refusal {
-                    self.core.refuse(now, id, Status::NOT_FOUND, b"", None, fx);
+                    self.core.refuse(now, id, Status::NOT_FOUND, b"", &terms(&policy()), fx);
                 } else {
                     let plan = Plan {
                         groups,
@@ -171,7 +179,7 @@ impl Run {
                         ring_timeout: DeltaSeconds(script.pick(&[0, 5, 60])),
                         call: (method == "INVITE").then(call_of_alice),
                     };
-                    self.core.forward(now, id, plan, fx);
+                    self.core.forward(now, id, plan, &terms(&policy()), fx);
                 }
             }
         }
@@ -211,7 +219,7 @@ impl Run {
         text += "Content-Length: 0\r\n\r\n";
         let mut parser = Parser::new(Limits::default());
         if let Parsed::Response(response) = parser.parse(text.as_bytes()) {
-            self.core.response(self.now, &response, None, &mut self.fx);
+            self.core.response(self.now, &response, &terms(&policy()), &mut self.fx);
         }
         self.collect();
     }
@@ -265,12 +273,20 @@ impl Run {
         match parser.parse(text.as_bytes()) {
             Parsed::Request(request) => {
                 let (now, fx) = (self.now, &mut self.fx);
-                if self.core.matched(now, &request, from, None, fx) == Matched::New {
-                    let _ = self.core.within(now, &request, text.as_bytes(), from, 8, fx);
+                if self.core.matched(now, &request, from, &terms(&policy()), fx) == Matched::New {
+                    let _ = self.core.within(
+                        now,
+                        &request,
+                        text.as_bytes(),
+                        from,
+                        8,
+                        &terms(&policy()),
+                        fx,
+                    );
                 }
             }
             Parsed::Response(response) => {
-                self.core.response(self.now, &response, None, &mut self.fx);
+                self.core.response(self.now, &response, &terms(&policy()), &mut self.fx);
             }
             _ => {}
         }

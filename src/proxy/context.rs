@@ -181,8 +181,8 @@ pub(super) struct Context {
     pub(super) caller: Side,
     /// When the wheel wakes it.
     pub(super) armed: u64,
-    /// How many transactions it was counted with.
-    pub(super) counted: usize,
+    /// How many transactions and octets it was counted with.
+    pub(super) counted: (usize, usize),
 }
 
 /// What a request does to the call that it belongs to.
@@ -227,6 +227,12 @@ impl Context {
             branch.client.next().min(cancel).min(patience)
         });
         branches.min().unwrap_or(u64::MAX).min(self.upstream.next()).min(self.ring_until)
+    }
+
+    /// Octets that are kept.
+    pub(super) fn octets(&self) -> usize {
+        let sent: usize = self.branches.iter().map(|branch| branch.sent.len()).sum();
+        self.request.len() + self.last.len() + sent
     }
 
     /// How many transactions there are.

@@ -13,8 +13,9 @@ use super::{
     call::{Call, End},
     context::{Branch, Cancelling, Context, Downstream, Role, Standing, Target, Upstream},
     effects::Effects,
-    ledger::{Ledger, dead_at},
+    ledger::{Dies, Ledger},
     onward::{self, Onward, max_forwards, put_ack, put_cancel, put_response, put_sent_by},
+    policy::Policy,
     timer::{TIMER_C, TRANSACTION, Wheel},
     token::{PARAM, Side, Sides, TokenKey},
     transaction::{Client, ClientState, Due, InviteClient, InviteServer, Server, ServerState},
@@ -33,8 +34,10 @@ use crate::{
 
 /// How our branches begin; what follows says which client transaction it is.
 const BRANCH: &[u8] = b"z9hG4bKbd";
-/// How many requests one worker passes on at once. Each takes some kilobytes.
+/// How many requests one worker passes on at once.
 const MAX_CONTEXTS: usize = 200_000;
+/// Octets that are kept of them, of one worker: 200,000 requests of the usual kind to one phone each.
+const MAX_OCTETS: usize = 512 << 20;
 /// Octets of the longest message.
 const MAX_MESSAGE: usize = 65_535;
 /// What Max-Breadth is where a request has none (RFC 5393 §5.3.3).
@@ -47,6 +50,17 @@ const DEFAULT_PORT: u16 = 5060;
 pub struct ContextId {
     index: u32,
     generation: u32,
+}
+
+/// What the proxy goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// `[calls]`.
+    pub policy: &'a Policy,
+    /// The realm of our challenges.
+    pub realm: &'a [u8],
+    /// The value of the Server header.
+    pub server: Option<&'a str>,
 }
 
 /// Whether a request belongs to what is there already.
@@ -113,7 +127,8 @@ pub struct Core {
     due: Vec<Wake>,
     ledger: Ledger,
     transactions: usize,
-    dead_call: DeltaSeconds,
+    /// Octets of what is kept of all requests.
+    octets: usize,
 }
 
 impl Core {
@@ -137,13 +152,8 @@ impl Core {
             due: Vec::new(),
             ledger: Ledger::new(first_call),
             transactions: 0,
-            dead_call: DeltaSeconds(7200),
+            octets: 0,
         }
-    }
-
-    /// How long a call goes on of which nothing is heard.
-    pub fn set_dead_call(&mut self, dead_call: DeltaSeconds) {
-        self.dead_call = dead_call;
     }
 
     /// How many transactions have not ended.
@@ -171,9 +181,9 @@ impl Core {
         self.kit.has_looped(request)
     }
 
-    /// Whether a URI names us: one of our listeners, by its address.
-    pub fn is_own(&self, uri: &SipUri<'_>) -> bool {
-        self.kit.is_own(uri)
+    /// Whether a URI names us: one of our listeners, by its address, as who sends over `flow` sees it.
+    pub fn is_own(&self, uri: &SipUri<'_>, flow: &Flow) -> bool {
+        self.kit.is_own(uri, flow)
     }
 
     /// Matches a request with those that are being passed on (RFC 3261 §17.2.3, §9.2).
@@ -182,13 +192,25 @@ impl Core {
         now: Now,
         request: &Request<'_>,
         flow: Flow,
-        server: Option<&str>,
+        terms: &Terms<'_>,
         fx: &mut Effects,
     ) -> Matched {
         let key = self.kit.key_of(request);
         let Some(&id) = self.by_key.get(&key) else { return Matched::New };
         let Some(mut context) = self.take(id) else { return Matched::New };
+        let is_accepted = context.upstream.state() == ServerState::Accepted;
+        let is_elsewhere = context.flow.remote.ip() != flow.remote.ip();
         match request.envelope.method {
+            // Some phones have the ACK of a 2xx in the INVITE's transaction; and who else knows its
+            // Via, as every callee does, may not cancel it.
+            Method::Ack if is_accepted => {
+                self.put_back(id, context);
+                return Matched::New;
+            }
+            Method::Cancel if is_elsewhere => {
+                self.put_back(id, context);
+                return Matched::New;
+            }
             Method::Ack => {
                 if let Upstream::Invite(invite) = &mut context.upstream {
                     invite.ack(now.millis);
@@ -197,12 +219,12 @@ impl Core {
             Method::Cancel => {
                 let mut out = Buf::new(&mut self.kit.out);
                 let (status, tag) = (Status::OK, context.tag);
-                put_own_response(&mut out, status, request, flow, tag, server, b"");
+                put_own_response(&mut out, status, request, flow, tag, terms.server, b"");
                 if let Some(len) = out.finish() {
                     let to = destination(&request.envelope, flow.remote);
                     fx.send(flow, to, &self.kit.out[..len]);
                 }
-                self.cancel(now, &mut context, id, fx);
+                self.cancel(now, &mut context, id, terms, fx);
             }
             _ => {
                 if context.upstream.repeated() && !context.last.is_empty() {
@@ -218,7 +240,6 @@ impl Core {
     /// means that there are too many.
     pub fn begin(
         &mut self,
-        now: Now,
         request: &Request<'_>,
         datagram: &[u8],
         flow: Flow,
@@ -229,7 +250,7 @@ impl Core {
         if let Some(id) = self.by_key.get(&key) {
             return Some(*id);
         }
-        if self.by_key.len() >= MAX_CONTEXTS {
+        if self.by_key.len() >= MAX_CONTEXTS || self.octets >= MAX_OCTETS {
             return None;
         }
         let generation = self.kit.random();
@@ -261,9 +282,9 @@ impl Core {
             is_routed: false,
             is_within: false,
             strips: false,
-            caller: Side::Uri,
+            caller: Side::Flow(flow),
             armed: u64::MAX,
-            counted: 0,
+            counted: (0, 0),
         });
         if is_invite {
             let mut out = Buf::new(&mut self.kit.out);
@@ -282,7 +303,6 @@ impl Core {
         };
         let id = ContextId { index, generation };
         self.by_key.insert(key, id);
-        let _ = now;
         self.put_back(id, context);
         Some(id)
     }
@@ -308,16 +328,23 @@ impl Core {
         id: ContextId,
         status: Status,
         headers: &[u8],
-        server: Option<&str>,
+        terms: &Terms<'_>,
         fx: &mut Effects,
     ) {
         let Some(mut context) = self.take(id) else { return };
-        self.respond_own(now, &mut context, status, headers, server, fx);
+        self.respond_own(now, &mut context, status, headers, terms, fx);
         self.put_back(id, context);
     }
 
     /// Passes on a request that was taken in, outside a dialog.
-    pub fn forward(&mut self, now: Now, id: ContextId, plan: Plan, fx: &mut Effects) {
+    pub fn forward(
+        &mut self,
+        now: Now,
+        id: ContextId,
+        plan: Plan,
+        terms: &Terms<'_>,
+        fx: &mut Effects,
+    ) {
         let Some(mut context) = self.take(id) else { return };
         if context.is_routed || context.upstream.state() != ServerState::Proceeding {
             return self.put_back(id, context);
@@ -333,14 +360,16 @@ impl Core {
             let call = self.ledger.begin(now, dialog, call, fx);
             (context.call, context.role) = (Some(call), Role::Begins);
         }
-        self.go_on(now, &mut context, id, fx);
+        self.go_on(now, &mut context, id, terms, fx);
         self.put_back(id, context);
     }
 
-    /// Passes on a request within a dialog, whichever side it is from.
+    /// Passes on a request within a dialog, whichever side it is from: to the other, and only from
+    /// the address that it was seen at, or from who is trusted.
     ///
     /// # Errors
     /// Why it is not.
+    #[expect(clippy::too_many_arguments, reason = "a request as it came, and what it is judged by")]
     pub fn within(
         &mut self,
         now: Now,
@@ -348,6 +377,7 @@ impl Core {
         datagram: &[u8],
         flow: Flow,
         tag: u32,
+        terms: &Terms<'_>,
         fx: &mut Effects,
     ) -> Result<(), Refused> {
         let method = request.envelope.method;
@@ -355,57 +385,67 @@ impl Core {
             Err(if method == Method::Ack { Refused::Silence } else { Refused::Status(status) })
         };
         let kit = &self.kit;
-        let mut way = Way::read(request, |uri| kit.is_own(uri));
-        let tags = [request.from, request.to].map(|address| {
-            address.params.find("tag").and_then(|tag| tag.value).unwrap_or_default()
-        });
-        let [from_tag, to_tag] = tags;
-        let opened = way.token.and_then(|token| {
+        let mut way = Way::read(request, |uri| kit.is_own_route(uri, request, &flow));
+        let [from_tag, to_tag] = tags(request);
+        let opened = way.token.filter(|_| !from_tag.is_empty() && !to_tag.is_empty());
+        let opened = opened.and_then(|token| {
             let open = |tag| kit.token.open(token, request.call_id, tag);
             match open(from_tag) {
-                Some(sides) => Some((sides.callee, from_tag)),
-                None => open(to_tag).map(|sides| (sides.caller, to_tag)),
+                Some(Sides { caller, callee }) => Some((caller, callee, from_tag, to_tag)),
+                None => {
+                    open(to_tag).map(|Sides { caller, callee }| (callee, caller, to_tag, from_tag))
+                }
             }
         });
-        let Some((side, caller_tag)) = opened else {
+        let Some((own, other, caller_tag, callee_tag)) = opened else {
             return refused(Status::CALL_DOES_NOT_EXIST);
         };
+        let source = flow.remote.ip();
+        if own.flow().remote.ip() != source && !terms.policy.trusts(source) {
+            return refused(Status::FORBIDDEN.because("Not A Party Of This Call"));
+        }
         if max_forwards(request) == Some(0) {
             return refused(Status::TOO_MANY_HOPS);
         }
-        let has_more = !way.routes.is_empty();
-        let next = way.next_hop();
-        let to = match side {
-            Side::Flow(to) if !has_more => to,
-            _ => match numeric(next) {
-                Some(remote) => Flow { remote, ..flow },
-                None => return refused(Status::SERVER_INTERNAL_ERROR.because("Next Hop Unknown")),
-            },
-        };
         if kit.has_looped(request) {
             return refused(Status::LOOP_DETECTED);
         }
+        // What stands in Route and Request-URI counts for a server, and there only where it could
+        // have sent from itself.
+        let next = way.next_hop();
+        let to = match other {
+            Side::Flow(to) => to,
+            Side::Server(seen) => {
+                let is_its_own = |remote: &SocketAddr| {
+                    remote.ip() == seen.remote.ip() || terms.policy.trusts(remote.ip())
+                };
+                let named = numeric(next).filter(is_its_own);
+                Flow { remote: named.unwrap_or(seen.remote), ..seen }
+            }
+        };
         let call = self.ledger.of_dialog(kit.dialog(request.call_id, caller_tag));
+        let strips = !terms.policy.trusts(source);
         if method == Method::Ack {
-            self.kit.forward_ack(request, flow, to, &way, fx);
+            self.kit.forward_ack(request, (flow, to), &way, (terms, strips), fx);
             return Ok(());
         }
-        let Some(id) = self.begin(now, request, datagram, flow, tag, fx) else {
+        let Some(id) = self.begin(request, datagram, flow, tag, fx) else {
             return refused(Status::SERVICE_UNAVAILABLE.because("Too Many Requests"));
         };
         let Some(mut context) = self.take(id) else { return Ok(()) };
-        (context.is_routed, context.is_within, context.call) = (true, true, call);
+        (context.is_routed, context.is_within, context.strips) = (true, true, strips);
+        context.call = call.filter(|call| self.ledger.is_between(*call, callee_tag));
         context.role = match method {
             Method::Bye => Role::Ends,
             Method::Invite | Method::Update => Role::Renews,
             _ => Role::None,
         };
-        if let Some(call) = call {
-            self.ledger.renew(call, dead_at(now, None, self.dead_call));
+        if let Some(call) = context.call {
+            self.ledger.hear(now, call, terms.policy.dead_call);
         }
-        let target = Target { uri: Box::default(), path: Box::default(), flow: to, side };
+        let target = Target { uri: Box::default(), path: Box::default(), flow: to, side: other };
         context.waiting.push_back(vec![target]);
-        self.go_on(now, &mut context, id, fx);
+        self.go_on(now, &mut context, id, terms, fx);
         self.put_back(id, context);
         Ok(())
     }
@@ -415,12 +455,12 @@ impl Core {
         &mut self,
         now: Now,
         response: &Response<'_>,
-        server: Option<&str>,
+        terms: &Terms<'_>,
         fx: &mut Effects,
     ) -> bool {
         let Some((id, number)) = branch_of(response.via.branch) else { return false };
         let Some(mut context) = self.take(id) else { return false };
-        let known = self.branch_response(now, &mut context, id, number, response, server, fx);
+        let known = self.branch_response(now, &mut context, id, number, response, terms, fx);
         self.put_back(id, context);
         known
     }
@@ -433,10 +473,14 @@ impl Core {
         id: ContextId,
         number: usize,
         response: &Response<'_>,
-        server: Option<&str>,
+        terms: &Terms<'_>,
         fx: &mut Effects,
     ) -> bool {
         let Some(branch) = context.branches.get_mut(number) else { return false };
+        // Who knows one branch of ours can't make up another.
+        if branch_in(&branch.sent) != Some(response.via.branch) {
+            return false;
+        }
         let code = response.code;
         if response.cseq.method == Method::Cancel {
             if let Cancelling::Sent(client, _) = &mut branch.cancelling {
@@ -457,14 +501,18 @@ impl Core {
         if !is_news {
             return true;
         }
-        let (flow, target) = (branch.flow, branch.flow.remote);
-        let _ = flow;
+        let target = branch.flow.remote;
         if code < 200 {
-            branch.patience = now.millis + TIMER_C;
-            if matches!(branch.cancelling, Cancelling::Wanted) {
-                self.kit.send_cancel(now, branch, fx);
+            // RFC 3261 §16.7 step 2. One that was cancelled has its own time.
+            let is_cancelled = matches!(branch.cancelling, Cancelling::Sent(..));
+            if code > 100 && !is_cancelled && matches!(branch.client, Downstream::Invite(_)) {
+                branch.patience = now.millis + TIMER_C;
             }
-            if code > 100 {
+            if matches!(branch.cancelling, Cancelling::Wanted) {
+                self.kit.send_cancel(now, branch, reason_of(context.standing), fx);
+            }
+            // RFC 4320 §4.1: only INVITEs have provisional responses that matter.
+            if code > 100 && matches!(context.upstream, Upstream::Invite(_)) {
                 if let (Some(call), Role::Begins) = (context.call, context.role) {
                     self.ledger.ring(now, call, target, fx);
                 }
@@ -475,16 +523,21 @@ impl Core {
         branch.is_done = true;
         branch.patience = u64::MAX;
         if code < 300 {
-            self.answered(now, context, response, target, fx);
+            self.answered(now, context, response, target, terms, fx);
             self.cancel_pending(now, context, fx);
             return true;
         }
-        context.best.consider(response, &mut self.kit.out);
+        if code == 408 && !matches!(context.upstream, Upstream::Invite(_)) {
+            // RFC 4320 §4.2: it would come too late.
+            context.best.consider_code(408);
+        } else {
+            context.best.consider(response, &mut self.kit.out);
+        }
         if code >= 600 && context.standing == Standing::Open {
             context.standing = Standing::Declined;
             self.cancel_pending(now, context, fx);
         }
-        self.settle(now, context, id, server, fx);
+        self.settle(now, context, id, terms, fx);
         true
     }
 
@@ -495,6 +548,7 @@ impl Core {
         context: &mut Context,
         response: &Response<'_>,
         target: SocketAddr,
+        terms: &Terms<'_>,
         fx: &mut Effects,
     ) {
         context.standing = Standing::Answered;
@@ -502,14 +556,19 @@ impl Core {
         context.waiting.clear();
         self.pass_back(now, context, response, response.code, fx);
         let Some(call) = context.call else { return };
-        let until = dead_at(now, session_expires(response), self.dead_call);
+        let dies = Dies::after(now, session_expires(response), terms.policy.dead_call);
         match context.role {
             Role::Begins => {
-                if self.ledger.answer(now, call, target, until, fx) {
-                    self.wheel.set(until, Wake::Call(call));
+                let tag = response.to.params.find("tag").and_then(|tag| tag.value);
+                let callee = (target, tag.unwrap_or_default());
+                if self.ledger.answer(now, call, callee, dies, fx) {
+                    self.wheel.set(dies.at, Wake::Call(call));
                 }
             }
-            Role::Renews => self.ledger.renew(call, until),
+            Role::Renews => {
+                self.ledger.renew(call, dies);
+                self.wheel.set(dies.at, Wake::Call(call));
+            }
             Role::Ends => self.ledger.end(now, call, End::Bye, fx),
             Role::None => {}
         }
@@ -546,20 +605,20 @@ impl Core {
         now: Now,
         context: &mut Context,
         id: ContextId,
-        server: Option<&str>,
+        terms: &Terms<'_>,
         fx: &mut Effects,
     ) {
         if context.is_pending() || context.upstream.state() != ServerState::Proceeding {
             return;
         }
         if context.standing == Standing::Open && !context.waiting.is_empty() {
-            return self.go_on(now, context, id, fx);
+            return self.go_on(now, context, id, terms, fx);
         }
         context.ring_until = u64::MAX;
         let is_invite = matches!(context.upstream, Upstream::Invite(_));
         let (mut code, mut text) = context.best.take().unwrap_or((408, Vec::new()));
-        if is_invite && context.standing == Standing::Cancelled && matches!(code, 408 | 487) {
-            (code, text) = (487, text);
+        if context.standing == Standing::Cancelled && code == 408 {
+            (code, text) = (487, Vec::new());
         } else if context.rang_in_vain && matches!(code, 408 | 487) {
             // The callee was reached, and did not answer: nobody asked for a cancellation.
             (code, text) = (480, Vec::new());
@@ -572,7 +631,7 @@ impl Core {
                 }
                 return self.ended(now, context, code, fx);
             }
-            return self.respond_own(now, context, Status::of_code(code), b"", server, fx);
+            return self.respond_own(now, context, Status::of_code(code), b"", terms, fx);
         }
         if context.upstream.respond(now.millis, code) {
             fx.send(context.flow, context.reply_to, &text);
@@ -588,17 +647,18 @@ impl Core {
         context: &mut Context,
         status: Status,
         headers: &[u8],
-        server: Option<&str>,
+        terms: &Terms<'_>,
         fx: &mut Effects,
     ) {
         if !context.upstream.respond(now.millis, status.code) {
             return;
         }
+        context.last.clear();
         let Kit { parser, out, .. } = &mut self.kit;
         if let Parsed::Request(request) = parser.parse(&context.request) {
             let mut buf = Buf::new(out);
             let (flow, tag) = (context.flow, context.tag);
-            put_own_response(&mut buf, status, &request, flow, tag, server, headers);
+            put_own_response(&mut buf, status, &request, flow, tag, terms.server, headers);
             if let Some(len) = buf.finish() {
                 context.last = out[..len].to_vec();
                 fx.send(context.flow, context.reply_to, &context.last);
@@ -620,15 +680,19 @@ impl Core {
             }
             // Who is asked for credentials tries again.
             Role::Ends if !matches!(code, 401 | 407) => self.ledger.end(now, call, End::Bye, fx),
-            Role::Renews if matches!(code, 408 | 481) => {
-                // RFC 3261 §12.2.1.2, §14.1: the caller of it will end the dialog.
-            }
             Role::Ends | Role::Renews | Role::None => {}
         }
     }
 
     /// The caller gives up.
-    fn cancel(&mut self, now: Now, context: &mut Context, id: ContextId, fx: &mut Effects) {
+    fn cancel(
+        &mut self,
+        now: Now,
+        context: &mut Context,
+        id: ContextId,
+        terms: &Terms<'_>,
+        fx: &mut Effects,
+    ) {
         if context.upstream.state() != ServerState::Proceeding
             || !matches!(context.upstream, Upstream::Invite(_))
         {
@@ -638,16 +702,17 @@ impl Core {
         context.ring_until = u64::MAX;
         context.waiting.clear();
         self.cancel_pending(now, context, fx);
-        self.settle(now, context, id, None, fx);
+        self.settle(now, context, id, terms, fx);
     }
 
     /// Cancels all branches that are pending (RFC 3261 §16.10).
     fn cancel_pending(&mut self, now: Now, context: &mut Context, fx: &mut Effects) {
+        let reason = reason_of(context.standing);
         for branch in context.branches.iter_mut().filter(|branch| !branch.is_done) {
             let Downstream::Invite(client) = &branch.client else { continue };
             match (client.state(), &branch.cancelling) {
                 (ClientState::Proceeding, Cancelling::No | Cancelling::Wanted) => {
-                    self.kit.send_cancel(now, branch, fx);
+                    self.kit.send_cancel(now, branch, reason, fx);
                 }
                 (ClientState::Trying, Cancelling::No) => branch.cancelling = Cancelling::Wanted,
                 _ => {}
@@ -656,12 +721,19 @@ impl Core {
     }
 
     /// Sends the request to the next group.
-    fn go_on(&mut self, now: Now, context: &mut Context, id: ContextId, fx: &mut Effects) {
+    fn go_on(
+        &mut self,
+        now: Now,
+        context: &mut Context,
+        id: ContextId,
+        terms: &Terms<'_>,
+        fx: &mut Effects,
+    ) {
         let Some(group) = context.waiting.pop_front() else { return };
         context.rang_in_vain = false;
-        if let Err(status) = self.kit.launch(now, context, id, group, fx) {
+        if let Err(status) = self.kit.launch(now, context, id, group, terms, fx) {
             context.waiting.clear();
-            return self.respond_own(now, context, status, b"", None, fx);
+            return self.respond_own(now, context, status, b"", terms, fx);
         }
         if context.ring > 0 && matches!(context.upstream, Upstream::Invite(_)) {
             context.ring_until = now.millis + context.ring;
@@ -669,7 +741,7 @@ impl Core {
     }
 
     /// Does all that is due.
-    pub fn pass_time(&mut self, now: Now, server: Option<&str>, fx: &mut Effects) {
+    pub fn pass_time(&mut self, now: Now, terms: &Terms<'_>, fx: &mut Effects) {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.take(now.millis, &mut due);
         for wake in due.drain(..) {
@@ -685,7 +757,7 @@ impl Core {
                     let Some(mut context) = self.take(id) else { continue };
                     if context.armed <= now.millis {
                         context.armed = u64::MAX;
-                        self.wake(now, &mut context, id, server, fx);
+                        self.wake(now, &mut context, id, terms, fx);
                     }
                     self.put_back(id, context);
                 }
@@ -699,7 +771,7 @@ impl Core {
         now: Now,
         context: &mut Context,
         id: ContextId,
-        server: Option<&str>,
+        terms: &Terms<'_>,
         fx: &mut Effects,
     ) {
         if context.upstream.due(now.millis) == Some(Due::Resend) && !context.last.is_empty() {
@@ -730,7 +802,7 @@ impl Core {
             // It rings for too long, or does not react to being cancelled (§16.8, §9.1).
             let is_cancelled = matches!(branch.cancelling, Cancelling::Sent(..));
             if branch.client.state() == ClientState::Proceeding && !is_cancelled {
-                self.kit.send_cancel(now, branch, fx);
+                self.kit.send_cancel(now, branch, b"", fx);
             } else if branch.patience <= now.millis || !is_cancelled {
                 branch.client.terminate();
                 branch.is_done = true;
@@ -739,14 +811,15 @@ impl Core {
         }
         if has_failed {
             context.best.consider_code(408);
-            self.settle(now, context, id, server, fx);
+            self.settle(now, context, id, terms, fx);
         }
     }
 
     fn take(&mut self, id: ContextId) -> Option<Box<Context>> {
         let slot = self.contexts.get_mut(id.index as usize)?;
         let context = slot.take_if(|context| context.generation == id.generation)?;
-        self.transactions -= context.counted;
+        self.transactions -= context.counted.0;
+        self.octets -= context.counted.1;
         Some(context)
     }
 
@@ -757,8 +830,9 @@ impl Core {
             }
             return self.free.push(id.index);
         }
-        context.counted = context.transactions();
-        self.transactions += context.counted;
+        context.counted = (context.transactions(), context.octets());
+        self.transactions += context.counted.0;
+        self.octets += context.counted.1;
         let next = context.next();
         if next < context.armed {
             context.armed = next;
@@ -771,12 +845,26 @@ impl Core {
 }
 
 impl Kit {
-    fn is_own(&self, uri: &SipUri<'_>) -> bool {
+    fn is_own(&self, uri: &SipUri<'_>, flow: &Flow) -> bool {
         let Some(ip) = uri.host_port.ip() else { return false };
         let port = uri.host_port.port.unwrap_or(DEFAULT_PORT);
+        // Of a listener at all addresses only the one that a datagram came to is known to be ours.
         self.listeners.iter().any(|listener| {
-            listener.port() == port && (listener.ip() == ip || listener.ip().is_unspecified())
+            let is_same = listener.ip() == ip
+                || listener.ip().is_unspecified() && flow.local.is_some_and(|local| local == ip);
+            listener.port() == port && is_same
         })
+    }
+
+    /// Whether an entry of Route is ours: it names us, or has a token that we made for this dialog.
+    fn is_own_route(&self, uri: &SipUri<'_>, request: &Request<'_>, flow: &Flow) -> bool {
+        let token = || Params::new(uri.params).find(PARAM)?.value;
+        self.is_own(uri, flow)
+            || token().is_some_and(|token| {
+                let [from, to] = tags(request);
+                let open = |tag| self.token.open(token, request.call_id, tag);
+                open(from).or_else(|| open(to)).is_some()
+            })
     }
 
     /// A number that nobody can guess.
@@ -877,19 +965,23 @@ impl Kit {
         context: &mut Context,
         id: ContextId,
         group: Vec<Target>,
+        terms: &Terms<'_>,
         fx: &mut Effects,
     ) -> Result<(), Status> {
         // Both are lent out while the request is read from them.
         let mut parser = std::mem::replace(&mut self.parser, Parser::new(Limits::default()));
         let datagram = std::mem::take(&mut context.request);
         let launched = match parser.parse(&datagram) {
-            Parsed::Request(request) => self.launch_request(now, &request, context, id, group, fx),
+            Parsed::Request(request) => {
+                self.launch_request(now, &request, context, id, group, terms, fx)
+            }
             _ => Err(Status::SERVER_INTERNAL_ERROR),
         };
         (self.parser, context.request) = (parser, datagram);
         launched
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a request as it is kept, and where it goes")]
     fn launch_request(
         &mut self,
         now: Now,
@@ -897,6 +989,7 @@ impl Kit {
         context: &mut Context,
         id: ContextId,
         group: Vec<Target>,
+        terms: &Terms<'_>,
         fx: &mut Effects,
     ) -> Result<(), Status> {
         let method = request.envelope.method;
@@ -911,10 +1004,13 @@ impl Kit {
         let breadth = (most.is_some() || breadth > 1).then_some(share);
         let loop_hash = self.loop_hash(request);
         let caller_tag = request.from.params.find("tag").and_then(|tag| tag.value);
+        // RFC 3325 §7: whoever asked for that is not named to phones.
+        let is_private = wants_privacy(request);
         let begins_dialog = !context.is_within
             && matches!(method, Method::Invite | Method::Subscribe | Method::Refer);
         for target in group {
-            let mut way = Way::read(request, |uri| self.is_own(uri));
+            let flow = context.flow;
+            let mut way = Way::read(request, |uri| self.is_own_route(uri, request, &flow));
             if context.is_within {
                 way.next_hop();
             } else {
@@ -960,8 +1056,8 @@ impl Kit {
                     record_route: record_route.written(),
                     extra: &context.extra,
                     breadth,
-                    is_first_hop: !context.is_within,
-                    strips: context.strips,
+                    realm: terms.realm,
+                    strips: context.strips || is_private && matches!(target.side, Side::Flow(_)),
                 },
             );
             let Some(len) = out.finish() else {
@@ -992,9 +1088,9 @@ impl Kit {
     fn forward_ack(
         &mut self,
         request: &Request<'_>,
-        flow: Flow,
-        to: Flow,
+        (flow, to): (Flow, Flow),
         way: &Way<'_>,
+        (terms, strips): (&Terms<'_>, bool),
         fx: &mut Effects,
     ) {
         let mut branch = [0; 64];
@@ -1018,8 +1114,8 @@ impl Kit {
                 record_route: b"",
                 extra: b"",
                 breadth: None,
-                is_first_hop: false,
-                strips: false,
+                realm: terms.realm,
+                strips,
             },
         );
         if let Some(len) = out.finish() {
@@ -1038,11 +1134,11 @@ impl Kit {
         }
     }
 
-    fn send_cancel(&mut self, now: Now, branch: &mut Branch, fx: &mut Effects) {
+    fn send_cancel(&mut self, now: Now, branch: &mut Branch, reason: &[u8], fx: &mut Effects) {
         let Self { parser, out, .. } = self;
         if let Parsed::Request(sent) = parser.parse(&branch.sent) {
             let mut buf = Buf::new(out);
-            put_cancel(&mut buf, &sent);
+            put_cancel(&mut buf, &sent, reason);
             if let Some(len) = buf.finish() {
                 let cancel = &out[..len];
                 fx.send(branch.flow, branch.flow.remote, cancel);
@@ -1052,6 +1148,35 @@ impl Kit {
         }
         // Should nothing come of it, the branch is given up.
         branch.patience = now.millis + TRANSACTION;
+    }
+}
+
+/// The tags of From and To; empty without.
+fn tags<'a>(request: &Request<'a>) -> [&'a [u8]; 2] {
+    [request.from, request.to]
+        .map(|address| address.params.find("tag").and_then(|tag| tag.value).unwrap_or_default())
+}
+
+/// The branch in a request as we sent it: our Via is its first header.
+fn branch_in(sent: &[u8]) -> Option<&[u8]> {
+    let line = sent.split(|&b| b == b'\n').nth(1)?;
+    let at = line.windows(8).position(|part| part == b";branch=")?;
+    line.get(at + 8..)?.strip_suffix(b"\r")
+}
+
+/// Whether its sender wants not to be named (RFC 3323, RFC 3325 §9.3).
+pub fn wants_privacy(request: &Request<'_>) -> bool {
+    let mut values = request.envelope.message.named("Privacy");
+    values.any(|value| {
+        value.split(|&b| b == b';').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"id"))
+    })
+}
+
+/// Why branches are cancelled (RFC 3326): a phone shows no missed call that another one took.
+fn reason_of(standing: Standing) -> &'static [u8] {
+    match standing {
+        Standing::Answered => b"Reason: SIP;cause=200;text=\"Call completed elsewhere\"\r\n",
+        Standing::Open | Standing::Cancelled | Standing::Declined => b"",
     }
 }
 

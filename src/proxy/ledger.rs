@@ -25,8 +25,12 @@ pub(super) struct Ledger {
 struct Entry {
     call: Call,
     dialog: u64,
+    /// The tag of who answered.
+    callee_tag: Box<[u8]>,
     /// When it is taken for dead.
     until: u64,
+    /// Whether a session timer says that, which only INVITE and UPDATE prolong.
+    is_timed: bool,
 }
 
 impl Ledger {
@@ -52,7 +56,10 @@ impl Ledger {
         let id = call.id;
         fx.tell(CallEvent { now, call: call.clone() });
         // Timer C, the ringing and the transactions see to it that it goes on or ends.
-        self.calls.insert(id, Entry { call, dialog, until: u64::MAX });
+        self.calls.insert(
+            id,
+            Entry { call, dialog, callee_tag: Box::default(), until: u64::MAX, is_timed: false },
+        );
         self.by_dialog.insert(dialog, id);
         id
     }
@@ -72,34 +79,52 @@ impl Ledger {
         }
     }
 
-    /// It was answered there; it is taken for dead at `until`, if nobody says otherwise. The result
-    /// is whether that is news.
+    /// It was answered there, by who has this tag; it is taken for dead as `dies` says, if nobody
+    /// says otherwise. The result is whether that is news.
     pub(super) fn answer(
         &mut self,
         now: Now,
         id: u64,
-        target: std::net::SocketAddr,
-        until: u64,
+        (target, tag): (std::net::SocketAddr, &[u8]),
+        dies: Dies,
         fx: &mut Effects,
     ) -> bool {
-        let Some(Entry { call, until: old, .. }) = self.calls.get_mut(&id) else { return false };
+        let Some(entry) = self.calls.get_mut(&id) else { return false };
+        let Entry { call, callee_tag, until, is_timed, .. } = entry;
         if call.stage >= Stage::Answered {
             return false;
         }
         (call.stage, call.answered, call.target) =
             (Stage::Answered, Some(now.millis), Some(target));
-        *old = until;
+        (*callee_tag, *until, *is_timed) = (tag.into(), dies.at, dies.is_timed);
         fx.tell(CallEvent { now, call: call.clone() });
         true
     }
 
-    /// Something was heard of it.
-    pub(super) fn renew(&mut self, id: u64, until: u64) {
+    /// Both parties have said that it goes on.
+    pub(super) fn renew(&mut self, id: u64, dies: Dies) {
         if let Some(entry) = self.calls.get_mut(&id)
             && entry.call.stage == Stage::Answered
         {
-            entry.until = until;
+            (entry.until, entry.is_timed) = (dies.at, dies.is_timed);
         }
+    }
+
+    /// Something was heard of it.
+    pub(super) fn hear(&mut self, now: Now, id: u64, dead_call: DeltaSeconds) {
+        if let Some(entry) = self.calls.get_mut(&id)
+            && entry.call.stage == Stage::Answered
+            && !entry.is_timed
+        {
+            entry.until = Dies::after(now, None, dead_call).at;
+        }
+    }
+
+    /// Whether the other side of the dialog, with this tag, is who answered the call: another fork
+    /// that was answered too may be hung up on without its end.
+    pub(super) fn is_between(&self, id: u64, callee_tag: &[u8]) -> bool {
+        let entry = self.calls.get(&id);
+        entry.is_some_and(|e| e.call.stage == Stage::Answered && *e.callee_tag == *callee_tag)
     }
 
     /// When it is taken for dead.
@@ -118,12 +143,25 @@ impl Ledger {
     }
 }
 
-/// When a call of which something was heard just now is dead: as its session timer says
-/// (RFC 4028), else by the setting.
-pub(super) fn dead_at(now: Now, session: Option<u32>, dead_call: DeltaSeconds) -> u64 {
-    let by_setting = now.millis + 1000 * u64::from(dead_call.0);
-    match session {
-        Some(seconds) => by_setting.min(now.millis + 1000 * u64::from(seconds) + SESSION_GRACE),
-        None => by_setting,
+/// When a call is taken for dead.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dies {
+    /// In milliseconds of the monotonic clock.
+    pub(super) at: u64,
+    is_timed: bool,
+}
+
+impl Dies {
+    /// When a call of which something was heard just now is dead: as its session timer says
+    /// (RFC 4028), else by the setting.
+    pub(super) fn after(now: Now, session: Option<u32>, dead_call: DeltaSeconds) -> Self {
+        let by_setting = now.millis + 1000 * u64::from(dead_call.0);
+        match session {
+            Some(seconds) => {
+                let at = now.millis + 1000 * u64::from(seconds) + SESSION_GRACE;
+                Self { at: at.min(by_setting), is_timed: true }
+            }
+            None => Self { at: by_setting, is_timed: false },
+        }
     }
 }

@@ -20,7 +20,7 @@ mod way;
 pub use self::{
     call::{Call, CallEvent, End, Stage},
     context::Target,
-    core::{ContextId, Core, Matched, Plan, Refused, numeric, owner},
+    core::{ContextId, Core, Matched, Plan, Refused, Terms, numeric, owner, wants_privacy},
     effects::Effects,
     policy::{Foreign, Mode, Network, NoNetwork, Policy},
     route::{Goal, Routed},

@@ -31,9 +31,9 @@ pub(super) struct Onward<'a> {
     pub(super) extra: &'a [u8],
     /// Max-Breadth (RFC 5393 §5), where it is forked.
     pub(super) breadth: Option<u32>,
-    /// Whether what proves its user to us is taken out.
-    pub(super) is_first_hop: bool,
-    /// Whether what only we may say is taken out.
+    /// Our realm: credentials for it are taken out.
+    pub(super) realm: &'a [u8],
+    /// Whether what only somebody trusted may say of its sender is taken out (RFC 3325 §5, §7).
     pub(super) strips: bool,
 }
 
@@ -80,7 +80,7 @@ pub(super) fn put_request(
     for (kind, name, value) in envelope.message.lines() {
         let is_replaced = match kind {
             HeaderName::Via | HeaderName::MaxForwards | HeaderName::ContentLength => true,
-            HeaderName::Other => is_replaced(name, onward),
+            HeaderName::Other => is_replaced(name, value, onward),
             _ => false,
         };
         if !is_replaced {
@@ -90,12 +90,19 @@ pub(super) fn put_request(
     put_body(out, request.body);
 }
 
-fn is_replaced(name: &[u8], onward: &Onward<'_>) -> bool {
+fn is_replaced(name: &[u8], value: &[u8], onward: &Onward<'_>) -> bool {
     let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
     is("Route")
         || onward.breadth.is_some() && is("Max-Breadth")
-        || onward.is_first_hop && is("Proxy-Authorization")
-        || onward.strips && is("P-Asserted-Identity")
+        || is("Proxy-Authorization") && is_for(value, onward.realm)
+        || onward.strips
+            && (is("P-Asserted-Identity") || is("P-Preferred-Identity") || is("Remote-Party-ID"))
+}
+
+/// Whether credentials are for this realm; those for others go on (RFC 3261 §22.3).
+fn is_for(credentials: &[u8], realm: &[u8]) -> bool {
+    let own = [b"realm=\"", realm, b"\""].concat();
+    credentials.windows(own.len()).any(|part| part.eq_ignore_ascii_case(&own))
 }
 
 /// Writes a response as it goes back, without its topmost Via. `code` and `extra`, whole lines, are
@@ -137,17 +144,23 @@ pub(super) fn put_response(out: &mut Buf<'_>, response: &Response<'_>, code: u16
 /// Writes the ACK of a response that is no 2xx to an INVITE that was sent (§17.1.1.3).
 pub(super) fn put_ack(out: &mut Buf<'_>, sent: &Request<'_>, response: &Response<'_>) {
     let to = response.message.first(HeaderName::To).unwrap_or_default();
-    put_companion(out, sent, Method::Ack, to);
+    put_companion(out, sent, Method::Ack, to, b"");
 }
 
-/// Writes the CANCEL of an INVITE that was sent (§9.1).
-pub(super) fn put_cancel(out: &mut Buf<'_>, sent: &Request<'_>) {
+/// Writes the CANCEL of an INVITE that was sent (§9.1); `reason` is a whole line or nothing.
+pub(super) fn put_cancel(out: &mut Buf<'_>, sent: &Request<'_>, reason: &[u8]) {
     let to = sent.envelope.message.first(HeaderName::To).unwrap_or_default();
-    put_companion(out, sent, Method::Cancel, to);
+    put_companion(out, sent, Method::Cancel, to, reason);
 }
 
 /// A request of the same transaction as `sent`.
-fn put_companion(out: &mut Buf<'_>, sent: &Request<'_>, method: Method<'_>, to: &[u8]) {
+fn put_companion(
+    out: &mut Buf<'_>,
+    sent: &Request<'_>,
+    method: Method<'_>,
+    to: &[u8],
+    extra: &[u8],
+) {
     let message = &sent.envelope.message;
     out.put(method.as_bytes());
     out.put(b" ");
@@ -166,6 +179,7 @@ fn put_companion(out: &mut Buf<'_>, sent: &Request<'_>, method: Method<'_>, to: 
     out.put(b" ");
     out.put(method.as_bytes());
     out.put(b"\r\n");
+    out.put(extra);
     put_body(out, b"");
 }
 

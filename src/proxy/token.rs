@@ -23,9 +23,17 @@ pub const PARAM: &str = "bt";
 pub enum Side {
     /// At the other end of this flow, whatever its Contact says.
     Flow(Flow),
-    /// Where its Contact says: it is a server, and may answer at another address than it calls
-    /// from.
-    Uri,
+    /// Where its Contact says, as long as that is at this address or in a trusted network: it is a
+    /// server, and may answer at another port than it calls from. Else at the other end of this flow.
+    Server(Flow),
+}
+
+impl Side {
+    /// The flow that was seen of it.
+    pub fn flow(self) -> Flow {
+        let (Self::Flow(flow) | Self::Server(flow)) = self;
+        flow
+    }
 }
 
 /// The two sides of a dialog.
@@ -96,7 +104,10 @@ fn put_u64(out: &mut Buf<'_>, number: u64) {
 }
 
 fn put_side(out: &mut Buf<'_>, side: Side) {
-    let Side::Flow(flow) = side else { return out.put(b"u") };
+    let flow = side.flow();
+    if matches!(side, Side::Server(_)) {
+        out.put(b"s");
+    }
     put_octets(out, &[flow.listener.0, flow.transport.code()]);
     put_addr(out, flow.remote.ip());
     put_octets(out, &flow.remote.port().to_be_bytes());
@@ -126,20 +137,20 @@ fn put_octets(out: &mut Buf<'_>, octets: &[u8]) {
 }
 
 fn side(text: &[u8]) -> Option<Side> {
-    if text == b"u" {
-        return Some(Side::Uri);
-    }
-    let mut rest = text;
+    let server = text.strip_prefix(b"s");
+    let mut rest = server.unwrap_or(text);
     let [listener, transport] = take(&mut rest)?;
     let ip = take_addr(&mut rest)?;
     let port = u16::from_be_bytes(take(&mut rest)?);
     let local = if rest.is_empty() { None } else { Some(take_addr(&mut rest)?) };
-    rest.is_empty().then_some(Side::Flow(Flow {
+    let flow = Flow {
         listener: ListenerId(listener),
         transport: Transport::from_code(transport)?,
         local,
         remote: SocketAddr::new(ip, port),
-    }))
+    };
+    let side = if server.is_some() { Side::Server(flow) } else { Side::Flow(flow) };
+    rest.is_empty().then_some(side)
 }
 
 fn take_addr(rest: &mut &[u8]) -> Option<IpAddr> {
@@ -187,8 +198,11 @@ mod tests {
     fn says_what_was_put_in_and_only_where_it_belongs() {
         let key = TokenKey::new([7; 16]);
         for (caller, callee) in [
-            (flow("192.0.2.1:5060", None), Side::Uri),
-            (Side::Uri, flow("[2001:db8::1]:40000", Some("2001:db8::2"))),
+            (flow("192.0.2.1:5060", None), Side::Server(flow("192.0.2.2:5060", None).flow())),
+            (
+                Side::Server(flow("192.0.2.2:5060", Some("192.0.2.3")).flow()),
+                flow("[2001:db8::1]:40000", Some("2001:db8::2")),
+            ),
             (flow("192.0.2.1:1", Some("198.51.100.1")), flow("[2001:db8::1]:65535", None)),
         ] {
             let sides = Sides { caller, callee };

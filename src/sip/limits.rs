@@ -17,6 +17,18 @@ pub struct Limits {
     pub max_contact_params: u16,
 }
 
+impl Limits {
+    /// No limits but what the numbers can say, for what was judged before.
+    pub const NONE: Self = Self {
+        max_headers: u16::MAX,
+        max_uri: u16::MAX,
+        max_call_id: u16::MAX,
+        max_contacts: u16::MAX,
+        max_path: u16::MAX,
+        max_contact_params: u16::MAX,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

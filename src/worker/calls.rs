@@ -12,7 +12,7 @@ use super::{
     counters::{AuthResult, DropReason},
     exchange::Exchange,
     hops::Hops,
-    owner::{Claimant, Owner, Sought},
+    owner::{Claimant, Sought},
     parking::{Learned, Learnt, Parking, Question, Unparked},
     rules::Rules,
     spent::Spent,
@@ -21,9 +21,10 @@ use crate::{
     auth::{self, Authenticator, Grant, RequestHash, Trials, Verdict},
     calls::CallBook,
     flow::Flow,
+    net::is_answerable,
     proxy::{
         self, Call, CallEvent, ContextId, Core, Effects, Foreign, Goal, Matched, Mode, Plan,
-        Refused, Routed, Side, Stage, Target, TokenKey, numeric,
+        Refused, Routed, Side, Stage, Target, Terms, TokenKey, numeric, wants_privacy,
     },
     registrar::{Aor, nat},
     sip::{
@@ -69,13 +70,23 @@ pub struct Calls {
     worker: usize,
     shared: CallsShared,
     log: Option<Box<dyn CallLog>>,
+    /// Who the request is from that is being judged, if it is known to be somebody who may send.
+    admitted: Option<Admitted>,
+}
+
+/// What is known of a sender who may send.
+#[derive(Clone, Debug, Default)]
+struct Admitted {
+    /// The account that proved itself.
+    username: Option<Box<[u8]>>,
+    /// Whether From names it.
+    owns_from: bool,
 }
 
 /// Who a request is from.
 struct Caller {
-    /// The account that proved itself, as its credentials name it.
-    username: Option<Box<[u8]>>,
-    /// Its AoR.
+    admitted: Admitted,
+    /// Its AoR, which the call counts for.
     aor: Option<Box<[u8]>>,
     /// Who it is, for whom it calls.
     identity: Option<Box<[u8]>>,
@@ -113,14 +124,19 @@ impl Calls {
     pub fn new(shared: CallsShared, worker: usize, log: Option<Box<dyn CallLog>>) -> Self {
         let first_call = CALLS_OF_A_WORKER * worker as u64 + 1;
         let (token, listeners) = (shared.token.clone(), shared.listeners.clone());
+        // No two workers issue the same branches.
+        let mut key = shared.key;
+        key.iter_mut().zip(worker.to_le_bytes()).for_each(|(octet, own)| *octet ^= own);
         Self {
-            core: Core::new(shared.key, token, listeners, Limits::default(), first_call),
+            // What it reads again was within the limits when it came.
+            core: Core::new(key, token, listeners, Limits::NONE, first_call),
             fx: Effects::default(),
             out: vec![0; 65_535].into_boxed_slice(),
             trials: Trials::with_capacity(1),
             worker,
             shared,
             log,
+            admitted: None,
         }
     }
 
@@ -128,7 +144,10 @@ impl Calls {
     pub(super) fn is_for(&self, request: &Request<'_>) -> bool {
         match request.envelope.method {
             Method::Register => false,
-            Method::Options => request.sip_uri.is_some_and(|uri| uri.user.is_some()),
+            Method::Options => {
+                request.sip_uri.is_some_and(|uri| uri.user.is_some())
+                    || request.to.params.find("tag").is_some()
+            }
             _ => true,
         }
     }
@@ -160,8 +179,7 @@ impl Calls {
 
     /// Does what is due.
     pub(super) fn pass_time(&mut self, now: Now, rules: &Rules) {
-        self.core.set_dead_call(rules.calls.dead_call);
-        self.core.pass_time(now, rules.server.as_deref(), &mut self.fx);
+        self.core.pass_time(now, &terms(rules), &mut self.fx);
         self.publish();
     }
 
@@ -178,7 +196,12 @@ impl Calls {
     }
 
     /// Hands a datagram to the worker whose it is, if that is another.
-    fn hop(&self, call_id: &[u8], datagram: &[u8], flow: Flow) -> Option<Result<(), DropReason>> {
+    pub(super) fn hop(
+        &self,
+        call_id: &[u8],
+        datagram: &[u8],
+        flow: Flow,
+    ) -> Option<Result<(), DropReason>> {
         let hops = &self.shared.hops;
         let owner = proxy::owner(self.shared.key, call_id, hops.workers());
         (owner != self.worker)
@@ -197,8 +220,7 @@ impl Calls {
         if let Some(hopped) = self.hop(response.call_id, datagram, flow) {
             return hopped;
         }
-        let server = rules.server.as_deref();
-        let is_known = self.core.response(now, response, server, &mut self.fx);
+        let is_known = self.core.response(now, response, &terms(rules), &mut self.fx);
         self.publish();
         is_known.then_some(()).ok_or(DropReason::Response)
     }
@@ -213,16 +235,13 @@ impl Calls {
         parking: Option<&mut Parking>,
     ) -> Result<(), DropReason> {
         if learned.is_none() {
-            if let Some(hopped) = self.hop(request.call_id, datagram, x.flow) {
-                return hopped;
-            }
-            let server = x.rules.server.as_deref();
-            let matched = self.core.matched(x.now, request, x.flow, server, &mut self.fx);
+            let matched = self.core.matched(x.now, request, x.flow, &terms(x.rules), &mut self.fx);
             if matched == Matched::Absorbed {
                 self.publish();
                 return Ok(());
             }
         }
+        self.admitted = None;
         let done = self.judge(x, request, datagram, learned);
         let done = match done {
             Err(Stop::Asks(question)) => {
@@ -251,10 +270,14 @@ impl Calls {
     ) -> Result<(), Stop> {
         let busy = || Stop::later("no_back_end", "Too Many Requests Wait", RETRY_AFTER_FAULT);
         let parking = parking.ok_or_else(busy)?;
-        match parking.park((datagram, x.flow), x.hash, question, learned) {
+        let mut learned = learned.cloned().unwrap_or_default();
+        if let Some(Admitted { username, owns_from }) = &self.admitted {
+            (learned.caller, learned.owns_from) = (username.clone(), *owns_from);
+        }
+        match parking.park((datagram, x.flow), x.hash, question, Some(&learned)) {
             Ok(()) => {
                 let tag = x.answer().tag;
-                self.core.begin(x.now, request, datagram, x.flow, tag, &mut self.fx);
+                self.core.begin(request, datagram, x.flow, tag, &mut self.fx);
                 Ok(())
             }
             Err(Unparked::Waits) => Ok(()),
@@ -291,17 +314,17 @@ impl Calls {
             x.log_refusal(label, status);
         }
         x.counters.response(&request.envelope.method, status);
-        let (tag, server) = (x.answer().tag, x.rules.server.as_deref());
+        let tag = x.answer().tag;
         // A stranger's request leaves nothing behind; a user's INVITE is answered until it has
         // been acknowledged.
         let begun = match self.core.find(request) {
-            None if label.is_some() && request.envelope.method == Method::Invite => {
-                self.core.begin(x.now, request, datagram, x.flow, tag, &mut self.fx)
+            None if self.admitted.is_some() && request.envelope.method == Method::Invite => {
+                self.core.begin(request, datagram, x.flow, tag, &mut self.fx)
             }
             found => found,
         };
         if let Some(id) = begun {
-            self.core.refuse(x.now, id, status, &headers, server, &mut self.fx);
+            self.core.refuse(x.now, id, status, &headers, &terms(x.rules), &mut self.fx);
             return Ok(());
         }
         let answered = x.answer().plain(&mut self.out, status, |buf| buf.put(&headers));
@@ -322,6 +345,7 @@ impl Calls {
         let envelope = &request.envelope;
         let (message, method) = (&envelope.message, envelope.method);
         let has_tag = request.to.params.find("tag").is_some();
+        let terms = terms(x.rules);
         if method == Method::Cancel {
             return Err(Stop::status("no_transaction", Status::CALL_DOES_NOT_EXIST));
         }
@@ -331,10 +355,10 @@ impl Calls {
             let unsupported = [b"Unsupported: ", &*unknown.join(&b", "[..]), b"\r\n"].concat();
             return Err(Stop::Refused("proxy_require", Status::BAD_EXTENSION, unsupported));
         }
-        self.core.set_dead_call(x.rules.calls.dead_call);
         if has_tag {
             let tag = x.answer().tag;
-            let within = self.core.within(x.now, request, datagram, x.flow, tag, &mut self.fx);
+            let within =
+                self.core.within(x.now, request, datagram, x.flow, tag, &terms, &mut self.fx);
             return match within {
                 Ok(()) | Err(Refused::Silence) => Ok(()),
                 Err(Refused::Status(status)) => Err(Stop::status("within_dialog", status)),
@@ -355,10 +379,11 @@ impl Calls {
 
         let rules = x.rules;
         let domains = &rules.domains;
-        let is_ours = domains.serves(uri.host_port.host) || self.core.is_own(&uri);
-        let mut caller = self.caller(x, request, is_ours, learned)?;
+        let is_ours = domains.serves(uri.host_port.host) || self.core.is_own(&uri, &x.flow);
+        let caller = self.caller(x, request, is_ours, learned)?;
         let called = Called::read(request.uri, &uri, rules, is_ours);
-        let routed = self.route(rules, &called, &mut caller, learned)?;
+        self.admitted = Some(caller.admitted.clone());
+        let routed = Self::route(rules, &called, &caller, learned)?;
         let groups = match routed {
             Routed::To(groups) => groups,
             Routed::Unknown if is_ours => {
@@ -403,7 +428,7 @@ impl Calls {
             return Err(Stop::Refused("redirect", Status::MOVED_TEMPORARILY, contacts));
         }
         let tag = x.answer().tag;
-        let id = self.core.begin(x.now, request, datagram, x.flow, tag, &mut self.fx);
+        let id = self.core.begin(request, datagram, x.flow, tag, &mut self.fx);
         let Some(id) = id.filter(|id| !self.core.is_answered(*id)) else {
             return match id {
                 // Its caller has given up meanwhile.
@@ -436,7 +461,7 @@ impl Calls {
                 call_id: request.call_id.into(),
                 caller: from.into(),
                 called: called.user.into(),
-                username: caller.username,
+                username: caller.admitted.username,
                 from_aor: caller.aor,
                 to_aor,
                 source: x.flow.remote,
@@ -466,7 +491,7 @@ impl Calls {
             ring_timeout: policy.ring_timeout,
             call,
         };
-        self.core.forward(x.now, id, plan, &mut self.fx);
+        self.core.forward(x.now, id, plan, &terms(x.rules), &mut self.fx);
         Ok(())
     }
 
@@ -484,40 +509,50 @@ impl Calls {
         let mut space = Vec::new();
         let aor = from.as_ref().and_then(|uri| Aor::canonical(uri, &rules.domains, &mut space));
         let own_aor = || aor.map(|aor| aor.as_bytes().into());
+        // What a network says of its callers is its own affair; it counts for no user of ours.
+        let server = |aor| Caller {
+            admitted: Admitted::default(),
+            aor,
+            identity: None,
+            side: Side::Server(x.flow),
+        };
         if policy.trusts(x.flow.remote.ip()) {
-            let (username, identity) = (None, None);
-            return Ok(Caller { username, aor: own_aor(), identity, side: Side::Uri });
+            return Ok(server(None));
         }
-        let Some(aor) = aor else {
+        // RFC 3323 §4.1.1.3: who hides its name proves it all the same.
+        let is_anonymous =
+            from.is_some_and(|from| from.host_port.host.eq_ignore_ascii_case(b"anonymous.invalid"));
+        if aor.is_none() && !is_anonymous {
             let is_let_in = policy.accept_foreign && is_ours;
             let status = Status::FORBIDDEN.because("Not From Here");
-            let caller = Caller { username: None, aor: None, identity: None, side: Side::Uri };
-            return is_let_in
-                .then_some(caller)
-                .ok_or_else(|| Stop::status("foreign_caller", status));
-        };
+            return if is_let_in {
+                Ok(server(None))
+            } else {
+                Err(Stop::status("foreign_caller", status))
+            };
+        }
         let side = Side::Flow(x.flow);
         if !rules.registrar.auth_required {
-            let (username, identity) = (None, None);
-            return Ok(Caller { username, aor: own_aor(), identity, side });
+            let admitted = Admitted::default();
+            return Ok(Caller { admitted, aor: own_aor(), identity: None, side });
         }
-        let domain = aor.domain().unwrap_or_default();
-        let wants_privacy = request.envelope.message.named("Privacy").any(|v| {
-            v.split(|&b| b == b';').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"id"))
-        });
-        let proven = |username: Box<[u8]>, owns: bool| {
+        let domain = aor.and_then(|aor| aor.domain()).unwrap_or_default();
+        let is_private = wants_privacy(request);
+        let proven = |username: Box<[u8]>, owns_from: bool| {
             let realm = rules.authenticator.policy().realm.as_bytes();
-            let identity: Box<[u8]> = if owns {
+            let identity: Box<[u8]> = if owns_from && !is_anonymous {
                 request.from.uri.into()
             } else {
                 [b"sip:", &*username, b"@", realm].concat().into()
             };
-            let identity = (!wants_privacy).then_some(identity);
-            Caller { username: Some(username), aor: own_aor(), identity, side }
+            let identity = (!is_private).then_some(identity);
+            let admitted = Admitted { username: Some(username), owns_from };
+            Caller { admitted, aor: own_aor(), identity, side }
         };
-        if let Some(username) = learned.and_then(|learned| learned.caller.clone()) {
-            let owns = policy.check_from;
-            return Ok(proven(username, owns));
+        if let Some(learned) = learned
+            && let Some(username) = learned.caller.clone()
+        {
+            return Ok(proven(username, learned.owns_from));
         }
         let scope = rules.domains.position(domain);
         let challenge = |refusal: auth::Refusal| {
@@ -564,8 +599,8 @@ impl Calls {
             return Err(Stop::Challenged(scope, true));
         }
         x.counters.auth(AuthResult::Granted);
-        let owns = owner.is_some_and(|owner: Owner<'_>| owner.owns(aor.user(), domain));
-        if policy.check_from && !owns {
+        let owns = aor.zip(owner).is_some_and(|(aor, owner)| owner.owns(aor.user(), domain));
+        if policy.check_from && !owns && !is_anonymous {
             let status = Status::FORBIDDEN.because("From Is Not Yours");
             return Err(Stop::status("from", status));
         }
@@ -589,10 +624,9 @@ impl Calls {
 
     /// Where it goes, as the handlers say, or as the accounts and their alternatives do.
     fn route(
-        &self,
         rules: &Rules,
         called: &Called,
-        caller: &mut Caller,
+        caller: &Caller,
         learned: Option<&Learned>,
     ) -> Result<Routed, Stop> {
         match learned.and_then(|learned| learned.routed.as_ref()) {
@@ -604,9 +638,10 @@ impl Calls {
             None if rules.elsewhere.route => return Err(Stop::Asks(Question::Route)),
             None => {}
         }
-        let _ = caller;
         if !called.is_ours {
-            let is_let_out = rules.calls.foreign == Foreign::Dns;
+            // Nobody but our own users calls out.
+            let is_let_out =
+                rules.calls.foreign == Foreign::Dns && caller.admitted.username.is_some();
             let uri = Goal::Uri(called.uri.clone());
             return Ok(if is_let_out { Routed::To(vec![vec![uri]]) } else { Routed::Unknown });
         }
@@ -629,13 +664,19 @@ impl Calls {
             for goal in group {
                 match goal {
                     Goal::Aor(aor) => self.bindings(x, &aor, &mut found),
-                    Goal::Uri(uri) => match self.own_aor(x.rules, &uri) {
+                    Goal::Uri(uri) => match self.own_aor(x, &uri) {
                         Some(aor) => self.bindings(x, &aor, &mut found),
-                        None => found.extend(numeric(&uri).map(|remote| {
-                            let flow = Flow { remote, ..x.flow };
-                            let path = Box::default();
-                            (Quality::DEFAULT.0, Target { uri, path, flow, side: Side::Uri })
-                        })),
+                        None => {
+                            let remote = numeric(&uri).filter(|remote| {
+                                is_answerable(*remote)
+                                    && remote.is_ipv4() == x.flow.remote.is_ipv4()
+                            });
+                            found.extend(remote.map(|remote| {
+                                let flow = Flow { remote, ..x.flow };
+                                let (path, side) = (Box::default(), Side::Server(flow));
+                                (Quality::DEFAULT.0, Target { uri, path, flow, side })
+                            }));
+                        }
                     },
                 }
             }
@@ -648,9 +689,9 @@ impl Calls {
     }
 
     /// The AoR of ours that a URI names.
-    fn own_aor(&self, rules: &Rules, text: &[u8]) -> Option<Vec<u8>> {
-        let uri = SipUri::parse(text).ok()?;
-        if !self.core.is_own(&uri)
+    fn own_aor(&self, x: &Exchange<'_, '_>, text: &[u8]) -> Option<Vec<u8>> {
+        let (uri, rules) = (SipUri::parse(text).ok()?, x.rules);
+        if !self.core.is_own(&uri, &x.flow)
             && (rules.domains.is_flat() || !rules.domains.serves(uri.host_port.host))
         {
             return None;
@@ -667,7 +708,10 @@ impl Calls {
                 let first = first.and_then(|hop| crate::sip::header::NameAddr::parse(hop).ok());
                 let hop = first.and_then(|hop| numeric(hop.uri));
                 let (flow, side) = match hop {
-                    Some(remote) => (Flow { remote, ..binding.flow }, Side::Uri),
+                    Some(remote) => {
+                        let flow = Flow { remote, ..binding.flow };
+                        (flow, Side::Server(flow))
+                    }
                     None => (binding.flow, Side::Flow(binding.flow)),
                 };
                 let target =
@@ -712,6 +756,15 @@ impl Called {
             return self.user.clone();
         }
         [&self.user, &b"@"[..], &self.domain].concat()
+    }
+}
+
+/// What the proxy goes by.
+fn terms(rules: &Rules) -> Terms<'_> {
+    Terms {
+        policy: &rules.calls,
+        realm: rules.authenticator.policy().realm.as_bytes(),
+        server: rules.server.as_deref(),
     }
 }
 

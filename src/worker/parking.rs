@@ -53,6 +53,8 @@ pub struct Learned {
     pub routed: Option<Learnt<Arc<Routed>>>,
     /// The account that the request proved to come from, as its credentials name it.
     pub caller: Option<Box<[u8]>>,
+    /// Whether its From names an address of that account.
+    pub owns_from: bool,
 }
 
 /// An answer of the back ends.

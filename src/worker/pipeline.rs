@@ -374,13 +374,20 @@ impl<'a> Shared<'_, 'a> {
             Parsed::Request(request) => &request.envelope,
         };
         let hash = self.space.hash(envelope);
+        let passes = self.rules.calls.enabled;
         if learned.is_none() {
+            // Counted where it is handled.
+            if let Parsed::Request(request) = &parsed
+                && let Some(calls) = calls.as_ref().filter(|c| passes && c.is_for(request))
+                && let Some(hopped) = calls.hop(request.call_id, bytes, flow)
+            {
+                return Err(hopped.map_or_else(Unanswered::Dropped, |()| Unanswered::Waiting));
+            }
             counters.request(&envelope.method, flow.transport);
             if parking.as_ref().is_some_and(|parking| parking.has(hash, flow.remote)) {
                 return Err(Unanswered::Dropped(DropReason::Waiting));
             }
         }
-        let passes = self.rules.calls.enabled;
         if let Parsed::Request(request) = &parsed
             && let Some(calls) = calls.as_mut().filter(|calls| passes && calls.is_for(request))
         {

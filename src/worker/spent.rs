@@ -7,17 +7,26 @@ use std::{
 
 use crate::time::{DeltaSeconds, Now};
 
-/// How many are remembered; with more, the older half is forgotten early.
-const MOST: usize = 1 << 20;
+/// How many a part remembers; with more, the older half is forgotten early.
+const MOST: usize = 1 << 14;
+
+/// Parts with a lock each, so that workers seldom wait for each other, and never for long.
+const PARTS: usize = 64;
 
 /// What was used in the lifetime of a nonce, by a hash.
 ///
 /// A REGISTER's nonce counts are kept with the bindings that it changes, and outlive the process. A
 /// caller may have no bindings, and a call that is set up again after a restart is no great gain for
 /// who has seen its credentials: it goes to the same callee.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Spent {
-    used: Mutex<Used>,
+    parts: Box<[Mutex<Used>]>,
+}
+
+impl Default for Spent {
+    fn default() -> Self {
+        Self { parts: (0..PARTS).map(|_| Mutex::default()).collect() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -30,7 +39,9 @@ struct Used {
 impl Spent {
     /// Takes note of credentials; `false` if they were used before.
     pub(super) fn spend(&self, now: Now, lifetime: DeltaSeconds, hash: u64) -> bool {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = usize::try_from(hash % PARTS as u64).unwrap_or(0);
+        let Some(part) = self.parts.get(part) else { return false };
+        let mut used = part.lock().unwrap_or_else(PoisonError::into_inner);
         let is_time = now.millis >= used.turned + 1000 * u64::from(lifetime.0);
         if is_time || used.newer.len() >= MOST {
             used.older = std::mem::take(&mut used.newer);
@@ -49,10 +60,11 @@ mod tests {
         let spent = Spent::default();
         let at = |second: u64| Now { millis: second * 1000, unix: second };
         let spend = |second, hash| spent.spend(at(second), DeltaSeconds(300), hash);
-        assert!(spend(1000, 1) && !spend(1001, 1) && spend(1001, 2));
-        assert!(!spend(1299, 2) && !spend(1301, 2));
-        assert!(spend(1301, 3) && !spend(1600, 3));
+        let [one, two, three, four] = [1, 2, 3, 4].map(|n| n * PARTS as u64);
+        assert!(spend(1000, one) && !spend(1001, one) && spend(1001, two));
+        assert!(!spend(1299, two) && !spend(1301, two));
+        assert!(spend(1301, three) && !spend(1600, three));
         // By then no nonce of that time is taken any more.
-        assert!(spend(2000, 4) && spend(2000, 1));
+        assert!(spend(2000, four) && spend(2000, one));
     }
 }

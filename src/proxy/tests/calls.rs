@@ -124,7 +124,7 @@ fn a_callee_that_is_not_there_is_called_for_32_seconds() {
 #[test]
 fn a_call_whose_bye_never_comes_ends_by_itself() {
     let mut world = World::new();
-    world.core.set_dead_call(DeltaSeconds(600));
+    world.policy.dead_call = DeltaSeconds(600);
     let invite = world.call_bob();
     world.come(&invite.answer(200, ""), BOB).unwrap();
     let answered = world.expect("200", ALICE).text;
@@ -226,4 +226,81 @@ fn nobody_relays_by_a_route_or_a_tag_of_its_own() {
     let ack = within("ACK", 1, "k", &answered, true).replace("tag=a", "tag=x");
     assert_eq!(world.come(&ack, ALICE), Err(None));
     world.expect_silence();
+}
+
+#[test]
+fn only_a_bye_to_who_answered_ends_the_call() {
+    let mut world = World::new();
+    let group = [target("bob", BOB), target("carol", CAROL)];
+    world.invite(&request("INVITE", 1, "1", ""), ALICE, &[&group]);
+    world.expect("100", ALICE);
+    let (bob, carol) = (world.expect("INVITE", BOB), world.expect("INVITE", CAROL));
+    world.come(&bob.answer(200, ""), BOB).unwrap();
+    let first = world.expect("200", ALICE).text;
+    world.come(&carol.answer(200, ""), CAROL).unwrap();
+    let second = world.expect("200", ALICE).text.replace(BOB, CAROL);
+    // RFC 3261 §13.2.2.4: the caller hangs up on all but one.
+    world.come(&within("BYE", 2, "b", &second, true), ALICE).unwrap();
+    let bye = world.expect("BYE", CAROL);
+    world.come(&bye.answer(200, ""), CAROL).unwrap();
+    world.expect("200", ALICE);
+    assert_eq!(world.core.calls(), 1);
+    let forged = within("BYE", 3, "c", &first, true).replace(";tag=of-192.0.2.20", ";tag=nobody");
+    world.come(&forged, ALICE).unwrap();
+    let bye = world.expect("BYE", BOB);
+    world.come(&bye.answer(200, ""), BOB).unwrap();
+    world.expect("200", ALICE);
+    assert_eq!(world.core.calls(), 1);
+    world.come(&within("BYE", 4, "d", &first, true), ALICE).unwrap();
+    let bye = world.expect("BYE", BOB);
+    world.come(&bye.answer(481, ""), BOB).unwrap();
+    world.expect("481", ALICE);
+    assert_eq!(world.core.calls(), 0);
+}
+
+#[test]
+fn nobody_but_the_caller_cancels() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&invite.answer(180, ""), BOB).unwrap();
+    world.expect("180", ALICE);
+    assert!(world.come(&request("CANCEL", 1, "1", ""), DAVE).is_err());
+    world.expect_silence();
+}
+
+#[test]
+fn a_phone_that_rings_on_after_a_cancel_does_not_keep_the_call() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&invite.answer(180, ""), BOB).unwrap();
+    world.expect("180", ALICE);
+    world.come(&request("CANCEL", 1, "1", ""), ALICE).unwrap();
+    world.expect("200", ALICE);
+    let cancel = world.expect("CANCEL", BOB);
+    world.come(&cancel.answer(200, ""), BOB).unwrap();
+    assert_eq!(world.pass(20_000), []);
+    world.come(&invite.answer(180, ""), BOB).unwrap();
+    world.expect("180", ALICE);
+    let happened = world.pass(13_000);
+    assert_eq!(happened.first().map(|(_, sent)| sent.kind()), Some("487"), "{happened:?}");
+}
+
+#[test]
+fn a_session_timer_that_is_agreed_later_counts() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&invite.answer(200, ""), BOB).unwrap();
+    let answered = world.expect("200", ALICE).text;
+    world.come(&within("UPDATE", 2, "u", &answered, true), ALICE).unwrap();
+    let update = world.expect("UPDATE", BOB);
+    world.come(&update.answer(200, "Session-Expires: 90\r\n"), BOB).unwrap();
+    world.expect("200", ALICE);
+    world.pass(100_000);
+    // What is no refresh does not prolong it.
+    world.come(&within("INFO", 3, "i", &answered, true), ALICE).unwrap();
+    let info = world.expect("INFO", BOB);
+    world.come(&info.answer(200, ""), BOB).unwrap();
+    world.expect("200", ALICE);
+    world.pass(23_000);
+    assert_eq!(world.core.calls(), 0);
 }

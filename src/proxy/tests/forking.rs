@@ -27,6 +27,8 @@ fn the_first_to_answer_gets_the_call() {
     world.come(&carol.answer(200, ""), CAROL).unwrap();
     world.expect("200", ALICE);
     let cancel = world.expect("CANCEL", BOB);
+    // RFC 3326: it shows no missed call.
+    assert_eq!(cancel.one("Reason"), "SIP;cause=200;text=\"Call completed elsewhere\"");
     world.come(&cancel.answer(200, ""), BOB).unwrap();
     // Dave has said nothing yet.
     world.expect_silence();
@@ -181,4 +183,18 @@ fn a_message_is_forked_and_the_first_2xx_goes_back_alone() {
     world.invite(&request("MESSAGE", 1, "1", ""), ALICE, &[]);
     world.expect("200", ALICE);
     assert_eq!(world.let_end(), []);
+}
+
+#[test]
+fn a_fork_can_not_answer_for_its_siblings() {
+    let mut world = World::new();
+    let [bob, carol, _] = fork(&mut world);
+    let branch = |sent: &Sent| sent.all("Via")[0].split("branch=").nth(1).unwrap().to_owned();
+    // It knows its own branch, and guesses: the next number, or the other's without its end.
+    let (own, other) = (branch(&bob), branch(&carol));
+    let guess = format!("{}{}", &other[..33], "0".repeat(16));
+    assert_ne!((own.as_str(), guess.as_str()), (other.as_str(), other.as_str()));
+    let forged = bob.answer(603, "").replace(&own, &guess);
+    assert_eq!(world.come(&forged, BOB), Err(None));
+    world.expect_silence();
 }

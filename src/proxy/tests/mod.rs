@@ -8,8 +8,8 @@ mod transactions;
 use std::{collections::VecDeque, net::SocketAddr};
 
 use super::{
-    Call, CallEvent, ContextId, Core, Effects, Matched, Plan, Refused, Side, Stage, Target,
-    TokenKey,
+    Call, CallEvent, ContextId, Core, Effects, Matched, Plan, Policy, Refused, Side, Stage, Target,
+    Terms, TokenKey,
 };
 use crate::{
     flow::{Flow, ListenerId, Transport},
@@ -87,7 +87,15 @@ struct World {
     sent: VecDeque<Sent>,
     events: Vec<CallEvent>,
     ring_timeout: u32,
-    server: Option<&'static str>,
+    policy: Policy,
+    strips: bool,
+}
+
+/// What the proxy goes by.
+macro_rules! terms {
+    ($world:expr) => {
+        Terms { policy: &$world.policy, realm: b"example.com", server: None }
+    };
 }
 
 fn flow(remote: &str) -> Flow {
@@ -134,7 +142,8 @@ impl World {
             sent: VecDeque::new(),
             events: Vec::new(),
             ring_timeout: 60,
-            server: None,
+            policy: Policy::default(),
+            strips: true,
         }
     }
 
@@ -172,7 +181,7 @@ impl World {
             let next = self.now.millis.saturating_add(step).min(end);
             self.now.unix += next / 1000 - self.now.millis / 1000;
             self.now.millis = next;
-            self.core.pass_time(self.now, self.server, &mut self.fx);
+            self.core.pass_time(self.now, &terms!(self), &mut self.fx);
             self.collect();
             happened.extend(self.sent.drain(..).map(|sent| (next - start, sent)));
             if next == end {
@@ -186,21 +195,21 @@ impl World {
         let mut parser = Parser::new(Limits::default());
         let Parsed::Request(request) = parser.parse(text.as_bytes()) else { panic!("{text}") };
         let from = flow(from);
-        let matched = self.core.matched(self.now, &request, from, self.server, &mut self.fx);
+        let matched = self.core.matched(self.now, &request, from, &terms!(self), &mut self.fx);
         let mut begun = None;
         if matched == Matched::New {
             let (now, fx) = (self.now, &mut self.fx);
-            let id = self.core.begin(now, &request, text.as_bytes(), from, 7, fx).unwrap();
+            let id = self.core.begin(&request, text.as_bytes(), from, 7, fx).unwrap();
             let is_call = request.envelope.method == crate::sip::Method::Invite;
             let plan = Plan {
                 groups: groups.iter().map(|group| group.to_vec()).collect(),
                 caller: Side::Flow(from),
                 extra: Box::default(),
-                strips: true,
+                strips: self.strips,
                 ring_timeout: DeltaSeconds(self.ring_timeout),
                 call: is_call.then(call),
             };
-            self.core.forward(now, id, plan, fx);
+            self.core.forward(now, id, plan, &terms!(self), fx);
             begun = Some(id);
         }
         self.collect();
@@ -212,15 +221,23 @@ impl World {
         let mut parser = Parser::new(Limits::default());
         let done = match parser.parse(text.as_bytes()) {
             Parsed::Response(response) => {
-                let known = self.core.response(self.now, &response, self.server, &mut self.fx);
+                let known = self.core.response(self.now, &response, &terms!(self), &mut self.fx);
                 known.then_some(()).ok_or(None)
             }
             Parsed::Request(request) => {
                 let (now, flow, fx) = (self.now, flow(from), &mut self.fx);
-                match self.core.matched(now, &request, flow, self.server, fx) {
+                match self.core.matched(now, &request, flow, &terms!(self), fx) {
                     Matched::Absorbed => Ok(()),
                     Matched::New => {
-                        let within = self.core.within(now, &request, text.as_bytes(), flow, 8, fx);
+                        let within = self.core.within(
+                            now,
+                            &request,
+                            text.as_bytes(),
+                            flow,
+                            8,
+                            &terms!(self),
+                            fx,
+                        );
                         within.map_err(|refused| match refused {
                             Refused::Status(status) => Some(status),
                             Refused::Silence => None,
