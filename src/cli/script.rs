@@ -23,7 +23,7 @@ enum Command {
     /// Start a script, ask it what a REGISTER and a call would ask, and print the dialogue; exit code
     /// 1 if it installs nothing, or does not answer
     Test {
-        /// The script, as [scripts] names it, or its path
+        /// The script, as extmodule.conf names it, or its path
         file: PathBuf,
         /// Its argument
         #[arg(default_value = "")]

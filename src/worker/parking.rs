@@ -293,15 +293,17 @@ mod tests {
             Authenticator, Ha1Set, NonceKeys, Secret,
             policy::{self, Algorithm},
         },
+        calls::CallBook,
         flow::{ListenerId, Transport},
         location::{Location, Unrecorded},
+        proxy::{Goal, TokenKey},
         registrar::{Domains, Policy},
         sip::Limits,
         subscribers::{Fetched, FetchedCache, Lifetimes, builder::Builder},
         time::Now,
         worker::{
-            Answers, AskAuth, AskRegister, Counters, DropReason, Elsewhere, Handled, Pipeline,
-            Rules,
+            Answers, AskAuth, AskRegister, Calls, CallsShared, Counters, DropReason, Elsewhere,
+            Handled, Hops, Pipeline, Rules,
         },
     };
 
@@ -353,6 +355,10 @@ mod tests {
 
     impl World {
         fn new(register: AskRegister, room: usize) -> Self {
+            Self::make(register, room, false)
+        }
+
+        fn make(register: AskRegister, room: usize, route: bool) -> Self {
             let policy = policy::Policy {
                 realm: REALM.into(),
                 algorithms: [Algorithm::Md5].into(),
@@ -373,7 +379,7 @@ mod tests {
                 elsewhere: Elsewhere {
                     auth: AskAuth::BeforeListed,
                     register,
-                    route: false,
+                    route,
                     fetched: Some(Arc::new(FetchedCache::new(10, lifetimes))),
                     scripts: None,
                 },
@@ -387,6 +393,16 @@ mod tests {
             let (waiting, questions, _) = Questions::channel(100);
             let pipeline = Pipeline::new(Arc::clone(&location), rules, counters, 0, [2; 16])
                 .with_parking(Parking::new(0, room, waiting.clone()));
+            let (hops, _) = Hops::new(1);
+            let calls = CallsShared {
+                book: Arc::new(CallBook::new(1)),
+                hops,
+                spent: Arc::default(),
+                token: TokenKey::new([3; 16]),
+                key: [4; 16],
+                listeners: [([192, 0, 2, 9], 5060).into()].into(),
+            };
+            let pipeline = pipeline.with_calls(Calls::new(calls, 0, None));
             let now = Now { millis: 1_000_000, unix: 1_800_000_000 };
             let (cseq, nc, nonce) = (0, 0, String::new());
             Self { pipeline, location, questions, waiting, now, cseq, nonce, nc }
@@ -397,8 +413,31 @@ mod tests {
             self.now.unix += seconds;
         }
 
+        /// The next INVITE of alice to bob, by this password.
+        fn invite(&mut self, password: &str) -> String {
+            self.of_method(password, "INVITE", "bob@example.com")
+                .replace("To: <sip:alice@", "To: <sip:bob@")
+                .replace("Authorization:", "Proxy-Authorization:")
+        }
+
         /// The next REGISTER of alice, by this password.
         fn request(&mut self, password: &str) -> String {
+            self.of_method(password, "REGISTER", "example.com")
+        }
+
+        /// What was passed on, or answered by the proxy: first lines and where they went.
+        fn passed_on(&mut self) -> Vec<(String, SocketAddr)> {
+            let calls = self.pipeline.calls().unwrap();
+            let first = |octets: &[u8]| {
+                let line = octets.split(|&b| b == b'\r').next().unwrap_or_default();
+                String::from_utf8_lossy(line).into_owned()
+            };
+            let sent = calls.sends().map(|(_, to, octets)| (first(octets), to)).collect();
+            calls.clear();
+            sent
+        }
+
+        fn of_method(&mut self, password: &str, method: &str, uri: &str) -> String {
             self.cseq += 1;
             self.nc += 1;
             let md5 = |parts: [&str; 3]| {
@@ -407,19 +446,18 @@ mod tests {
                 hash.map(|b| format!("{b:02x}")).concat()
             };
             let (cseq, nonce, nc) = (self.cseq, &self.nonce, format!("{:08x}", self.nc));
-            let (ha1, ha2) =
-                (md5(["alice", REALM, password]), md5(["REGISTER", "sip", "example.com"]));
+            let (ha1, ha2) = (md5(["alice", REALM, password]), md5([method, "sip", uri]));
             let response = md5([&ha1, nonce, &format!("{nc}:cn:auth:{ha2}")]);
             format!(
-                "REGISTER sip:example.com SIP/2.0\r\n\
+                "{method} sip:{uri} SIP/2.0\r\n\
                  Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK{cseq}\r\n\
                  From: <sip:alice@example.com>;tag=t\r\n\
                  To: <sip:alice@example.com>\r\n\
                  Call-ID: c\r\n\
-                 CSeq: {cseq} REGISTER\r\n\
+                 CSeq: {cseq} {method}\r\n\
                  Contact: <sip:alice@192.0.2.1>\r\n\
                  Authorization: Digest username=\"alice\", realm=\"{REALM}\", nonce=\"{nonce}\", \
-                 uri=\"sip:example.com\", response=\"{response}\", algorithm=MD5, qop=auth, \
+                 uri=\"sip:{uri}\", response=\"{response}\", algorithm=MD5, qop=auth, \
                  nc={nc}, cnonce=\"cn\"\r\n\
                  Content-Length: 0\r\n\r\n"
             )
@@ -464,6 +502,81 @@ mod tests {
         fn keep(&self, known: Known) {
             let cache = self.pipeline.rules_for_tests().elsewhere.fetched.clone().unwrap();
             cache.keep(self.now, cache.generation(), b"alice", REALM.as_bytes(), &Arc::new(known));
+        }
+    }
+
+    #[test]
+    fn a_call_is_routed_by_who_is_asked_and_its_credentials_count_once() {
+        let mut world = World::make(AskRegister::Never, 4, true);
+        world.keep(account("secret"));
+        world.challenged();
+        let text = world.invite("secret");
+        assert_eq!(world.code(&text), "none");
+        let from: SocketAddr = ([192, 0, 2, 1], 5060).into();
+        assert_eq!(world.passed_on(), [("SIP/2.0 100 Trying".to_owned(), from)]);
+        let mut parked = world.asked(Question::Route);
+        assert_eq!(parked.learned.caller.as_deref(), Some(&b"alice"[..]));
+        let goal = Goal::Uri((*b"sip:900@192.0.2.77:5080").into());
+        parked.learned.routed = Some(Learnt::Is(Arc::new(Routed::To(vec![vec![goal]]))));
+        assert_eq!(world.give_back(parked), [""; 0]);
+        let invite = "INVITE sip:900@192.0.2.77:5080 SIP/2.0".to_owned();
+        assert_eq!(world.passed_on(), [(invite, ([192, 0, 2, 77], 5080).into())]);
+        // Who has seen the credentials gets nowhere with them.
+        let replayed = text.replace("z9hG4bK", "z9hG4bKx").replace("Call-ID: c", "Call-ID: d");
+        world.code(&replayed);
+        let [(answer, _)] = &*world.passed_on() else { panic!("one answer") };
+        assert_eq!(answer, "SIP/2.0 407 Proxy Authentication Required");
+    }
+
+    #[test]
+    fn a_call_that_no_handler_wants_is_refused_until_that_is_acknowledged() {
+        let mut world = World::make(AskRegister::Never, 4, true);
+        world.keep(account("secret"));
+        world.challenged();
+        for (routed, code) in [
+            (Learnt::Is(Routed::Unknown), "404"),
+            (Learnt::Is(Routed::Refused(486)), "486"),
+            (Learnt::Unavailable, "503"),
+        ] {
+            let text = world.invite("secret");
+            world.code(&text);
+            world.passed_on();
+            let mut parked = world.asked(Question::Route);
+            parked.learned.routed = Some(match routed {
+                Learnt::Is(routed) => Learnt::Is(Arc::new(routed)),
+                Learnt::Unavailable => Learnt::Unavailable,
+            });
+            world.give_back(parked);
+            let [(answer, _)] = &*world.passed_on() else { panic!("one answer") };
+            assert_eq!(answer.get(8..11), Some(code));
+            world.now.millis += 600;
+            world.pipeline.pass_time(world.now);
+            assert_eq!(world.passed_on().len(), 1, "it comes again");
+            let ack = text.replace("INVITE", "ACK");
+            world.code(&ack);
+            world.now.millis += 2000;
+            world.pipeline.pass_time(world.now);
+            assert_eq!(world.passed_on(), []);
+        }
+    }
+
+    #[test]
+    fn strangers_leave_nothing_behind() {
+        let mut world = World::make(AskRegister::Never, 4, true);
+        let text = world.invite("secret");
+        for (text, code) in [
+            (text.replace("From: <sip:alice@example.com>", "From: <sip:x@evil.example>"), "403"),
+            (text.replace("To: <sip:bob@example.com>", "To: <sip:bob@example.com>;tag=2"), "481"),
+            (text.replace("Call-ID", "Max-Forwards: 0\r\nCall-ID"), "483"),
+            (text.replace("Call-ID", "Proxy-Require: x\r\nCall-ID"), "420"),
+            (text.clone(), "407"),
+        ] {
+            world.code(&text);
+            let [(answer, _)] = &*world.passed_on() else { panic!("one answer") };
+            assert_eq!(answer.get(8..11), Some(code), "{text}");
+            world.now.millis += 40_000;
+            world.pipeline.pass_time(world.now);
+            assert_eq!(world.passed_on(), []);
         }
     }
 
