@@ -62,8 +62,9 @@ pub(super) struct UserKey {
     pub(super) domain: Box<[u8]>,
 }
 
-/// Reads a parked REGISTER once more and shows it to `read`; `None` if it is none any more, which
-/// limits that were lowered meanwhile can make of it.
+/// Reads a parked request once more and shows it to `read`, with the AoR whose user sends it: that
+/// of To for a REGISTER, else of From. `None` if it is none any more, which limits that were lowered
+/// meanwhile can make of it.
 pub(super) fn read<R>(
     parked: &Parked,
     rules: &Rules,
@@ -72,7 +73,11 @@ pub(super) fn read<R>(
     let mut parser = Parser::new(rules.limits.clone());
     let Parsed::Request(request) = parser.parse(&parked.datagram) else { return None };
     let mut space = Vec::new();
-    let aor = request.to_uri.and_then(|to| Aor::canonical(&to, &rules.domains, &mut space));
+    let own = match request.envelope.method {
+        Method::Register => request.to_uri,
+        _ => SipUri::parse(request.from.uri).ok(),
+    };
+    let aor = own.and_then(|own| Aor::canonical(&own, &rules.domains, &mut space));
     Some(read(&request, aor))
 }
 
@@ -94,8 +99,13 @@ pub(super) fn user_of(
 }
 
 fn claim<'a>(request: &Request<'a>, rules: &Rules, now: Now) -> Option<Claim<'a>> {
-    let values = request.envelope.message.all(HeaderName::Authorization);
-    rules.authenticator.screen_any(now, values).ok()
+    let message = &request.envelope.message;
+    match request.envelope.method {
+        Method::Register => {
+            rules.authenticator.screen_any(now, message.all(HeaderName::Authorization)).ok()
+        }
+        _ => rules.authenticator.screen_any(now, message.named("Proxy-Authorization")).ok(),
+    }
 }
 
 /// `user.auth`. `None` if the username is not text, which no back end could know.
