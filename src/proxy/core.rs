@@ -17,7 +17,7 @@ use super::{
     onward::{self, Onward, max_forwards, put_ack, put_cancel, put_response, put_sent_by},
     policy::Policy,
     timer::{TIMER_C, TRANSACTION, Wheel},
-    token::{PARAM, Side, Sides, TokenKey},
+    token::{PARAM, Side, Sides, TokenKey, put_u64},
     transaction::{Client, ClientState, Due, InviteClient, InviteServer, Server, ServerState},
     way::Way,
 };
@@ -26,7 +26,7 @@ use crate::{
     sip::{
         Limits, Method, Parsed, Parser, Request, Response, Status,
         encode::{self, Buf, destination},
-        header::{Elements, HeaderName, Params, Via},
+        header::{Elements, HeaderName, NameAddr, Params, Via},
         uri::SipUri,
     },
     time::{DeltaSeconds, Now},
@@ -341,6 +341,7 @@ impl Core {
         &mut self,
         now: Now,
         id: ContextId,
+        request: &Request<'_>,
         plan: Plan,
         terms: &Terms<'_>,
         fx: &mut Effects,
@@ -356,7 +357,8 @@ impl Core {
         context.strips = plan.strips;
         context.ring = 1000 * u64::from(plan.ring_timeout.0);
         if let Some(call) = plan.call {
-            let dialog = self.kit.dialog_of_request(&context.request);
+            let [caller_tag, _] = tags(request);
+            let dialog = self.kit.dialog(request.call_id, caller_tag);
             let call = self.ledger.begin(now, dialog, call, fx);
             (context.call, context.role) = (Some(call), Role::Begins);
         }
@@ -559,8 +561,7 @@ impl Core {
         let dies = Dies::after(now, session_expires(response), terms.policy.dead_call);
         match context.role {
             Role::Begins => {
-                let tag = response.to.params.find("tag").and_then(|tag| tag.value);
-                let callee = (target, tag.unwrap_or_default());
+                let callee = (target, tag_of(&response.to));
                 if self.ledger.answer(now, call, callee, dies, fx) {
                     self.wheel.set(dies.at, Wake::Call(call));
                 }
@@ -894,7 +895,6 @@ impl Kit {
             method => method,
         };
         let cseq = request.cseq.number.to_le_bytes();
-        let from_tag = request.from.params.find("tag").and_then(|tag| tag.value);
         // Without the magic cookie a branch need not be unique (RFC 2543): the rest tells.
         let uri = if via.branch.starts_with(b"z9hG4bK") { &b""[..] } else { request.uri };
         self.hash(&[
@@ -903,21 +903,13 @@ impl Kit {
             request.call_id,
             method.as_bytes(),
             &cseq,
-            from_tag.unwrap_or_default(),
+            tag_of(&request.from),
             uri,
         ])
     }
 
     fn dialog(&self, call_id: &[u8], caller_tag: &[u8]) -> u64 {
         self.hash(&[b"dialog", call_id, caller_tag])
-    }
-
-    fn dialog_of_request(&mut self, datagram: &[u8]) -> u64 {
-        let Self { parser, .. } = self;
-        let Parsed::Request(request) = parser.parse(datagram) else { return 0 };
-        let tag = request.from.params.find("tag").and_then(|tag| tag.value).unwrap_or_default();
-        let (call_id, tag) = (request.call_id.to_vec(), tag.to_vec());
-        self.dialog(&call_id, &tag)
     }
 
     /// What tells a loop from a spiral (RFC 3261 §16.6 step 8, RFC 5393 §4.2.1): all that decides
@@ -1003,7 +995,6 @@ impl Kit {
         }
         let breadth = (most.is_some() || breadth > 1).then_some(share);
         let loop_hash = self.loop_hash(request);
-        let caller_tag = request.from.params.find("tag").and_then(|tag| tag.value);
         // RFC 3325 §7: whoever asked for that is not named to phones.
         let is_private = wants_privacy(request);
         let begins_dialog = !context.is_within
@@ -1029,7 +1020,7 @@ impl Kit {
                     record_route.put(b";lr;");
                     record_route.put(PARAM.as_bytes());
                     record_route.put(b"=");
-                    let tag = caller_tag.unwrap_or_default();
+                    let tag = tag_of(&request.from);
                     self.token.put(&mut record_route, request.call_id, tag, &sides);
                     record_route.put(b">\r\n");
                 }
@@ -1151,10 +1142,14 @@ impl Kit {
     }
 }
 
-/// The tags of From and To; empty without.
+/// The tag of From or To; empty without.
+fn tag_of<'a>(address: &NameAddr<'a>) -> &'a [u8] {
+    address.params.find("tag").and_then(|tag| tag.value).unwrap_or_default()
+}
+
+/// The tags of From and To.
 fn tags<'a>(request: &Request<'a>) -> [&'a [u8]; 2] {
-    [request.from, request.to]
-        .map(|address| address.params.find("tag").and_then(|tag| tag.value).unwrap_or_default())
+    [tag_of(&request.from), tag_of(&request.to)]
 }
 
 /// The branch in a request as we sent it: our Via is its first header.
@@ -1215,12 +1210,6 @@ fn session_expires(response: &Response<'_>) -> Option<u32> {
     let value = value.or_else(|| response.message.named("x").next())?;
     let end = memchr::memchr(b';', value).unwrap_or(value.len());
     std::str::from_utf8(&value[..end]).ok()?.trim().parse().ok()
-}
-
-fn put_u64(out: &mut Buf<'_>, number: u64) {
-    for half in [number >> 32, number & 0xffff_ffff] {
-        out.put_hex(u32::try_from(half).unwrap_or(0));
-    }
 }
 
 /// A response that the proxy makes itself.

@@ -22,6 +22,7 @@ pub use self::{
     context::Target,
     core::{ContextId, Core, Matched, Plan, Refused, Terms, numeric, owner, wants_privacy},
     effects::Effects,
+    onward::max_forwards,
     policy::{Foreign, Mode, Network, NoNetwork, Policy},
     route::{Goal, Routed},
     token::{Side, TokenKey},

@@ -38,7 +38,7 @@ pub(super) struct Onward<'a> {
 }
 
 /// The hops that a request has left, as it says itself.
-pub(super) fn max_forwards(request: &Request<'_>) -> Option<u8> {
+pub fn max_forwards(request: &Request<'_>) -> Option<u8> {
     let value = request.envelope.message.first(HeaderName::MaxForwards)?;
     std::str::from_utf8(value).ok()?.trim().parse().ok()
 }

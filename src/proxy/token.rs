@@ -97,7 +97,8 @@ impl TokenKey {
     }
 }
 
-fn put_u64(out: &mut Buf<'_>, number: u64) {
+/// Appends sixteen lower-case hexadecimal digits.
+pub(super) fn put_u64(out: &mut Buf<'_>, number: u64) {
     let [h, l] = [number >> 32, number & 0xffff_ffff].map(|half| u32::try_from(half).unwrap_or(0));
     out.put_hex(h);
     out.put_hex(l);

@@ -24,7 +24,8 @@ use crate::{
     net::is_answerable,
     proxy::{
         self, Call, CallEvent, ContextId, Core, Effects, Foreign, Goal, Matched, Mode, Plan,
-        Refused, Routed, Side, Stage, Target, Terms, TokenKey, numeric, wants_privacy,
+        Refused, Routed, Side, Stage, Target, Terms, TokenKey, max_forwards, numeric,
+        wants_privacy,
     },
     registrar::{Aor, nat},
     sip::{
@@ -360,7 +361,9 @@ impl Calls {
             let within =
                 self.core.within(x.now, request, datagram, x.flow, tag, &terms, &mut self.fx);
             return match within {
-                Ok(()) | Err(Refused::Silence) => Ok(()),
+                Ok(()) => Ok(()),
+                // An ACK draws no answer; it is counted.
+                Err(Refused::Silence) => Err(Stop::status("ack", Status::CALL_DOES_NOT_EXIST)),
                 Err(Refused::Status(status)) => Err(Stop::status("within_dialog", status)),
             };
         }
@@ -370,7 +373,7 @@ impl Calls {
         let uri = request
             .sip_uri
             .ok_or_else(|| Stop::status("scheme", Status::UNSUPPORTED_URI_SCHEME))?;
-        if message.first(HeaderName::MaxForwards).is_some_and(|v| v.trim_ascii() == b"0") {
+        if max_forwards(request) == Some(0) {
             return Err(Stop::status("max_forwards", Status::TOO_MANY_HOPS));
         }
         if self.core.has_looped(request) {
@@ -491,7 +494,7 @@ impl Calls {
             ring_timeout: policy.ring_timeout,
             call,
         };
-        self.core.forward(x.now, id, plan, &terms(x.rules), &mut self.fx);
+        self.core.forward(x.now, id, request, plan, &terms(x.rules), &mut self.fx);
         Ok(())
     }
 
