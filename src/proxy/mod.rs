@@ -3,11 +3,13 @@
 //! This ring is pure: time, keys and where a request goes are arguments; what is to be sent and
 //! what has happened are values.
 
+mod answering;
 mod best;
 mod call;
 mod context;
 mod core;
 mod effects;
+mod kit;
 mod ledger;
 mod onward;
 mod policy;
@@ -20,8 +22,9 @@ mod way;
 pub use self::{
     call::{Call, CallEvent, End, Stage},
     context::Target,
-    core::{ContextId, Core, Matched, Plan, Refused, Terms, numeric, owner, wants_privacy},
+    core::{ContextId, Core, Matched, Plan, Refused, Terms},
     effects::Effects,
+    kit::{numeric, owner, wants_privacy},
     onward::max_forwards,
     policy::{Foreign, Mode, Network, NoNetwork, Policy},
     route::{Goal, Routed},
