@@ -56,13 +56,31 @@ impl CallBook {
         }
     }
 
-    /// What has become of a call that was reserved.
+    /// Whether an AoR has `max` calls or more; never if that is zero.
+    pub fn is_full(&self, aor: &[u8], max: u32) -> bool {
+        max > 0 && self.in_use(aor) >= max
+    }
+
+    /// A call that was reserved does not begin.
+    pub fn give_back(&self, aors: &[Option<&[u8]>]) {
+        aors.iter().flatten().for_each(|aor| self.release(aor));
+    }
+
+    /// What has become of a call that was reserved, or that was refused without ever being.
     pub fn note(&self, call: &Call) {
         if call.stage == Stage::Ended {
-            self.calls.remove(&call.id);
-            [&call.from_aor, &call.to_aor].into_iter().flatten().for_each(|aor| self.release(aor));
-        } else {
-            self.calls.insert(call.id, call.clone());
+            if let Some((_, call)) = self.calls.remove(&call.id) {
+                self.give_back(&[call.parties.from_aor.as_deref(), call.to_aor.as_deref()]);
+            }
+            return;
+        }
+        let Some(before) = self.calls.insert(call.id, call.clone()) else { return };
+        // A phone of somebody else has answered.
+        if before.to_aor != call.to_aor {
+            if let Some(aor) = &call.to_aor {
+                *self.in_use.entry((**aor).into()).or_insert(0) += 1;
+            }
+            self.give_back(&[before.to_aor.as_deref()]);
         }
     }
 
@@ -106,25 +124,23 @@ impl CallBook {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::End;
+    use crate::{
+        proxy::{End, Parties},
+        time::Now,
+    };
 
     fn call(id: u64, stage: Stage) -> Call {
-        Call {
-            id,
+        let parties = Parties {
             call_id: (*b"c").into(),
             caller: (*b"a").into(),
             called: (*b"b").into(),
             username: None,
             from_aor: Some((*b"a").into()),
-            to_aor: Some((*b"b").into()),
             source: ([192, 0, 2, 1], 5060).into(),
-            target: None,
-            stage,
-            began: 1,
-            rang: None,
-            answered: None,
-            ended: (stage == Stage::Ended).then_some((2, End::Bye)),
-        }
+        };
+        let now = Now { millis: 1, unix: 1 };
+        let ended = (stage == Stage::Ended).then_some((2, End::Bye));
+        Call { id, stage, ended, ..Call::new(now, parties.into(), Some((*b"b").into())) }
     }
 
     #[test]
@@ -141,5 +157,29 @@ mod tests {
         assert_eq!((book.len(), book.list(0, 9)[0].stage), (1, Stage::Answered));
         book.note(&call(1, Stage::Ended));
         assert_eq!((book.len(), book.in_use(b"a"), book.in_use(b"b")), (0, 1, 0));
+    }
+
+    #[test]
+    fn a_call_counts_for_who_answers_it() {
+        let book = CallBook::new(1);
+        let (a, b) = (Some(&b"a"[..]), Some(&b"b"[..]));
+        assert_eq!(book.reserve(&[a, b], 1), Ok(()));
+        book.note(&call(1, Stage::Calling));
+        assert!(book.is_full(b"b", 1) && !book.is_full(b"b", 0) && !book.is_full(b"c", 1));
+        book.note(&Call { to_aor: Some((*b"c").into()), ..call(1, Stage::Answered) });
+        assert_eq!([b"a", b"b", b"c"].map(|aor| book.in_use(aor)), [1, 0, 1]);
+        // Whatever the last event says.
+        book.note(&call(1, Stage::Ended));
+        assert_eq!([b"a", b"b", b"c"].map(|aor| book.in_use(aor)), [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_call_that_never_began_counts_for_nobody() {
+        let book = CallBook::new(1);
+        assert_eq!(book.reserve(&[Some(b"a"), None], 0), Ok(()));
+        book.note(&call(7, Stage::Ended));
+        assert_eq!(book.in_use(b"a"), 1);
+        book.give_back(&[Some(b"a"), None]);
+        assert_eq!((book.in_use(b"a"), book.len()), (0, 0));
     }
 }

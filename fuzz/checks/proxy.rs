@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use bindery::{
     flow::{Flow, ListenerId, Transport},
-    proxy::{Call, Core, Effects, Matched, Plan, Policy, Side, Stage, Target, Terms, TokenKey},
+    proxy::{Call, Core, Effects, Matched, Parties, Plan, Policy, Side, Target, Terms, TokenKey},
     sip::{Limits, Method, Parsed, Parser, Status, header::HeaderName},
     time::{DeltaSeconds, Now},
 };
@@ -154,7 +154,7 @@ impl Run {
                 let flow = flow(script.octet());
                 let side = script.pick(&[Side::Flow(flow), Side::Server(flow)]);
                 let uri = format!("sip:bob@{}", flow.remote).into_bytes().into();
-                Target { uri, path: Box::default(), flow, side }
+                Target { uri, path: Box::default(), flow, side, aor: None }
             });
             targets.collect()
         });
@@ -179,7 +179,7 @@ impl Run {
                         ring_timeout: DeltaSeconds(script.pick(&[0, 5, 60])),
                         call: (method == "INVITE").then(call_of_alice),
                     };
-                    self.core.forward(now, id, &request, plan, &terms(&policy()), fx);
+                    self.core.forward(now, id, plan, &terms(&policy()), fx);
                 }
             }
         }
@@ -295,20 +295,13 @@ impl Run {
 }
 
 fn call_of_alice() -> Call {
-    Call {
-        id: 0,
+    let parties = Parties {
         call_id: (*b"c").into(),
         caller: (*b"alice").into(),
         called: (*b"bob").into(),
         username: None,
         from_aor: None,
-        to_aor: None,
         source: ([192, 0, 2, 10], 5060).into(),
-        target: None,
-        stage: Stage::Calling,
-        began: 0,
-        rang: None,
-        answered: None,
-        ended: None,
-    }
+    };
+    Call::new(Now { millis: 0, unix: 0 }, parties.into(), None)
 }

@@ -46,18 +46,19 @@ pub struct CallView {
 impl CallView {
     /// A call as it is now.
     pub fn new(call: &Call, now: Now) -> Self {
-        let some = |octets: &Option<Box<[u8]>>| octets.as_ref().map(|o| text(o).into_owned());
+        let some = |octets: Option<&[u8]>| octets.map(|o| text(o).into_owned());
+        let parties = &call.parties;
         let since = |millis: u64| now.millis.saturating_sub(millis) / 1000;
         Self {
             id: call.id,
             stage: call.stage.as_str().to_owned(),
-            caller: text(&call.caller).into_owned(),
-            called: text(&call.called).into_owned(),
-            username: some(&call.username),
-            from_aor: some(&call.from_aor),
-            to_aor: some(&call.to_aor),
-            call_id: text(&call.call_id).into_owned(),
-            source: call.source.to_string(),
+            caller: text(&parties.caller).into_owned(),
+            called: text(&parties.called).into_owned(),
+            username: some(parties.username.as_deref()),
+            from_aor: some(parties.from_aor.as_deref()),
+            to_aor: some(call.to_aor.as_deref()),
+            call_id: text(&parties.call_id).into_owned(),
+            source: parties.source.to_string(),
             target: call.target.map(|target| target.to_string()),
             duration: since(call.began),
             answered: call.answered.map(since),

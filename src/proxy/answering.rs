@@ -1,6 +1,6 @@
 //! Responses that come in, and what time brings: how a request that was passed on ends.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     call::End,
@@ -11,6 +11,7 @@ use super::{
     ledger::Dies,
     onward::put_response,
     timer::TIMER_C,
+    token::{Side, Sides},
     transaction::{ClientState, Due, ServerState},
 };
 use crate::{
@@ -71,6 +72,7 @@ impl Core {
             return true;
         }
         let target = branch.flow.remote;
+        let answers = (200..300).contains(&code).then(|| (branch.side, branch.aor.clone()));
         if code < 200 {
             // RFC 3261 §16.7 step 2. One that was cancelled has its own time.
             let is_cancelled = matches!(branch.cancelling, Cancelling::Sent(..));
@@ -91,8 +93,8 @@ impl Core {
         }
         branch.is_done = true;
         branch.patience = u64::MAX;
-        if code < 300 {
-            self.answered(now, context, response, target, terms, fx);
+        if let Some((side, aor)) = answers {
+            self.answered(now, context, response, (target, side, aor), terms, fx);
             self.cancel_pending(now, context, fx);
             return true;
         }
@@ -116,7 +118,7 @@ impl Core {
         now: Now,
         context: &mut Context,
         response: &Response<'_>,
-        target: SocketAddr,
+        (target, side, aor): (SocketAddr, Side, Option<Arc<[u8]>>),
         terms: &Terms<'_>,
         fx: &mut Effects,
     ) {
@@ -128,7 +130,10 @@ impl Core {
         let dies = Dies::after(now, session_expires(response), terms.policy.dead_call);
         match context.role {
             Role::Begins => {
-                let callee = (target, tag_of(&response.to));
+                let sides = Sides { caller: context.caller, callee: side };
+                let tags = [tag_of(&response.from), tag_of(&response.to)];
+                let dialog = self.kit.dialog(response.call_id, tags, &sides);
+                let callee = (target, aor, dialog);
                 if self.ledger.answer(now, call, callee, dies, fx) {
                     self.wheel.set(dies.at, Wake::Call(call));
                 }

@@ -1,6 +1,6 @@
 //! A call as its parties and the operator see it: who, whom, since when, and how it ended.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use crate::time::Now;
 
@@ -74,11 +74,9 @@ impl End {
     }
 }
 
-/// A call. Moments are milliseconds of the monotonic clock ([`Now::millis`]).
+/// Who calls whom: what stays as it is as long as the call lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// Tells it from all others of this process.
-    pub id: u64,
+pub struct Parties {
     /// Call-ID.
     pub call_id: Box<[u8]>,
     /// The user part of From's URI, unescaped: who calls.
@@ -89,10 +87,19 @@ pub struct Call {
     pub username: Option<Box<[u8]>>,
     /// The AoR of ours that calls, which the call counts for.
     pub from_aor: Option<Box<[u8]>>,
-    /// The AoR of ours that is called; once a phone has answered, that phone's.
-    pub to_aor: Option<Box<[u8]>>,
     /// Where the INVITE came from.
     pub source: SocketAddr,
+}
+
+/// A call. Moments are milliseconds of the monotonic clock ([`Now::millis`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Tells it from all others of this process.
+    pub id: u64,
+    /// Who calls whom.
+    pub parties: Arc<Parties>,
+    /// The AoR of ours that is called; once a phone has answered, that phone's.
+    pub to_aor: Option<Arc<[u8]>>,
     /// Where it went to, as far as anybody rang or answered there.
     pub target: Option<SocketAddr>,
     /// How far it has come.
@@ -105,6 +112,23 @@ pub struct Call {
     pub answered: Option<u64>,
     /// When and why it ended.
     pub ended: Option<(u64, End)>,
+}
+
+impl Call {
+    /// A call that begins, without a number yet.
+    pub fn new(now: Now, parties: Arc<Parties>, to_aor: Option<Arc<[u8]>>) -> Self {
+        Self {
+            id: 0,
+            parties,
+            to_aor,
+            target: None,
+            stage: Stage::Calling,
+            began: now.millis,
+            rang: None,
+            answered: None,
+            ended: None,
+        }
+    }
 }
 
 /// Something that has happened to a call.

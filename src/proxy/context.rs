@@ -1,7 +1,7 @@
 //! One request that is passed on: its server transaction, its branches, its best response
 //! (RFC 3261 §16.2, §16.7).
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
 use super::{
     best::Best,
@@ -21,6 +21,8 @@ pub struct Target {
     pub flow: Flow,
     /// Where later requests of a dialog go.
     pub side: Side,
+    /// The AoR of ours that it is bound to.
+    pub aor: Option<Arc<[u8]>>,
 }
 
 /// A transaction on either side.
@@ -118,6 +120,10 @@ pub(super) enum Cancelling {
 pub(super) struct Branch {
     pub(super) client: Downstream,
     pub(super) flow: Flow,
+    /// Where later requests of a dialog with who answers go.
+    pub(super) side: Side,
+    /// The AoR of ours that is called there.
+    pub(super) aor: Option<Arc<[u8]>>,
     /// What was sent. Its ACK and its CANCEL are made from it.
     pub(super) sent: Vec<u8>,
     pub(super) cancelling: Cancelling,

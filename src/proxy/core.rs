@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     best::Best,
-    call::Call,
+    call::{Call, End},
     context::{Context, Role, Standing, Target, Upstream},
     effects::Effects,
     kit::{Kit, numeric, put_own_response, tags},
@@ -15,7 +15,7 @@ use super::{
     onward::max_forwards,
     policy::Policy,
     timer::Wheel,
-    token::{Side, Sides, TokenKey},
+    token::{Side, TokenKey},
     transaction::{InviteServer, Server, ServerState},
     way::Way,
 };
@@ -316,12 +316,16 @@ impl Core {
         self.put_back(id, context);
     }
 
+    /// Tells of a call that is refused before it is passed on.
+    pub fn refuse_call(&mut self, now: Now, call: Call, why: End, fx: &mut Effects) {
+        self.ledger.refuse(now, call, why, fx);
+    }
+
     /// Passes on a request that was taken in, outside a dialog.
     pub fn forward(
         &mut self,
         now: Now,
         id: ContextId,
-        request: &Request<'_>,
         plan: Plan,
         terms: &Terms<'_>,
         fx: &mut Effects,
@@ -337,9 +341,7 @@ impl Core {
         context.strips = plan.strips;
         context.ring = 1000 * u64::from(plan.ring_timeout.0);
         if let Some(call) = plan.call {
-            let [caller_tag, _] = tags(request);
-            let dialog = self.kit.dialog(request.call_id, caller_tag);
-            let call = self.ledger.begin(now, dialog, call, fx);
+            let call = self.ledger.begin(now, call, fx);
             (context.call, context.role) = (Some(call), Role::Begins);
         }
         self.go_on(now, &mut context, id, terms, fx);
@@ -372,15 +374,16 @@ impl Core {
         let opened = way.token.filter(|_| !from_tag.is_empty() && !to_tag.is_empty());
         let opened = opened.and_then(|token| {
             let open = |tag| kit.token.open(token, request.call_id, tag);
-            match open(from_tag) {
-                Some(Sides { caller, callee }) => Some((caller, callee, from_tag, to_tag)),
-                None => {
-                    open(to_tag).map(|Sides { caller, callee }| (callee, caller, to_tag, from_tag))
-                }
-            }
+            let by_caller = open(from_tag).map(|sides| (sides, true));
+            by_caller.or_else(|| open(to_tag).map(|sides| (sides, false)))
         });
-        let Some((own, other, caller_tag, callee_tag)) = opened else {
+        let Some((sides, by_caller)) = opened else {
             return refused(Status::CALL_DOES_NOT_EXIST);
+        };
+        let ((own, other), tags) = if by_caller {
+            ((sides.caller, sides.callee), [from_tag, to_tag])
+        } else {
+            ((sides.callee, sides.caller), [to_tag, from_tag])
         };
         let source = flow.remote.ip();
         if own.flow().remote.ip() != source && !terms.policy.trusts(source) {
@@ -405,7 +408,7 @@ impl Core {
                 Flow { remote: named.unwrap_or(seen.remote), ..seen }
             }
         };
-        let call = self.ledger.of_dialog(kit.dialog(request.call_id, caller_tag));
+        let dialog = kit.dialog(request.call_id, tags, &sides);
         let strips = !terms.policy.trusts(source);
         if method == Method::Ack {
             self.kit.forward_ack(request, (flow, to), &way, (terms, strips), fx);
@@ -416,7 +419,7 @@ impl Core {
         };
         let Some(mut context) = self.take(id) else { return Ok(()) };
         (context.is_routed, context.is_within, context.strips) = (true, true, strips);
-        context.call = call.filter(|call| self.ledger.is_between(*call, callee_tag));
+        context.call = self.ledger.of_dialog(dialog);
         context.role = match method {
             Method::Bye => Role::Ends,
             Method::Invite | Method::Update => Role::Renews,
@@ -425,7 +428,8 @@ impl Core {
         if let Some(call) = context.call {
             self.ledger.hear(now, call, terms.policy.dead_call);
         }
-        let target = Target { uri: Box::default(), path: Box::default(), flow: to, side: other };
+        let target =
+            Target { uri: Box::default(), path: Box::default(), flow: to, side: other, aor: None };
         context.waiting.push_back(vec![target]);
         self.go_on(now, &mut context, id, terms, fx);
         self.put_back(id, context);

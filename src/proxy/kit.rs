@@ -10,7 +10,7 @@ use super::{
     effects::Effects,
     onward::{self, Onward, put_ack, put_cancel, put_sent_by},
     timer::{TIMER_C, TRANSACTION},
-    token::{PARAM, Side, Sides, TokenKey, put_u64},
+    token::{PARAM, Side, Sides, TokenKey, put_side, put_u64},
     transaction::{Client, InviteClient},
     way::Way,
 };
@@ -27,7 +27,7 @@ use crate::{
 
 /// How our branches begin; what follows says which client transaction it is.
 const BRANCH: &[u8] = b"z9hG4bKbd";
-/// What Max-Breadth is where a request has none (RFC 5393 §5.3.3).
+/// What Max-Breadth is at most, and where a request has none (RFC 5393 §5.3.3).
 const MAX_BREADTH: u32 = 60;
 /// The port of a URI without one.
 const DEFAULT_PORT: u16 = 5060;
@@ -111,8 +111,20 @@ impl Kit {
         ])
     }
 
-    pub(super) fn dialog(&self, call_id: &[u8], caller_tag: &[u8]) -> u64 {
-        self.hash(&[b"dialog", call_id, caller_tag])
+    /// A dialog as we see it: its two parties' tags, and where each is. Where a request passes by us
+    /// twice, each time is another.
+    pub(super) fn dialog(
+        &self,
+        call_id: &[u8],
+        [caller_tag, callee_tag]: [&[u8]; 2],
+        sides: &Sides,
+    ) -> u64 {
+        let mut space = [0; 256];
+        let mut text = Buf::new(&mut space);
+        put_side(&mut text, sides.caller);
+        text.put(b"-");
+        put_side(&mut text, sides.callee);
+        self.hash(&[b"dialog", call_id, caller_tag, callee_tag, text.written()])
     }
 
     /// What tells a loop from a spiral (RFC 3261 §16.6 step 8, RFC 5393 §4.2.1): all that decides
@@ -192,7 +204,9 @@ impl Kit {
         let most = message.named("Max-Breadth").next();
         let most = most.and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok());
         let breadth = u32::try_from(group.len()).unwrap_or(u32::MAX);
-        let share = most.unwrap_or(MAX_BREADTH).checked_div(breadth).unwrap_or(0);
+        // Who allows more than we would is not taken at its word.
+        let share = most.map_or(MAX_BREADTH, |most: u32| most.min(MAX_BREADTH));
+        let share = share.checked_div(breadth).unwrap_or(0);
         if share == 0 {
             return Err(Status::MAX_BREADTH_EXCEEDED);
         }
@@ -269,6 +283,8 @@ impl Kit {
             context.branches.push(Branch {
                 client,
                 flow: target.flow,
+                side: target.side,
+                aor: target.aor,
                 sent,
                 cancelling: Cancelling::No,
                 patience,

@@ -1,6 +1,6 @@
 //! The calls that are in progress.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     call::{Call, CallEvent, End, Stage},
@@ -16,7 +16,7 @@ const SESSION_GRACE: u64 = 32_000;
 #[derive(Debug)]
 pub(super) struct Ledger {
     calls: HashMap<u64, Entry>,
-    /// By a hash of Call-ID and the tag of who called.
+    /// Those that were answered, by a hash of their dialog.
     by_dialog: HashMap<u64, u64>,
     next: u64,
 }
@@ -24,9 +24,8 @@ pub(super) struct Ledger {
 #[derive(Debug)]
 struct Entry {
     call: Call,
-    dialog: u64,
-    /// The tag of who answered.
-    callee_tag: Box<[u8]>,
+    /// The dialog with who answered.
+    dialog: Option<u64>,
     /// When it is taken for dead.
     until: u64,
     /// Whether a session timer says that, which only INVITE and UPDATE prolong.
@@ -44,24 +43,33 @@ impl Ledger {
         self.calls.len()
     }
 
-    /// The call of a dialog.
+    /// The call that was answered in a dialog: another phone that was answered too may be hung up on
+    /// without its end.
     pub(super) fn of_dialog(&self, dialog: u64) -> Option<u64> {
         self.by_dialog.get(&dialog).copied()
     }
 
     /// A call begins; its number.
-    pub(super) fn begin(&mut self, now: Now, dialog: u64, mut call: Call, fx: &mut Effects) -> u64 {
-        call.id = self.next;
-        self.next += 1;
-        let id = call.id;
+    pub(super) fn begin(&mut self, now: Now, mut call: Call, fx: &mut Effects) -> u64 {
+        let id = self.number();
+        call.id = id;
         fx.tell(CallEvent { now, call: call.clone() });
         // Timer C, the ringing and the transactions see to it that it goes on or ends.
-        self.calls.insert(
-            id,
-            Entry { call, dialog, callee_tag: Box::default(), until: u64::MAX, is_timed: false },
-        );
-        self.by_dialog.insert(dialog, id);
+        self.calls.insert(id, Entry { call, dialog: None, until: u64::MAX, is_timed: false });
         id
+    }
+
+    /// A call came to nothing before it was passed on.
+    pub(super) fn refuse(&mut self, now: Now, mut call: Call, why: End, fx: &mut Effects) {
+        call.id = self.number();
+        (call.stage, call.ended) = (Stage::Ended, Some((now.millis, why)));
+        fx.tell(CallEvent { now, call });
+    }
+
+    fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
     }
 
     /// Somewhere a phone rings.
@@ -79,25 +87,27 @@ impl Ledger {
         }
     }
 
-    /// It was answered there, by who has this tag; it is taken for dead as `dies` says, if nobody
-    /// says otherwise. The result is whether that is news.
+    /// It was answered there, by a phone of this AoR, in this dialog; it is taken for dead as `dies`
+    /// says, if nobody says otherwise. The result is whether that is news.
     pub(super) fn answer(
         &mut self,
         now: Now,
         id: u64,
-        (target, tag): (std::net::SocketAddr, &[u8]),
+        (target, aor, dialog): (std::net::SocketAddr, Option<Arc<[u8]>>, u64),
         dies: Dies,
         fx: &mut Effects,
     ) -> bool {
         let Some(entry) = self.calls.get_mut(&id) else { return false };
-        let Entry { call, callee_tag, until, is_timed, .. } = entry;
+        let Entry { call, dialog: own_dialog, until, is_timed } = entry;
         if call.stage >= Stage::Answered {
             return false;
         }
         (call.stage, call.answered, call.target) =
             (Stage::Answered, Some(now.millis), Some(target));
-        (*callee_tag, *until, *is_timed) = (tag.into(), dies.at, dies.is_timed);
+        call.to_aor = aor;
+        (*own_dialog, *until, *is_timed) = (Some(dialog), dies.at, dies.is_timed);
         fx.tell(CallEvent { now, call: call.clone() });
+        self.by_dialog.insert(dialog, id);
         true
     }
 
@@ -120,13 +130,6 @@ impl Ledger {
         }
     }
 
-    /// Whether the other side of the dialog, with this tag, is who answered the call: another fork
-    /// that was answered too may be hung up on without its end.
-    pub(super) fn is_between(&self, id: u64, callee_tag: &[u8]) -> bool {
-        let entry = self.calls.get(&id);
-        entry.is_some_and(|e| e.call.stage == Stage::Answered && *e.callee_tag == *callee_tag)
-    }
-
     /// When it is taken for dead.
     pub(super) fn until(&self, id: u64) -> Option<u64> {
         self.calls.get(&id).map(|entry| entry.until)
@@ -135,7 +138,9 @@ impl Ledger {
     /// It is over.
     pub(super) fn end(&mut self, now: Now, id: u64, why: End, fx: &mut Effects) {
         let Some(Entry { mut call, dialog, .. }) = self.calls.remove(&id) else { return };
-        if self.by_dialog.get(&dialog) == Some(&id) {
+        if let Some(dialog) = dialog
+            && self.by_dialog.get(&dialog) == Some(&id)
+        {
             self.by_dialog.remove(&dialog);
         }
         (call.stage, call.ended) = (Stage::Ended, Some((now.millis, why)));

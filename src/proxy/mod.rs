@@ -20,7 +20,7 @@ pub mod transaction;
 mod way;
 
 pub use self::{
-    call::{Call, CallEvent, End, Stage},
+    call::{Call, CallEvent, End, Parties, Stage},
     context::Target,
     core::{ContextId, Core, Matched, Plan, Refused, Terms},
     effects::Effects,

@@ -104,7 +104,7 @@ pub(super) fn put_u64(out: &mut Buf<'_>, number: u64) {
     out.put_hex(l);
 }
 
-fn put_side(out: &mut Buf<'_>, side: Side) {
+pub(super) fn put_side(out: &mut Buf<'_>, side: Side) {
     let flow = side.flow();
     if matches!(side, Side::Server(_)) {
         out.put(b"s");

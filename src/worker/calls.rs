@@ -3,7 +3,7 @@
 //! All that has one Call-ID is one worker's, so that calls need no lock: what comes to another's
 //! socket hops over. What is sent is collected in [`Effects`], and leaves at the end of a turn.
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{collections::VecDeque, fmt, net::SocketAddr, sync::Arc};
 
 use siphasher::sip::SipHasher13;
 
@@ -19,12 +19,12 @@ use super::{
 };
 use crate::{
     auth::{self, Authenticator, Grant, RequestHash, Trials, Verdict},
-    calls::CallBook,
+    calls::{CallBook, InUse},
     flow::Flow,
     net::is_answerable,
     proxy::{
-        self, Call, CallEvent, ContextId, Core, Effects, Foreign, Goal, Matched, Mode, Plan,
-        Refused, Routed, Side, Stage, Target, Terms, TokenKey, max_forwards, numeric,
+        self, Call, CallEvent, ContextId, Core, Effects, End, Foreign, Goal, Matched, Mode,
+        Parties, Plan, Refused, Routed, Side, Target, Terms, TokenKey, max_forwards, numeric,
         wants_privacy,
     },
     registrar::{Aor, nat},
@@ -58,7 +58,7 @@ pub struct CallsShared {
     /// Random, the same for all workers: whose a Call-ID is.
     pub key: [u8; 16],
     /// Our addresses, by the listeners' numbers.
-    pub listeners: Box<[std::net::SocketAddr]>,
+    pub listeners: Box<[SocketAddr]>,
 }
 
 /// The calls of one worker.
@@ -73,6 +73,8 @@ pub struct Calls {
     log: Option<Box<dyn CallLog>>,
     /// Who the request is from that is being judged, if it is known to be somebody who may send.
     admitted: Option<Admitted>,
+    /// Whom it would connect, if it is an INVITE of somebody who may call.
+    parties: Option<Arc<Parties>>,
 }
 
 /// What is known of a sender who may send.
@@ -138,6 +140,7 @@ impl Calls {
             shared,
             log,
             admitted: None,
+            parties: None,
         }
     }
 
@@ -159,7 +162,7 @@ impl Calls {
     }
 
     /// What is to be sent.
-    pub(super) fn sends(&self) -> impl Iterator<Item = (&Flow, std::net::SocketAddr, &[u8])> {
+    pub(super) fn sends(&self) -> impl Iterator<Item = (&Flow, SocketAddr, &[u8])> {
         self.fx.sends()
     }
 
@@ -242,7 +245,7 @@ impl Calls {
                 return Ok(());
             }
         }
-        self.admitted = None;
+        (self.admitted, self.parties) = (None, None);
         let done = self.judge(x, request, datagram, learned);
         let done = match done {
             Err(Stop::Asks(question)) => {
@@ -325,6 +328,13 @@ impl Calls {
             found => found,
         };
         if let Some(id) = begun {
+            // There is a record of a call that came to nothing here, but for one that may come again
+            // with credentials.
+            if let Some(parties) = self.parties.take().filter(|_| label.is_some()) {
+                let has_given_up = self.core.is_answered(id);
+                let why = if has_given_up { End::Cancelled } else { End::Refused(status.code) };
+                self.core.refuse_call(x.now, Call::new(x.now, parties, None), why, &mut self.fx);
+            }
             self.core.refuse(x.now, id, status, &headers, &terms(x.rules), &mut self.fx);
             return Ok(());
         }
@@ -386,6 +396,8 @@ impl Calls {
         let caller = self.caller(x, request, is_ours, learned)?;
         let called = Called::read(request.uri, &uri, rules, is_ours);
         self.admitted = Some(caller.admitted.clone());
+        let is_call = method == Method::Invite;
+        self.parties = is_call.then(|| parties(request, x.flow.remote, &caller, &called).into());
         let routed = Self::route(rules, &called, &caller, learned)?;
         let groups = match routed {
             Routed::To(groups) => groups,
@@ -406,12 +418,12 @@ impl Calls {
                 return Err(Stop::status("route", Status::of_refusal(code)));
             }
         };
-        let to_aor = groups.iter().flatten().find_map(|goal| match goal {
-            Goal::Aor(aor) => Some(aor.clone()),
-            Goal::Uri(_) => None,
-        });
-        let groups = self.targets(x, groups);
+        let max_calls = if is_call { rules.calls.max_calls } else { 0 };
+        let (groups, is_busy) = self.targets(x, groups, max_calls);
         if groups.is_empty() {
+            if is_busy {
+                return Err(busy());
+            }
             if x.location.is_loading() {
                 let what = "Registrations Are Being Restored";
                 return Err(Stop::later("loading", what, RETRY_AFTER_LOADING));
@@ -435,54 +447,33 @@ impl Calls {
         let Some(id) = id.filter(|id| !self.core.is_answered(*id)) else {
             return match id {
                 // Its caller has given up meanwhile.
-                Some(_) => Ok(()),
+                Some(_) => {
+                    if let Some(parties) = self.parties.take() {
+                        let call = Call::new(x.now, parties, None);
+                        self.core.refuse_call(x.now, call, End::Cancelled, &mut self.fx);
+                    }
+                    Ok(())
+                }
                 None => Err(Stop::later("full", "Too Many Requests", RETRY_AFTER_FAULT)),
             };
         };
-        self.forward(x, request, id, caller, called, to_aor, groups)
+        self.forward(x, id, caller, groups)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that is known of the request by then")]
     fn forward(
         &mut self,
         x: &mut Exchange<'_, '_>,
-        request: &Request<'_>,
         id: ContextId,
         caller: Caller,
-        called: Called,
-        to_aor: Option<Box<[u8]>>,
         groups: VecDeque<Vec<Target>>,
     ) -> Result<(), Stop> {
         let policy = &x.rules.calls;
-        let is_call = request.envelope.method == Method::Invite;
-        let call = is_call.then(|| {
-            let mut from = Vec::new();
-            let user = SipUri::parse(request.from.uri).ok().and_then(|uri| uri.user);
-            unescape_into(user.unwrap_or_default(), &mut from);
-            Call {
-                id: 0,
-                call_id: request.call_id.into(),
-                caller: from.into(),
-                called: called.user.into(),
-                username: caller.admitted.username,
-                from_aor: caller.aor,
-                to_aor,
-                source: x.flow.remote,
-                target: None,
-                stage: Stage::Calling,
-                began: x.now.millis,
-                rang: None,
-                answered: None,
-                ended: None,
-            }
-        });
-        if let Some(call) = &call {
-            let aors = [call.from_aor.as_deref(), call.to_aor.as_deref()];
-            if self.shared.book.reserve(&aors, policy.max_calls).is_err() {
-                let status = Status::BUSY_HERE.because("Too Many Calls");
-                return Err(Stop::status("max_calls", status));
-            }
+        let to_aor = groups.iter().flatten().find_map(|target| target.aor.clone());
+        if let Some(parties) = &self.parties {
+            let aors = [parties.from_aor.as_deref(), to_aor.as_deref()];
+            self.shared.book.reserve(&aors, policy.max_calls).map_err(|InUse| busy())?;
         }
+        let call = self.parties.take().map(|parties| Call::new(x.now, parties, to_aor));
         let identity = caller.identity.map(|uri| {
             [&b"P-Asserted-Identity: <"[..], &uri, b">\r\n"].concat().into_boxed_slice()
         });
@@ -494,7 +485,7 @@ impl Calls {
             ring_timeout: policy.ring_timeout,
             call,
         };
-        self.core.forward(x.now, id, request, plan, &terms(x.rules), &mut self.fx);
+        self.core.forward(x.now, id, plan, &terms(x.rules), &mut self.fx);
         Ok(())
     }
 
@@ -659,16 +650,29 @@ impl Calls {
     }
 
     /// The contacts and addresses of the goals, in the order in which they are tried: by group, and
-    /// in it by `q` (RFC 3261 §16.6).
-    fn targets(&self, x: &Exchange<'_, '_>, groups: Vec<Vec<Goal>>) -> VecDeque<Vec<Target>> {
-        let mut targets = VecDeque::new();
+    /// in it by `q` (RFC 3261 §16.6). Users of ours who have `max_calls` are left out, unless that is
+    /// zero; whether anybody was.
+    fn targets(
+        &self,
+        x: &Exchange<'_, '_>,
+        groups: Vec<Vec<Goal>>,
+        max_calls: u32,
+    ) -> (VecDeque<Vec<Target>>, bool) {
+        let (mut targets, mut is_busy) = (VecDeque::new(), false);
+        let mut bindings = |aor: &[u8], found: &mut _| {
+            if self.shared.book.is_full(aor, max_calls) {
+                is_busy = true;
+            } else {
+                bindings(x, aor, found);
+            }
+        };
         for group in groups {
             let mut found: Vec<(u16, Target)> = Vec::new();
             for goal in group {
                 match goal {
-                    Goal::Aor(aor) => self.bindings(x, &aor, &mut found),
+                    Goal::Aor(aor) => bindings(&aor, &mut found),
                     Goal::Uri(uri) => match self.own_aor(x, &uri) {
-                        Some(aor) => self.bindings(x, &aor, &mut found),
+                        Some(aor) => bindings(&aor, &mut found),
                         None => {
                             let remote = numeric(&uri).filter(|remote| {
                                 is_answerable(*remote)
@@ -677,7 +681,7 @@ impl Calls {
                             found.extend(remote.map(|remote| {
                                 let flow = Flow { remote, ..x.flow };
                                 let (path, side) = (Box::default(), Side::Server(flow));
-                                (Quality::DEFAULT.0, Target { uri, path, flow, side })
+                                (Quality::DEFAULT.0, Target { uri, path, flow, side, aor: None })
                             }));
                         }
                     },
@@ -688,7 +692,7 @@ impl Calls {
                 targets.push_back(same.iter().map(|(_, target)| target.clone()).collect());
             }
         }
-        targets
+        (targets, is_busy)
     }
 
     /// The AoR of ours that a URI names.
@@ -700,28 +704,6 @@ impl Calls {
             return None;
         }
         Some(Called::read(text, &uri, rules, true).aor(rules))
-    }
-
-    fn bindings(&self, x: &Exchange<'_, '_>, aor: &[u8], found: &mut Vec<(u16, Target)>) {
-        x.location.read(aor, |record| {
-            for binding in record.iter().flat_map(|record| record.bindings(x.now)) {
-                // Where there is a path, its first hop; else where the phone registered from.
-                let first = crate::sip::header::Elements::new(binding.path).next();
-                let first = first.and_then(|hop| hop.ok());
-                let first = first.and_then(|hop| crate::sip::header::NameAddr::parse(hop).ok());
-                let hop = first.and_then(|hop| numeric(hop.uri));
-                let (flow, side) = match hop {
-                    Some(remote) => {
-                        let flow = Flow { remote, ..binding.flow };
-                        (flow, Side::Server(flow))
-                    }
-                    None => (binding.flow, Side::Flow(binding.flow)),
-                };
-                let target =
-                    Target { uri: binding.uri.into(), path: binding.path.into(), flow, side };
-                found.push((binding.q.unwrap_or(Quality::DEFAULT).0, target));
-            }
-        });
     }
 }
 
@@ -760,6 +742,55 @@ impl Called {
         }
         [&self.user, &b"@"[..], &self.domain].concat()
     }
+}
+
+/// The contacts that are bound to an AoR.
+fn bindings(x: &Exchange<'_, '_>, aor: &[u8], found: &mut Vec<(u16, Target)>) {
+    let own: Arc<[u8]> = aor.into();
+    x.location.read(aor, |record| {
+        for binding in record.iter().flat_map(|record| record.bindings(x.now)) {
+            // Where there is a path, its first hop; else where the phone registered from.
+            let first = crate::sip::header::Elements::new(binding.path).next();
+            let first = first.and_then(|hop| hop.ok());
+            let first = first.and_then(|hop| crate::sip::header::NameAddr::parse(hop).ok());
+            let hop = first.and_then(|hop| numeric(hop.uri));
+            let (flow, side) = match hop {
+                Some(remote) => {
+                    let flow = Flow { remote, ..binding.flow };
+                    (flow, Side::Server(flow))
+                }
+                None => (binding.flow, Side::Flow(binding.flow)),
+            };
+            let target = Target {
+                uri: binding.uri.into(),
+                path: binding.path.into(),
+                flow,
+                side,
+                aor: Some(Arc::clone(&own)),
+            };
+            found.push((binding.q.unwrap_or(Quality::DEFAULT).0, target));
+        }
+    });
+}
+
+/// Who calls whom.
+fn parties(request: &Request<'_>, source: SocketAddr, caller: &Caller, called: &Called) -> Parties {
+    let mut from = Vec::new();
+    let user = SipUri::parse(request.from.uri).ok().and_then(|uri| uri.user);
+    unescape_into(user.unwrap_or_default(), &mut from);
+    Parties {
+        call_id: request.call_id.into(),
+        caller: from.into(),
+        called: called.user.as_slice().into(),
+        username: caller.admitted.username.clone(),
+        from_aor: caller.aor.clone(),
+        source,
+    }
+}
+
+/// Somebody has as many calls as may be.
+fn busy() -> Stop {
+    Stop::status("max_calls", Status::BUSY_HERE.because("Too Many Calls"))
 }
 
 /// What the proxy goes by.

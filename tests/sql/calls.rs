@@ -15,7 +15,7 @@ use bindery::backend::{
 use bindery::config::Accepted;
 use bindery::config::resolve::{Host, Overrides};
 use bindery::location::Location;
-use bindery::proxy::{Call, CallEvent, End, Stage};
+use bindery::proxy::{Call, CallEvent, End, Parties, Stage};
 use bindery::registrar::Domains;
 use bindery::time::{Now, SystemClock};
 use bindery::worker::Rules;
@@ -116,22 +116,15 @@ fn at(millis: u64) -> Now {
 
 /// A call from 100 to 200 as it begins.
 fn call(id: u64) -> Call {
-    Call {
-        id,
+    let parties = Parties {
         call_id: (*b"abc").into(),
         caller: (*b"100").into(),
         called: (*b"200").into(),
         username: Some((*b"100").into()),
         from_aor: Some((*b"100").into()),
-        to_aor: Some((*b"200").into()),
         source: "192.0.2.1:5060".parse().unwrap(),
-        target: None,
-        stage: Stage::Calling,
-        began: BEGAN + id,
-        rang: None,
-        answered: None,
-        ended: None,
-    }
+    };
+    Call { id, ..Call::new(at(BEGAN + id), parties.into(), Some((*b"200").into())) }
 }
 
 /// All that happens to a call: it rings after 0.377 s, and ends after 2.877 s; is answered after

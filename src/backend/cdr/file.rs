@@ -197,7 +197,7 @@ mod tests {
         let mut recorder = Recorder::new(1_795_446_183);
         let mut events = answered(7);
         for event in &mut events {
-            event.call.caller = (*b"1\"0\t0\n").into();
+            std::sync::Arc::make_mut(&mut event.call.parties).caller = (*b"1\"0\t0\n").into();
         }
         events.into_iter().flat_map(|event| recorder.take(event)).collect()
     }

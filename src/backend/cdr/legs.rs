@@ -1,6 +1,6 @@
 //! From what happens to calls to Yate's `call.cdr`, leg by leg.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
     backend::message::{Message, MessageName},
@@ -86,7 +86,7 @@ struct Leg {
     time: Seconds,
     began: u64,
     /// The AoR of ours at its other end.
-    aor: Option<Box<[u8]>>,
+    aor: Option<Arc<[u8]>>,
     /// Who is at its other end.
     external: Box<str>,
     status: &'static str,
@@ -162,13 +162,13 @@ impl Recorder {
     }
 
     fn begin(&mut self, now: Now, call: Call, records: &mut Vec<Message>) -> Open {
-        let external = name_of(call.from_aor.as_deref(), &call.caller);
+        let external = name_of(call.parties.from_aor.as_deref(), &call.parties.caller);
         let incoming = Leg {
             number: self.number(),
             direction: Direction::Incoming,
             time: wall(now, call.began),
             began: call.began,
-            aor: call.from_aor.clone(),
+            aor: call.parties.from_aor.as_deref().map(Into::into),
             external,
             status: Direction::Incoming.as_str(),
         };
@@ -181,7 +181,7 @@ impl Recorder {
     /// to be somebody else: of several phones that rang, the one that was picked up.
     fn follow_callee(&mut self, now: Now, open: &mut Open, records: &mut Vec<Message>) {
         let Open { outgoing, passed, call, stage, .. } = open;
-        if let Some(leg) = outgoing.take_if(|leg| call.to_aor.is_some() && leg.aor != call.to_aor) {
+        if let Some(leg) = outgoing.take_if(|leg| leg.aor != call.to_aor) {
             self.count(&leg, false);
             let record = self.record(&leg, Operation::Finalize, call, now.millis, PICKUP);
             passed.push(record.clone());
@@ -201,7 +201,7 @@ impl Recorder {
             time: wall(now, began),
             began,
             aor: call.to_aor.clone(),
-            external: name_of(call.to_aor.as_deref(), &call.called),
+            external: name_of(call.to_aor.as_deref(), &call.parties.called),
             status: Direction::Outgoing.as_str(),
         };
         self.count(&leg, true);
@@ -299,20 +299,20 @@ impl Recorder {
             message.set("reason", reason);
         }
         match leg.direction {
-            Direction::Incoming => message.set("address", call.source.to_string()),
+            Direction::Incoming => message.set("address", call.parties.source.to_string()),
             Direction::Outgoing => {
                 if let Some(target) = call.target {
                     message.set("address", target.to_string());
                 }
             }
         }
-        message.set("caller", text(&call.caller));
-        message.set("called", text(&call.called));
-        message.set("calledfull", text(&call.called));
-        if let Some(username) = &call.username {
+        message.set("caller", text(&call.parties.caller));
+        message.set("called", text(&call.parties.called));
+        message.set("calledfull", text(&call.parties.called));
+        if let Some(username) = &call.parties.username {
             message.set("username", text(username));
         }
-        message.set("callid", text(&call.call_id));
+        message.set("callid", text(&call.parties.call_id));
         let inuse = self.inuse.get(&leg.external).copied().unwrap_or(0);
         message.set("inuse", inuse.to_string());
         message
@@ -338,6 +338,7 @@ fn text(octets: &[u8]) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::proxy::Parties;
 
     /// 2026-11-23, and half a minute after the process began.
     pub(in crate::backend::cdr) fn now(millis: u64) -> Now {
@@ -345,22 +346,16 @@ pub(super) mod tests {
     }
 
     pub(in crate::backend::cdr) fn call(id: u64) -> Call {
-        Call {
-            id,
+        let parties = Parties {
             call_id: (*b"abc").into(),
             caller: (*b"100").into(),
             called: (*b"200").into(),
             username: Some((*b"100").into()),
             from_aor: Some((*b"100@example.com").into()),
-            to_aor: Some((*b"200@example.com").into()),
             source: "192.0.2.1:5060".parse().unwrap(),
-            target: None,
-            stage: Stage::Calling,
-            began: 30_123,
-            rang: None,
-            answered: None,
-            ended: None,
-        }
+        };
+        let to_aor = Some((*b"200@example.com").into());
+        Call { id, ..Call::new(now(30_123), parties.into(), to_aor) }
     }
 
     /// A call that is answered after it rang, and ended by one of its parties.
@@ -453,7 +448,8 @@ pub(super) mod tests {
     fn calls_that_come_to_nothing() {
         let mut recorder = Recorder::new(0);
         // Nobody of ours is called, and nothing rings.
-        let call = Call { to_aor: None, from_aor: None, ..call(1) };
+        let parties = Parties { from_aor: None, ..(*call(1).parties).clone() };
+        let call = Call { to_aor: None, parties: parties.into(), ..call(1) };
         let began = CallEvent { now: now(30_123), call: call.clone() };
         assert_eq!(
             taken(&mut recorder, [began, ended(&call, 30_200, End::Refused(404))]),
@@ -511,7 +507,7 @@ pub(super) mod tests {
         assert_eq!(inuse(begin(2)).as_deref(), Some("2"));
         // A stranger of the same name changes nothing.
         let mut stranger = begin(3);
-        stranger.call.from_aor = None;
+        Arc::make_mut(&mut stranger.call.parties).from_aor = None;
         assert_eq!(inuse(stranger).as_deref(), Some("2"));
         assert_eq!(inuse(end(1)).as_deref(), Some("2"));
     }

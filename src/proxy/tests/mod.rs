@@ -8,8 +8,8 @@ mod transactions;
 use std::{collections::VecDeque, net::SocketAddr};
 
 use super::{
-    Call, CallEvent, ContextId, Core, Effects, Matched, Plan, Policy, Refused, Side, Stage, Target,
-    Terms, TokenKey,
+    Call, CallEvent, ContextId, Core, Effects, Matched, Parties, Plan, Policy, Refused, Side,
+    Stage, Target, Terms, TokenKey,
 };
 use crate::{
     flow::{Flow, ListenerId, Transport},
@@ -113,6 +113,7 @@ fn target(who: &str, remote: &str) -> Target {
         path: Box::default(),
         flow: flow(remote),
         side: Side::Flow(flow(remote)),
+        aor: None,
     }
 }
 
@@ -209,7 +210,7 @@ impl World {
                 ring_timeout: DeltaSeconds(self.ring_timeout),
                 call: is_call.then(call),
             };
-            self.core.forward(now, id, &request, plan, &terms!(self), fx);
+            self.core.forward(now, id, plan, &terms!(self), fx);
             begun = Some(id);
         }
         self.collect();
@@ -271,22 +272,15 @@ impl World {
 }
 
 fn call() -> Call {
-    Call {
-        id: 0,
+    let parties = Parties {
         call_id: (*b"call@alice").into(),
         caller: (*b"alice").into(),
         called: (*b"bob").into(),
         username: None,
         from_aor: None,
-        to_aor: None,
         source: ALICE.parse().unwrap(),
-        target: None,
-        stage: Stage::Calling,
-        began: 0,
-        rang: None,
-        answered: None,
-        ended: None,
-    }
+    };
+    Call::new(Now { millis: 0, unix: 0 }, parties.into(), None)
 }
 
 /// A request of a dialog that was begun by `invite` and answered with `answer`, from either side.
