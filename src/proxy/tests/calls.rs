@@ -304,3 +304,31 @@ fn a_session_timer_that_is_agreed_later_counts() {
     world.pass(23_000);
     assert_eq!(world.core.calls(), 0);
 }
+
+#[test]
+fn two_calls_of_one_call_id_end_one_by_one() {
+    let mut world = World::new();
+    // Somebody before us has forked Alice's call, and both branches come here (RFC 3261 §8.2.2.2).
+    let mut answered = Vec::new();
+    for (branch, who) in [("1", BOB), ("2", CAROL)] {
+        let invite = request("INVITE", 1, branch, "");
+        world.invite(&invite, ALICE, &[&[target("bob", who)]]);
+        world.expect("100", ALICE);
+        let invite = world.expect("INVITE", who);
+        let answer = invite.answer(200, &format!("Contact: <sip:bob@{who}>\r\n"));
+        world.come(&answer, who).unwrap();
+        answered.push(world.expect("200", ALICE).text);
+    }
+    assert_eq!(world.core.calls(), 2);
+    for (left, (answer, who)) in answered.iter().zip([BOB, CAROL]).enumerate() {
+        world.come(&within("BYE", 2, &format!("b{left}"), answer, true), ALICE).unwrap();
+        let bye = world.expect("BYE", who);
+        world.come(&bye.answer(200, ""), who).unwrap();
+        world.expect("200", ALICE);
+        assert_eq!(world.core.calls(), 1 - left);
+    }
+    let targets: Vec<_> = world.events.iter().filter(|e| e.call.stage == Stage::Ended).collect();
+    let targets: Vec<_> = targets.iter().map(|e| e.call.target.unwrap().to_string()).collect();
+    assert_eq!(targets, [BOB, CAROL]);
+    assert_eq!(world.let_end(), []);
+}

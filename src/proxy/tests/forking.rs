@@ -44,6 +44,35 @@ fn the_first_to_answer_gets_the_call() {
 }
 
 #[test]
+fn a_call_is_that_of_the_user_who_answers() {
+    let mut world = World::new();
+    let of = |who: &str, remote| Target { aor: Some(who.as_bytes().into()), ..target(who, remote) };
+    let group = [of("bob", BOB), of("carol", CAROL)];
+    world.invite(&request("INVITE", 1, "1", ""), ALICE, &[&group]);
+    world.expect("100", ALICE);
+    let [bob, carol] = [BOB, CAROL].map(|who| world.expect("INVITE", who));
+    world.come(&bob.answer(180, ""), BOB).unwrap();
+    world.expect("180", ALICE);
+    world.come(&carol.answer(200, ""), CAROL).unwrap();
+    let call = &world.events.last().unwrap().call;
+    assert_eq!((call.stage, call.to_aor.as_deref()), (Stage::Answered, Some(&b"carol"[..])));
+}
+
+#[test]
+fn nobody_is_taken_at_its_word_that_a_request_may_be_forked_without_end() {
+    for (said, each) in [("4294967295", "30"), ("10", "5"), ("nonsense", "30")] {
+        let mut world = World::new();
+        let group = [target("bob", BOB), target("carol", CAROL)];
+        let breadth = format!("Max-Breadth: {said}\r\n");
+        world.invite(&request("INVITE", 1, "1", &breadth), ALICE, &[&group]);
+        world.expect("100", ALICE);
+        for who in [BOB, CAROL] {
+            assert_eq!(world.expect("INVITE", who).one("Max-Breadth"), each, "{said}");
+        }
+    }
+}
+
+#[test]
 fn who_answers_at_the_same_time_is_told_on_too() {
     let mut world = World::new();
     let [bob, carol, _] = fork(&mut world);
