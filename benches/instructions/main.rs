@@ -10,6 +10,7 @@ use std::{
     hint::black_box,
     io::{self, Write},
     net::SocketAddr,
+    sync::Arc,
 };
 
 use bindery::{
@@ -17,16 +18,18 @@ use bindery::{
         Authenticator, Ha1Set, NonceKeys, Secret, Verdict, md5_lanes,
         policy::{self, Algorithm},
     },
+    calls::CallBook,
     flow::Flow,
     location::{Location, Unrecorded},
     net::BATCH,
+    proxy::TokenKey,
     registrar::Policy,
     sip::{
         Limits, Parsed, Parser, Status,
         encode::{Buf, Response},
     },
     time::{DeltaSeconds, Now},
-    worker::{Answers, Arrived, Handled, Pipeline},
+    worker::{Answers, Arrived, Calls, CallsShared, Handled, Hops, Pipeline},
 };
 
 use crate::{
@@ -66,8 +69,9 @@ const UNREGISTER: &str = "Contact: *\r\nExpires: 0\r\n";
 type Operation = (&'static str, fn(usize));
 
 /// What is counted: datagrams that arrive in full batches, as at a worker's limit; alone, as at a
-/// worker that has little to do; and the parts of a refresh.
-const OPERATIONS: [Operation; 11] = [
+/// worker that has little to do; the parts of a refresh; and a call: INVITE, 100, 180, 200, ACK, BYE,
+/// 200, each alone.
+const OPERATIONS: [Operation; 12] = [
     ("refresh", refresh),
     ("refresh alone", refresh_alone),
     ("challenge", challenge),
@@ -79,6 +83,7 @@ const OPERATIONS: [Operation; 11] = [
     ("digest in lanes", digest_in_lanes),
     ("location refresh", location_refresh),
     ("encode 200", encode),
+    ("call", call),
 ];
 
 fn main() -> io::Result<()> {
@@ -319,6 +324,115 @@ fn encode(count: usize) {
         buf.put(black_box(b"Mon, 23 Nov 2026 20:00:00 GMT"));
         buf.put(b"\r\n");
         black_box(response.finish()).expect("it fits");
+    }
+}
+
+/// A caller, a phone that is called, and the proxy between them.
+struct Exchange {
+    pipeline: Pipeline,
+    answers: Expected,
+}
+
+/// Who calls, from a domain that is not ours.
+const CALLER: &str = "198.51.100.9:5060";
+
+impl Exchange {
+    fn new() -> Self {
+        let Site { pipeline, answers, .. } = Site::registered(PHONES);
+        let (hops, _) = Hops::new(1);
+        let shared = CallsShared {
+            book: Arc::new(CallBook::new(1)),
+            hops,
+            spent: Arc::default(),
+            token: TokenKey::new([3; 16]),
+            key: [4; 16],
+            listeners: [SocketAddr::from(([192, 0, 2, 1], 5060))].into(),
+        };
+        Self { pipeline: pipeline.with_calls(Calls::new(shared, 0, None)), answers }
+    }
+
+    /// Has a datagram come; what is sent then.
+    fn come(&mut self, now: Now, bytes: &[u8], from: &str, mut sent: impl FnMut(&[u8])) {
+        let arrived = [Arrived { bytes, flow: udp_from(from), truncated: false }];
+        let (answers, pipeline) = (&mut self.answers, &mut self.pipeline);
+        pipeline.pass_time(now);
+        pipeline.handle_all(now, arrived.into_iter(), &mut Unrecorded, answers);
+        pipeline.pass_on(|_, _, octets| sent(octets));
+    }
+
+    /// What comes from both sides during call `n`.
+    fn record(&mut self, n: usize) -> Vec<(&'static str, Vec<u8>)> {
+        let now = at(n);
+        let head = |method: &str, cseq: u32, uri: &str, routes: &str, tag: &str| {
+            format!(
+                "{method} {uri} SIP/2.0\r\n\
+                 Via: SIP/2.0/UDP {CALLER};rport;branch=z9hG4bK-{method}-{n:04}\r\n\
+                 Max-Forwards: 70\r\n{routes}From: \"Bob\" <sip:bob@biloxi.com>;tag=b{n:04}\r\n\
+                 To: <sip:10{:04}@example.com>{tag}\r\nCall-ID: {n:04}@198.51.100.9\r\n\
+                 CSeq: {cseq} {method}\r\nContact: <sip:bob@{CALLER}>\r\n\
+                 User-Agent: Example Trunk 1.0\r\n",
+                n % PHONES
+            )
+        };
+        let uri = format!("sip:10{:04}@example.com", n % PHONES);
+        let body = "v=0\r\no=- 1 1 IN IP4 198.51.100.9\r\ns=-\r\nc=IN IP4 198.51.100.9\r\n\
+                    t=0 0\r\nm=audio 9 RTP/AVP 0\r\n";
+        let described = format!(
+            "Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut script = Vec::new();
+        let mut go = |exchange: &mut Self, from, text: String, kind: &str| {
+            let mut seen = None;
+            exchange.come(now, text.as_bytes(), from, |octets| {
+                let octets = String::from_utf8(octets.to_vec()).expect("ASCII");
+                seen = seen.take().or_else(|| octets.starts_with(kind).then_some(octets));
+            });
+            script.push((from, text.into_bytes()));
+            seen.unwrap_or_else(|| panic!("no {kind} was sent"))
+        };
+        let invite = head("INVITE", 1, &uri, "", "") + &described;
+        let invite = go(self, CALLER, invite, "INVITE");
+        go(self, SOURCE, reply(&invite, "180 Ringing", ""), "SIP/2.0 180");
+        let answer = go(self, SOURCE, reply(&invite, "200 OK", &described), "SIP/2.0 200");
+        let contact = "sip:alice@192.0.2.17:5060;transport=udp";
+        let route = header(answer.as_bytes(), b"Record-Route: ").escape_ascii();
+        let route = format!("Route: {route}\r\n");
+        let ended = |method, cseq| {
+            head(method, cseq, contact, &route, ";tag=a") + "Content-Length: 0\r\n\r\n"
+        };
+        go(self, CALLER, ended("ACK", 1), "ACK");
+        let bye = go(self, CALLER, ended("BYE", 2), "BYE");
+        go(self, SOURCE, reply(&bye, "200 OK", ""), "SIP/2.0 200");
+        script
+    }
+}
+
+/// What a phone answers to a request.
+fn reply(request: &str, status: &str, described: &str) -> String {
+    let mut text = format!("SIP/2.0 {status}\r\n");
+    for line in request.lines().skip(1).take_while(|line| !line.is_empty()) {
+        let name = line.split(':').next().unwrap_or_default();
+        if matches!(name, "Via" | "From" | "To" | "Call-ID" | "CSeq" | "Record-Route") {
+            let tag = if name == "To" && !line.contains(";tag=") { ";tag=a" } else { "" };
+            text += &format!("{line}{tag}\r\n");
+        }
+    }
+    text += "Contact: <sip:alice@192.0.2.17:5060;transport=udp>\r\n";
+    text + if described.is_empty() { "Content-Length: 0\r\n\r\n" } else { described }
+}
+
+fn call(count: usize) {
+    // The proxy does the same again for the same datagrams.
+    let mut first = Exchange::new();
+    let scripts: Vec<_> = (0..MOST).map(|n| first.record(n)).collect();
+    let mut exchange = Exchange::new();
+    for (n, script) in scripts[..count].iter().enumerate() {
+        let mut sent = 0;
+        for (from, bytes) in script {
+            exchange.come(at(n), bytes, from, |_| sent += 1);
+        }
+        assert_eq!(sent, 7, "a call is INVITE, 100, 180, 200, ACK, BYE, 200");
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) const HASH_KEY: [u8; 16] = [1; 16];
 pub(crate) const REALM: &str = "example.com";
 
 /// The workers of a registrar of these domains, users and their passwords. Where `policy` asks for no credentials,
-/// anybody may register.
+/// anybody may register. Where they are given calls, strangers may call users.
 pub(crate) fn registrar<const WORKERS: usize>(
     domains: &[&str],
     users: &[(&str, &str)],
@@ -52,7 +52,7 @@ pub(crate) fn registrar<const WORKERS: usize>(
         elsewhere: Elsewhere::default(),
         server: None,
         limits: Limits::default(),
-        calls: bindery::proxy::Policy::default(),
+        calls: bindery::proxy::Policy { accept_foreign: true, ..Default::default() },
     };
     let rules = Arc::new(ArcSwap::from_pointee(rules));
     let counters: Arc<AllCounters> = (0..WORKERS).map(|_| Default::default()).collect();

@@ -179,7 +179,7 @@ impl Run {
                         ring_timeout: DeltaSeconds(script.pick(&[0, 5, 60])),
                         call: (method == "INVITE").then(call_of_alice),
                     };
-                    self.core.forward(now, id, plan, &terms(&policy()), fx);
+                    self.core.forward(now, id, &request, plan, &terms(&policy()), fx);
                 }
             }
         }

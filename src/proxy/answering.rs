@@ -15,7 +15,7 @@ use super::{
     transaction::{ClientState, Due, ServerState},
 };
 use crate::{
-    sip::{Method, Parsed, Response, Status, encode::Buf},
+    sip::{Method, Parsed, Request, Response, Status, encode::Buf},
     time::Now,
 };
 
@@ -303,8 +303,36 @@ impl Core {
         fx: &mut Effects,
     ) {
         let Some(group) = context.waiting.pop_front() else { return };
+        let launched = self.kit.launch(now, context, id, group, terms, fx);
+        self.launched(now, context, launched, terms, fx);
+    }
+
+    /// Sends the request to the first group, while it is at hand as it came.
+    #[expect(clippy::too_many_arguments, reason = "those of `go_on`, and the request")]
+    pub(super) fn go_on_with(
+        &mut self,
+        now: Now,
+        request: &Request<'_>,
+        context: &mut Context,
+        id: ContextId,
+        terms: &Terms<'_>,
+        fx: &mut Effects,
+    ) {
+        let Some(group) = context.waiting.pop_front() else { return };
+        let launched = self.kit.launch_request(now, request, context, id, group, terms, fx);
+        self.launched(now, context, launched, terms, fx);
+    }
+
+    fn launched(
+        &mut self,
+        now: Now,
+        context: &mut Context,
+        launched: Result<(), Status>,
+        terms: &Terms<'_>,
+        fx: &mut Effects,
+    ) {
         context.rang_in_vain = false;
-        if let Err(status) = self.kit.launch(now, context, id, group, terms, fx) {
+        if let Err(status) = launched {
             context.waiting.clear();
             return self.respond_own(now, context, status, b"", terms, fx);
         }

@@ -326,6 +326,7 @@ impl Core {
         &mut self,
         now: Now,
         id: ContextId,
+        request: &Request<'_>,
         plan: Plan,
         terms: &Terms<'_>,
         fx: &mut Effects,
@@ -344,7 +345,7 @@ impl Core {
             let call = self.ledger.begin(now, call, fx);
             (context.call, context.role) = (Some(call), Role::Begins);
         }
-        self.go_on(now, &mut context, id, terms, fx);
+        self.go_on_with(now, request, &mut context, id, terms, fx);
         self.put_back(id, context);
     }
 
@@ -431,7 +432,7 @@ impl Core {
         let target =
             Target { uri: Box::default(), path: Box::default(), flow: to, side: other, aor: None };
         context.waiting.push_back(vec![target]);
-        self.go_on(now, &mut context, id, terms, fx);
+        self.go_on_with(now, request, &mut context, id, terms, fx);
         self.put_back(id, context);
         Ok(())
     }

@@ -189,7 +189,7 @@ impl Kit {
     }
 
     #[expect(clippy::too_many_arguments, reason = "a request as it is kept, and where it goes")]
-    fn launch_request(
+    pub(super) fn launch_request(
         &mut self,
         now: Now,
         request: &Request<'_>,

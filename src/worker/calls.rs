@@ -457,12 +457,13 @@ impl Calls {
                 None => Err(Stop::later("full", "Too Many Requests", RETRY_AFTER_FAULT)),
             };
         };
-        self.forward(x, id, caller, groups)
+        self.forward(x, request, id, caller, groups)
     }
 
     fn forward(
         &mut self,
         x: &mut Exchange<'_, '_>,
+        request: &Request<'_>,
         id: ContextId,
         caller: Caller,
         groups: VecDeque<Vec<Target>>,
@@ -485,7 +486,7 @@ impl Calls {
             ring_timeout: policy.ring_timeout,
             call,
         };
-        self.core.forward(x.now, id, plan, &terms(x.rules), &mut self.fx);
+        self.core.forward(x.now, id, request, plan, &terms(x.rules), &mut self.fx);
         Ok(())
     }
 

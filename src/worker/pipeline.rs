@@ -158,6 +158,16 @@ impl Pipeline {
         self.calls.as_mut()
     }
 
+    /// Hands out what is passed on: the flow whose near end it leaves from, where it goes, its
+    /// octets.
+    pub fn pass_on(&mut self, mut send: impl FnMut(&Flow, SocketAddr, &[u8])) {
+        let Some(calls) = &mut self.calls else { return };
+        if !calls.is_silent() {
+            calls.sends().for_each(|(flow, to, octets)| send(flow, to, octets));
+            calls.clear();
+        }
+    }
+
     /// Does what is due for requests that are passed on.
     pub fn pass_time(&mut self, now: Now) {
         if let Some(calls) = &mut self.calls {
@@ -267,7 +277,8 @@ impl Pipeline {
             last = Some(reason);
         };
         trials.clear();
-        let mut waiting = [const { None }; GROUP];
+        // Not a constant, which would be copied whole: only its marks are set.
+        let mut waiting: [_; GROUP] = std::array::from_fn(|_| None);
         for ((place, waits), (arrived, learned)) in places.iter_mut().zip(&mut waiting).zip(batch) {
             let flow = arrived.flow;
             let answered = answers.answer(&flow, |out| {

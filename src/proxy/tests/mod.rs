@@ -210,7 +210,7 @@ impl World {
                 ring_timeout: DeltaSeconds(self.ring_timeout),
                 call: is_call.then(call),
             };
-            self.core.forward(now, id, plan, &terms!(self), fx);
+            self.core.forward(now, id, &request, plan, &terms!(self), fx);
             begun = Some(id);
         }
         self.collect();
