@@ -79,6 +79,17 @@ fn a_first_start_that_fails_tells_it_as_well() {
 }
 
 #[test]
+fn a_stop_says_what_it_did() {
+    let mut server = server();
+    assert_eq!(Phone::new(server.sip[0], "alice", "secret").register(3600).code, 200);
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    let last = server.await_log(" stopped ");
+    assert!(last.contains("snapshot=\"written, bindings: 1\""), "{last}");
+    assert!(last.contains("millis=") && last.contains("calls=0"), "{last}");
+}
+
+#[test]
 fn who_was_registered_is_so_after_a_restart() {
     let server = server();
     let mut phone = Phone::new(server.sip[0], "alice", "secret");
