@@ -222,13 +222,14 @@ impl Core {
                 put_own_response(&mut out, status, request, flow, tag, terms.server, b"");
                 if let Some(len) = out.finish() {
                     let to = destination(&request.envelope, flow.remote);
-                    fx.send(flow, to, &self.kit.out[..len]);
+                    let method = Method::Cancel.ordinal();
+                    fx.respond(flow, to, &self.kit.out[..len], method);
                 }
                 self.cancel(now, &mut context, id, terms, fx);
             }
             _ => {
                 if context.upstream.repeated() && !context.last.is_empty() {
-                    fx.send(context.flow, context.reply_to, &context.last);
+                    context.send_last(fx);
                 }
             }
         }
@@ -266,6 +267,7 @@ impl Core {
             upstream,
             flow,
             reply_to: destination(&request.envelope, flow.remote),
+            method: request.envelope.method.ordinal(),
             request: datagram.into(),
             last: Vec::new(),
             tag,
@@ -291,7 +293,7 @@ impl Core {
             put_own_response(&mut out, Status::TRYING, request, flow, tag, None, b"");
             if let Some(len) = out.finish() {
                 context.last = self.kit.out[..len].to_vec();
-                fx.send(flow, context.reply_to, &context.last);
+                context.send_last(fx);
             }
         }
         let index = match self.free.pop() {
@@ -596,7 +598,7 @@ impl Core {
             if !(matches!(context.upstream, Upstream::Invite(_)) && code >= 200) {
                 context.last.extend_from_slice(text);
             }
-            fx.send(context.flow, context.reply_to, text);
+            fx.respond(context.flow, context.reply_to, text, context.method);
         }
     }
 
@@ -635,7 +637,7 @@ impl Core {
             return self.respond_own(now, context, Status::of_code(code), b"", terms, fx);
         }
         if context.upstream.respond(now.millis, code) {
-            fx.send(context.flow, context.reply_to, &text);
+            fx.respond(context.flow, context.reply_to, &text, context.method);
             context.last = text;
         }
         self.ended(now, context, code, fx);
@@ -662,7 +664,7 @@ impl Core {
             put_own_response(&mut buf, status, &request, flow, tag, terms.server, headers);
             if let Some(len) = buf.finish() {
                 context.last = out[..len].to_vec();
-                fx.send(context.flow, context.reply_to, &context.last);
+                context.send_last(fx);
             }
         }
         if status.code >= 200 {
@@ -776,7 +778,7 @@ impl Core {
         fx: &mut Effects,
     ) {
         if context.upstream.due(now.millis) == Some(Due::Resend) && !context.last.is_empty() {
-            fx.send(context.flow, context.reply_to, &context.last);
+            context.send_last(fx);
         }
         let has_rung = context.ring_until <= now.millis;
         if has_rung {

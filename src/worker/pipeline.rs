@@ -158,6 +158,15 @@ impl Pipeline {
         self.calls.as_mut()
     }
 
+    /// What was to be passed on has left: responses are counted, and all of it is forgotten.
+    pub(super) fn passed_on(&mut self) {
+        let counters = &self.counters[self.worker];
+        if let Some(calls) = &mut self.calls {
+            calls.responses().for_each(|(method, code)| counters.responded(method, code));
+            calls.clear();
+        }
+    }
+
     /// Does what is due for requests that are passed on.
     pub fn pass_time(&mut self, now: Now) {
         if let Some(calls) = &mut self.calls {

@@ -3,6 +3,7 @@
 mod admin;
 mod admin_cli;
 mod bench;
+mod calls;
 mod disks;
 mod durability;
 #[path = "../support/mod.rs"]
