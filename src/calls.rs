@@ -1,11 +1,20 @@
 //! The calls in progress of all workers, as everybody else sees them, and how many each user has.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use crossbeam::utils::CachePadded;
 use dashmap::{DashMap, mapref::entry::Entry};
 
-use crate::proxy::{Call, Stage};
+use crate::{
+    proxy::{Call, End, Stage},
+    time::Now,
+};
 
 /// All calls in progress.
 #[derive(Debug)]
@@ -13,8 +22,94 @@ pub struct CallBook {
     calls: DashMap<u64, Call>,
     /// How many calls each AoR of ours has, as caller or callee.
     in_use: DashMap<Box<[u8]>, u32>,
-    /// How many transactions each worker has open.
-    transactions: Box<[CachePadded<AtomicU64>]>,
+    /// What each worker counts.
+    workers: Box<[CachePadded<Cells>]>,
+    /// How many calls had begun at each second of the last minute, with the milliseconds of the
+    /// monotonic clock then; the control plane's.
+    minute: Mutex<VecDeque<(u64, u64)>>,
+}
+
+/// Seconds that [`CallBook::per_second`] looks back.
+const MINUTE: usize = 60;
+
+/// One worker's numbers. Only it writes them.
+#[derive(Debug, Default)]
+struct Cells {
+    /// Transactions that are open.
+    transactions: AtomicU64,
+    /// Calls that have begun.
+    begun: AtomicU64,
+    /// Calls that have ended, by [`CallResult`].
+    ended: [AtomicU64; CallResult::ALL.len()],
+}
+
+/// Adds one: a load and a store, not a locked addition.
+fn bump(cell: &AtomicU64) {
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+}
+
+/// How a call ended, for who counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallResult {
+    /// It was answered, and a party hung up.
+    Completed,
+    /// The caller gave up before.
+    Cancelled,
+    /// Nobody answered: 408, 480.
+    Unanswered,
+    /// 486, 600.
+    Busy,
+    /// 300 to 399.
+    Redirected,
+    /// Another code from 400 to 499 or from 600 on.
+    Refused,
+    /// 500 to 599.
+    Failed,
+    /// It was answered, and no party was heard of any more.
+    Dead,
+}
+
+impl CallResult {
+    /// All results.
+    pub const ALL: [Self; 8] = [
+        Self::Completed,
+        Self::Cancelled,
+        Self::Unanswered,
+        Self::Busy,
+        Self::Redirected,
+        Self::Refused,
+        Self::Failed,
+        Self::Dead,
+    ];
+
+    /// The value of the `result` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+            Self::Unanswered => "unanswered",
+            Self::Busy => "busy",
+            Self::Redirected => "redirected",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+impl From<End> for CallResult {
+    fn from(end: End) -> Self {
+        match end {
+            End::Bye => Self::Completed,
+            End::Cancelled | End::Refused(487) => Self::Cancelled,
+            End::Dead => Self::Dead,
+            End::Refused(408 | 480) => Self::Unanswered,
+            End::Refused(486 | 600) => Self::Busy,
+            End::Refused(300..=399) => Self::Redirected,
+            End::Refused(500..=599) => Self::Failed,
+            End::Refused(_) => Self::Refused,
+        }
+    }
 }
 
 /// A user has as many calls as it may.
@@ -24,8 +119,9 @@ pub struct InUse;
 impl CallBook {
     /// An empty book for so many workers.
     pub fn new(workers: usize) -> Self {
-        let transactions = (0..workers).map(|_| CachePadded::default()).collect();
-        Self { calls: DashMap::new(), in_use: DashMap::new(), transactions }
+        let workers = (0..workers).map(|_| CachePadded::default()).collect();
+        let minute = Mutex::default();
+        Self { calls: DashMap::new(), in_use: DashMap::new(), workers, minute }
     }
 
     /// A call of these AoRs is about to begin; each may have `max`, or any number if that is zero.
@@ -66,15 +162,23 @@ impl CallBook {
         aors.iter().flatten().for_each(|aor| self.release(aor));
     }
 
-    /// What has become of a call that was reserved, or that was refused without ever being.
-    pub fn note(&self, call: &Call) {
+    /// What has become of a call of this worker that was reserved, or that was refused without ever
+    /// being: such a one counts as none.
+    pub fn note(&self, worker: usize, call: &Call) {
+        let (cells, ended) = (self.workers.get(worker), call.ended);
         if call.stage == Stage::Ended {
             if let Some((_, call)) = self.calls.remove(&call.id) {
+                if let (Some(cells), Some((_, why))) = (cells, ended) {
+                    bump(&cells.ended[CallResult::from(why) as usize]);
+                }
                 self.give_back(&[call.parties.from_aor.as_deref(), call.to_aor.as_deref()]);
             }
             return;
         }
-        let Some(before) = self.calls.insert(call.id, call.clone()) else { return };
+        let Some(before) = self.calls.insert(call.id, call.clone()) else {
+            cells.map(|cells| &cells.begun).map(bump);
+            return;
+        };
         // A phone of somebody else has answered.
         if before.to_aor != call.to_aor {
             if let Some(aor) = &call.to_aor {
@@ -110,24 +214,51 @@ impl CallBook {
 
     /// A worker has so many transactions open.
     pub fn set_transactions(&self, worker: usize, open: usize) {
-        if let Some(cell) = self.transactions.get(worker) {
-            cell.store(open as u64, Ordering::Relaxed);
+        if let Some(cells) = self.workers.get(worker) {
+            cells.transactions.store(open as u64, Ordering::Relaxed);
         }
     }
 
     /// How many transactions are open.
     pub fn transactions(&self) -> u64 {
-        self.transactions.iter().map(|cell| cell.load(Ordering::Relaxed)).sum()
+        self.workers.iter().map(|cells| cells.transactions.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How many calls have begun.
+    pub fn begun(&self) -> u64 {
+        self.workers.iter().map(|cells| cells.begun.load(Ordering::Relaxed)).sum()
+    }
+
+    /// A second has passed.
+    pub fn tick(&self, now: Now) {
+        let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
+        minute.push_back((now.millis, self.begun()));
+        if minute.len() > MINUTE + 1 {
+            minute.pop_front();
+        }
+    }
+
+    /// How many calls have begun each second of the last minute, or since the start.
+    pub fn per_second(&self) -> f64 {
+        let minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(first), Some(last)) = (minute.front(), minute.back()) else { return 0.0 };
+        let millis = last.0.saturating_sub(first.0).max(1);
+        #[expect(clippy::cast_precision_loss, reason = "neither comes near 2^53")]
+        let rate = last.1.saturating_sub(first.1) as f64 * 1000.0 / millis as f64;
+        rate
+    }
+
+    /// How many calls have ended so.
+    pub fn ended(&self, result: CallResult) -> u64 {
+        let cells = self.workers.iter().map(|cells| &cells.ended[result as usize]);
+        cells.map(|cell| cell.load(Ordering::Relaxed)).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        proxy::{End, Parties},
-        time::Now,
-    };
+    use crate::proxy::Parties;
 
     fn call(id: u64, stage: Stage) -> Call {
         let parties = Parties {
@@ -152,11 +283,40 @@ mod tests {
         assert_eq!((book.in_use(b"a"), book.in_use(b"c")), (1, 0));
         assert_eq!(book.reserve(&[c, a], 0), Ok(()));
         assert_eq!(book.in_use(b"a"), 2);
-        book.note(&call(1, Stage::Calling));
-        book.note(&call(1, Stage::Answered));
+        book.note(0, &call(1, Stage::Calling));
+        book.note(0, &call(1, Stage::Answered));
         assert_eq!((book.len(), book.list(0, 9)[0].stage), (1, Stage::Answered));
-        book.note(&call(1, Stage::Ended));
+        book.note(0, &call(1, Stage::Ended));
         assert_eq!((book.len(), book.in_use(b"a"), book.in_use(b"b")), (0, 1, 0));
+        assert_eq!((book.begun(), book.ended(CallResult::Completed)), (1, 1));
+        assert_eq!(book.ended(CallResult::Dead), 0);
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_minute() {
+        let book = CallBook::new(2);
+        let tick = |second: u64| book.tick(Now { millis: second * 1000, unix: second });
+        assert_eq!(book.per_second(), 0.0);
+        for second in 0..100 {
+            tick(second);
+            if second < 50 {
+                book.note(1, &call(second, Stage::Calling));
+                book.note(0, &call(second, Stage::Calling));
+            }
+        }
+        // From 39 to 99, with two calls a second until 49.
+        assert_eq!(book.per_second(), 22.0 / 60.0);
+    }
+
+    #[test]
+    fn results_stand_where_they_count() {
+        for (at, result) in CallResult::ALL.into_iter().enumerate() {
+            assert_eq!(result as usize, at, "{}", result.label());
+        }
+        let ends = [(302, "redirected"), (404, "refused"), (480, "unanswered"), (486, "busy")];
+        for (code, label) in ends.into_iter().chain([(503, "failed"), (603, "refused")]) {
+            assert_eq!(CallResult::from(End::Refused(code)).label(), label);
+        }
     }
 
     #[test]
@@ -164,12 +324,12 @@ mod tests {
         let book = CallBook::new(1);
         let (a, b) = (Some(&b"a"[..]), Some(&b"b"[..]));
         assert_eq!(book.reserve(&[a, b], 1), Ok(()));
-        book.note(&call(1, Stage::Calling));
+        book.note(0, &call(1, Stage::Calling));
         assert!(book.is_full(b"b", 1) && !book.is_full(b"b", 0) && !book.is_full(b"c", 1));
-        book.note(&Call { to_aor: Some((*b"c").into()), ..call(1, Stage::Answered) });
+        book.note(0, &Call { to_aor: Some((*b"c").into()), ..call(1, Stage::Answered) });
         assert_eq!([b"a", b"b", b"c"].map(|aor| book.in_use(aor)), [1, 0, 1]);
         // Whatever the last event says.
-        book.note(&call(1, Stage::Ended));
+        book.note(0, &call(1, Stage::Ended));
         assert_eq!([b"a", b"b", b"c"].map(|aor| book.in_use(aor)), [0, 0, 0]);
     }
 
@@ -177,7 +337,7 @@ mod tests {
     fn a_call_that_never_began_counts_for_nobody() {
         let book = CallBook::new(1);
         assert_eq!(book.reserve(&[Some(b"a"), None], 0), Ok(()));
-        book.note(&call(7, Stage::Ended));
+        book.note(0, &call(7, Stage::Ended));
         assert_eq!(book.in_use(b"a"), 1);
         book.give_back(&[Some(b"a"), None]);
         assert_eq!((book.in_use(b"a"), book.len()), (0, 0));

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// A carrier-edge SIP registrar: keeps track of where every phone is
+/// A carrier-edge SIP registrar: keeps track of where every phone is, and passes calls on to them
 #[derive(Debug, Parser)]
 #[command(name = "bindery", version, arg_required_else_help = true)]
 struct Bindery {

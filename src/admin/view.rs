@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::text::text;
 use crate::{
+    calls::{CallBook, CallResult},
     control::{ListenerStatus, Node, Pruned, Reloaded},
     durability::{Journal, JournalCounts, Restored, Taken},
     metrics::{Totals, uptime_millis},
@@ -268,14 +269,20 @@ pub struct StatusView {
     pub listeners: Vec<ListenerView>,
     /// How many workers answer.
     pub workers: usize,
-    /// Accounts.
+    /// Accounts of regfile.conf.
     pub users: u64,
+    /// Accounts that back ends told of and that are kept; absent where none are asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_accounts: Option<u64>,
     /// AoRs with a binding.
     pub aors: u64,
     /// Bindings.
     pub bindings: u64,
     /// Bindings that ended by themselves.
     pub expirations: u64,
+    /// Calls.
+    #[serde(default)]
+    pub calls: CallsView,
     /// How the bindings are saved.
     pub snapshot: SnapshotsView,
     /// What is written before each answer; absent with `durability=snapshot`.
@@ -302,6 +309,31 @@ pub struct ListenerView {
     pub addr: String,
     /// Datagrams that the kernel dropped because a worker did not keep up.
     pub receive_queue_drops: u64,
+}
+
+/// Calls since the start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CallsView {
+    /// In progress.
+    pub in_progress: u64,
+    /// How many have begun.
+    pub begun: u64,
+    /// How many began each second of the last minute.
+    pub per_second: f64,
+    /// How many have ended, by result; zeros are left out.
+    pub ended: BTreeMap<String, u64>,
+}
+
+impl CallsView {
+    fn of(book: &CallBook) -> Self {
+        let ended = CallResult::ALL.map(|result| (result.label().to_owned(), book.ended(result)));
+        Self {
+            in_progress: book.len() as u64,
+            begun: book.begun(),
+            per_second: book.per_second(),
+            ended: sums(ended.into_iter()),
+        }
+    }
 }
 
 /// How snapshots have gone.
@@ -416,9 +448,11 @@ impl StatusView {
             listeners: listeners.collect(),
             workers: node.counters.len(),
             users: node.rules.load().subscribers.len() as u64,
+            cached_accounts: node.rules.load().elsewhere.fetched.as_ref().map(|c| c.len() as u64),
             aors: node.location.aors(),
             bindings: node.location.bindings(),
             expirations: node.expired(),
+            calls: CallsView::of(&node.calls),
             snapshot: SnapshotsView {
                 last: node.snapshots.last().map(SnapshotView::from),
                 taken: node.snapshots.taken(),

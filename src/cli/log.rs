@@ -22,7 +22,7 @@ pub struct LogArgs {
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub log: Format,
     /// How much is logged: error, warn, info, debug (a line for each registration), trace
-    #[arg(long, default_value_t = Level::INFO, value_name = "LEVEL")]
+    #[arg(long, default_value = "info", value_name = "LEVEL")]
     pub log_level: Level,
 }
 

@@ -36,5 +36,5 @@ fn write(out: &mut dyn Write, view: &ReloadedView) -> io::Result<()> {
         writeln!(out, "warning: {}", printable(warning))?;
     }
     let (users, removed) = (count(view.users, "user"), count(view.removed, "binding"));
-    writeln!(out, "reloaded: {users}; {removed} of removed users ended")
+    writeln!(out, "reloaded: {users} in regfile.conf; {removed} of removed users ended")
 }

@@ -25,8 +25,8 @@ enum Command {
     Test {
         /// The script, as extmodule.conf names it, or its path
         file: PathBuf,
-        /// Its argument
-        #[arg(default_value = "")]
+        /// Its argument [default: an empty one]
+        #[arg(default_value = "", hide_default_value = true)]
         arg: String,
         /// The folder with extmodule.conf [default: ./conf, else /etc/bindery]
         #[arg(long, value_name = "DIR")]

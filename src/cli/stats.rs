@@ -11,7 +11,7 @@ use super::{
     snapshot::{size, summary},
     table::{Table, count, printed, span},
 };
-use crate::admin::view::{SnapshotsView, StatusView};
+use crate::admin::view::{CallsView, SnapshotsView, StatusView};
 
 /// Show how the server is doing
 #[derive(Clone, Debug, clap::Args)]
@@ -39,9 +39,11 @@ fn write(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
     let workers = count(view.workers as u64, "worker");
     row("server", format!("bindery {}, up {}, {workers}", view.version, span(view.uptime)));
     row("ready", if view.ready.ready { "yes".to_owned() } else { missing(view) });
-    row("users", view.users.to_string());
+    let kept = view.cached_accounts.map(|kept| format!(", {kept} known from back ends"));
+    row("users", format!("{} in regfile.conf{}", view.users, kept.unwrap_or_default()));
     row("aors", view.aors.to_string());
     row("bindings", format!("{} ({} expired so far)", view.bindings, view.expirations));
+    row("calls", calls(&view.calls));
     row("snapshot", snapshots(&view.snapshot, view.started_at + view.uptime));
     if let Some(journal) = &view.journal {
         let written = format!("{}, {}", count(journal.records, "change"), size(journal.bytes));
@@ -84,6 +86,12 @@ fn missing(view: &StatusView) -> String {
     let unmet = view.ready.checks.iter().filter(|(_, reason)| *reason != "ok");
     let told: Vec<_> = unmet.map(|(name, reason)| format!("{name}: {reason}")).collect();
     format!("no: {}", told.join("; "))
+}
+
+fn calls(view: &CallsView) -> String {
+    let CallsView { in_progress, begun, per_second, ended } = view;
+    let ended = counts(ended);
+    format!("{in_progress} in progress, {begun} begun ({per_second:.1}/s), ended: {ended}")
 }
 
 fn snapshots(view: &SnapshotsView, now: u64) -> String {
@@ -131,9 +139,16 @@ mod tests {
             }],
             workers: 2,
             users: 5,
+            cached_accounts: None,
             aors: 4,
             bindings: 6,
             expirations: 1,
+            calls: CallsView {
+                in_progress: 3,
+                begun: 20,
+                per_second: 0.25,
+                ended: counters(&[("busy", 2), ("completed", 15)]),
+            },
             snapshot: SnapshotsView {
                 last: Some(SnapshotView {
                     taken_at: 1_700_003_690,
@@ -179,9 +194,10 @@ mod tests {
         let expected = "\
 server     bindery 1.2.3, up 1h01m, 2 workers
 ready      yes
-users      5
+users      5 in regfile.conf
 aors       4
 bindings   6 (1 expired so far)
+calls      3 in progress, 20 begun (0.2/s), ended: completed 15, busy 2
 snapshot   10s ago: 4 AoRs, 6 bindings, 2.0 KiB in 12 ms
 journal    12 changes, 1.0 KiB
 restored   1 binding in 0.2 s (2 expired, 0 without account, 0 unreadable, 0 files damaged)
@@ -205,7 +221,9 @@ drops      none
         ]);
         view.snapshot.error = Some("disk full".into());
         view.snapshot.last = None;
+        view.cached_accounts = Some(7);
         let text = printed(&view);
+        assert!(text.contains("\nusers      5 in regfile.conf, 7 known from back ends\n"));
         assert!(text.contains("\nready      no: snapshot: disk full\n"), "{text}");
         assert!(text.contains("\nsnapshot   FAILED: disk full; last none yet\n"), "{text}");
     }

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
+use anyhow::Context;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 /// The longest password taken, in octets: longer input is no password but a wrong file.
@@ -14,7 +15,10 @@ const MAX_PASSWORD: u64 = 1024;
 pub fn read_password(user: &str) -> anyhow::Result<String> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
-        return read_line(&mut stdin.lock());
+        return read_line(&mut stdin.lock()).context(
+            "there is no terminal to type a password at; --random makes one, --password-stdin \
+             reads one",
+        );
     }
     let once = prompt(&format!("Password of {user}: "))?;
     let again = prompt("Again: ")?;

@@ -1,4 +1,6 @@
-//! `bindery users`: edits `regfile.conf` and leaves the rest of it alone.
+//! `bindery users`: edits `regfile.conf` and leaves the rest of it alone, or a database's table.
+
+pub mod database;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -6,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 
+use self::database::{Named, Table};
 use super::check::existing_folder;
 use super::terminal::{read_line, read_password};
 use crate::auth::digest::{Ha1Set, Secret};
@@ -26,12 +29,20 @@ use crate::subscribers::split_name;
 /// The keys that say how a user authenticates.
 const SECRET_KEYS: [&str; 4] = ["password", "ha1", "ha1_sha256", "ha1_sha512_256"];
 
-/// Edit the users of regfile.conf; a running server takes the change with SIGHUP
+/// Add, change, remove and list users
+///
+/// Those of regfile.conf, where a running server takes the change with `bindery reload`; with --db
+/// those of a database, in the table that `bindery db init` makes. There a new user counts within
+/// `[cache] negative`, a new password within `[cache] lifetime` seconds, or at once with SIGHUP.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Users {
     /// The folder with regfile.conf [default: ./conf, else /etc/bindery]
     #[arg(long, value_name = "DIR", global = true)]
     pub config: Option<PathBuf>,
+    /// The users of a database instead: an SQLite file, or an account of pgsqldb.conf,
+    /// mysqldb.conf or sqlitedb.conf
+    #[arg(long, value_name = "sqlite:PATH|ACCOUNT", global = true)]
+    pub db: Option<Named>,
     /// What to do
     #[command(subcommand)]
     pub action: Action,
@@ -87,20 +98,27 @@ pub struct PasswordArgs {
 /// # Errors
 /// The sentence that says why nothing was changed.
 pub fn run(args: &Users) -> anyhow::Result<ExitCode> {
+    if let Some(named) = &args.db {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(run_in(named, args))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let folder = existing_folder(args.config.as_deref())?;
     let mut out = io::stdout().lock();
     match &args.action {
         Action::Add { user, password } => {
             check_user(user)?;
             check_presence(&folder, user, false)?;
-            let chosen = choose(&folder, user, password)?;
+            let chosen = choose(Some(&folder), user, password)?;
+            chosen.check()?;
             edit(&folder, user, Change::Add(&chosen.keys))?;
             chosen.tell(&mut out)?;
         }
         Action::Passwd { user, password } => {
             check_user(user)?;
             check_presence(&folder, user, true)?;
-            let chosen = choose(&folder, user, password)?;
+            let chosen = choose(Some(&folder), user, password)?;
+            chosen.check()?;
             edit(&folder, user, Change::Passwd(&chosen.keys))?;
             chosen.tell(&mut out)?;
         }
@@ -113,6 +131,32 @@ pub fn run(args: &Users) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The same in a database.
+async fn run_in(named: &Named, args: &Users) -> anyhow::Result<()> {
+    let folder = args.config.as_deref();
+    let table = Table::named(named, folder)?;
+    let mut out = io::BufWriter::new(io::stdout());
+    match &args.action {
+        Action::Add { user, password } => {
+            check_account(user)?;
+            table.check_presence(user, false).await?;
+            let chosen = choose(folder, user, password)?;
+            table.add(user, &chosen.keys).await?;
+            chosen.tell(&mut out)?;
+        }
+        Action::Passwd { user, password } => {
+            check_account(user)?;
+            table.check_presence(user, true).await?;
+            let chosen = choose(folder, user, password)?;
+            table.passwd(user, &chosen.keys).await?;
+            chosen.tell(&mut out)?;
+        }
+        Action::Remove { user } => table.remove(user).await?,
+        Action::List { user } => table.list(user.as_deref(), &mut out).await?,
+    }
+    Ok(out.flush()?)
+}
+
 /// A password as it will be kept.
 struct Chosen {
     keys: Vec<(&'static str, String)>,
@@ -121,6 +165,13 @@ struct Chosen {
 }
 
 impl Chosen {
+    /// Whether it can be kept in a `.conf` file.
+    fn check(&self) -> anyhow::Result<()> {
+        self.keys.iter().try_for_each(|(_, value)| {
+            check_value(value.as_bytes()).context("the password can't be kept in a .conf file")
+        })
+    }
+
     /// Prints a random password, once it counts.
     fn tell(&self, out: &mut dyn Write) -> io::Result<()> {
         self.random.iter().try_for_each(|password| writeln!(out, "{password}"))
@@ -139,9 +190,14 @@ enum Change<'a> {
 fn check_user(user: &str) -> anyhow::Result<()> {
     let refused = format!("{user:?} can't be a user's name");
     ensure!(user != regfile::GENERAL, "{refused}: [general] holds settings");
-    check_name(user.as_bytes()).context(refused.clone())?;
+    check_name(user.as_bytes()).context(refused)?;
+    check_account(user)
+}
+
+/// Whether an account may have this name, wherever it is kept.
+fn check_account(user: &str) -> anyhow::Result<()> {
     let objection = Builder::new("", &[]).section(user.as_bytes()).err();
-    objection.map_or(Ok(()), |objection| bail!("{refused}: {objection}"))
+    objection.map_or(Ok(()), |objection| bail!("{user:?} can't be a user's name: {objection}"))
 }
 
 /// Whether a user is there or isn't, as a command wants it; asked before a password is typed.
@@ -155,9 +211,12 @@ fn check_presence(folder: &Path, user: &str, wanted: bool) -> anyhow::Result<()>
 }
 
 /// The keys for the password that the arguments choose.
-fn choose(folder: &Path, user: &str, args: &PasswordArgs) -> anyhow::Result<Chosen> {
+fn choose(folder: Option<&Path>, user: &str, args: &PasswordArgs) -> anyhow::Result<Chosen> {
     // Settings are read first, so that nobody types a password in vain.
-    let config = args.ha1.then(|| settings(folder)).transpose()?;
+    let config = match args.ha1 {
+        true => Some(settings(&existing_folder(folder)?)?),
+        false => None,
+    };
     let password = if args.random {
         random_password()?
     } else if args.password_stdin {
@@ -166,7 +225,6 @@ fn choose(folder: &Path, user: &str, args: &PasswordArgs) -> anyhow::Result<Chos
         read_password(user)?
     };
     ensure!(!password.is_empty(), "an empty password would let anybody in");
-    check_value(password.as_bytes()).context("the password can't be kept in a .conf file")?;
     let random = args.random.then(|| password.clone());
     let keys = match config {
         None => vec![("password", password)],

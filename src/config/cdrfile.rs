@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Findings;
 use super::conf::{Conf, Section};
 use super::lenient::Lenient;
-use super::nearest::hint;
+use super::nearest::section_hint;
 use super::replace::replace;
 use super::values::lossy;
 
@@ -42,7 +42,7 @@ pub fn read(folder: &Path, findings: &mut Findings) -> Option<CdrFile> {
     for Section { name, place, .. } in conf.sections() {
         let name = lossy(name);
         if name != "general" {
-            let what = format!("unknown section [{name}]{}", hint(&name, ["general"]));
+            let what = format!("unknown section [{name}]{}", section_hint(&name, ["general"]));
             findings.warning(place.clone(), what);
         }
     }
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(
             findings,
             [
-                "cdrfile.conf:3: unknown section [genral]: did you mean general?",
+                "cdrfile.conf:3: unknown section [genral]: did you mean [general]?",
                 "cdrfile.conf:2: [general] unknown key fiel: did you mean file?",
             ]
         );

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::bounds;
 use super::conf::{Conf, Section};
 use super::lenient::Lenient;
-use super::nearest::hint;
+use super::nearest::{hint, section_hint};
 use super::replace::replace;
 use super::values::lossy;
 use super::{Findings, Place};
@@ -201,7 +201,7 @@ fn resolve(folder: &Path, conf: &Conf, findings: &mut Findings) -> Extmodule {
             }
             _ if SECTIONS.contains(&&*name) => {}
             _ => {
-                let what = format!("unknown section [{name}]{}", hint(&name, SECTIONS));
+                let what = format!("unknown section [{name}]{}", section_hint(&name, SECTIONS));
                 findings.warning(section.place.clone(), what);
             }
         }
@@ -411,7 +411,7 @@ mod tests {
             ),
             (
                 "[script]\na=",
-                "warning extmodule.conf:1: unknown section [script]: did you mean scripts?",
+                "warning extmodule.conf:1: unknown section [script]: did you mean [scripts]?",
             ),
             (
                 "[listener a]\ntype=tcp",

@@ -67,7 +67,13 @@ impl fmt::Display for Welcome {
         writeln!(f, "Into a phone on this machine, type")?;
         writeln!(f, "  server    {}, port {}, UDP", self.server.ip(), self.server.port())?;
         writeln!(f, "  user      {}", self.user)?;
-        write!(f, "  password  {}", self.password)
+        writeln!(f, "  password  {}", self.password)?;
+        // Without -u sipsak takes `100@` for its user; without -x it asks for 15 s, which is less
+        // than expires_min.
+        let Self { user, password, server, .. } = self;
+        writeln!(f, "or type here, in another terminal, where sipsak is installed")?;
+        writeln!(f, "  sipsak -U -x 600 -u {user} -a {password} -s sip:{user}@{server}")?;
+        write!(f, "then `bindery show {user}` says where user {user} is.")
     }
 }
 
@@ -245,7 +251,7 @@ mod tests {
         let folder = parent.path().join("conf");
         let welcome = create(&folder).unwrap();
         assert_eq!(welcome.password.len(), PASSWORD_LEN);
-        assert_eq!(welcome.to_string().lines().count(), 5);
+        assert_eq!(welcome.to_string().lines().count(), 8);
         assert!(!format!("{welcome:?}").contains(&welcome.password));
         let mode = std::fs::metadata(folder.join(regfile::FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

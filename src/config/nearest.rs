@@ -2,11 +2,21 @@
 
 /// The word of `known` that needs the fewest changes to become it, if those are few.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    /// So many letters tell which word is meant, though it has more.
+    const PART: usize = 4;
     // A third of the letters wrong is still a slip; more is another word.
     let tolerated = (word.chars().count() / 3).max(1);
+    let letters = |text: &str| text.replace('_', "").to_lowercase();
+    let part = letters(word);
+    // `call_id` is `max_call_id`, rather than any other word.
+    let is_part = |of: &str| part.len() >= PART && letters(of).contains(&part);
+    let far = |candidate: &str| match distance(word, candidate) {
+        distance if distance > tolerated && is_part(candidate) => tolerated,
+        distance => distance,
+    };
     known
         .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
+        .map(|candidate| (far(candidate), candidate))
         .filter(|(distance, _)| *distance <= tolerated)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -15,6 +25,14 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
 /// `: did you mean X?`, or nothing.
 pub fn hint<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     nearest(word, known).map_or_else(String::new, |near| format!(": did you mean {near}?"))
+}
+
+/// The same for sections, `[NAME]` each. Of `listener NAME` the first word is what counts.
+pub fn section_hint<'k>(word: &str, known: impl IntoIterator<Item = &'k str> + Clone) -> String {
+    let first = |section: &'k str| section.split(' ').next().unwrap_or(section);
+    let near = nearest(word, known.clone().into_iter().map(first));
+    let near = near.and_then(|near| known.into_iter().find(|section| first(section) == near));
+    near.map_or_else(String::new, |near| format!(": did you mean [{near}]?"))
 }
 
 /// How many letters must be put in, left out, replaced or swapped with their neighbour.
@@ -56,6 +74,9 @@ mod tests {
             ("natrefresh", Some("nat_refresh")),
             ("qpo", Some("qop")),
             ("Workers", Some("workers")),
+            ("min_expires", None),
+            ("refresh", Some("nat_refresh")),
+            ("min", None),
             ("password", None),
             ("x", None),
         ];

@@ -6,7 +6,7 @@ use super::bounds;
 use super::conf::{Conf, Section};
 use super::databases::{self, Written};
 use super::lenient::Lenient;
-use super::nearest::hint;
+use super::nearest::{hint, section_hint};
 use super::values::lossy;
 use super::{Findings, Place};
 use crate::backend::message::MessageName;
@@ -257,7 +257,7 @@ fn refuse_sections(conf: &Conf, findings: &mut Findings) {
     for Section { name, place, .. } in conf.sections() {
         let name = lossy(name);
         if name != "chan.hangup" && !known().any(|known| known == name) {
-            let what = format!("unknown section [{name}]{}", hint(&name, known()));
+            let what = format!("unknown section [{name}]{}", section_hint(&name, known()));
             findings.warning(place.clone(), what);
         }
     }
@@ -481,7 +481,7 @@ mod tests {
                 "error register.conf:15: [user.register] query: `UPDATE users SET x='${data' WHERE \
                  true`, column 21: expected the } that ends this ${",
                 "error register.conf:17: [user.unregister] account: expected a name without ${}",
-                "warning register.conf:21: unknown section [user.atuh]: did you mean user.auth?",
+                "warning register.conf:21: unknown section [user.atuh]: did you mean [user.auth]?",
                 "warning register.conf:5: [general] call.route=1: expected yes or no; the default \
                  stands",
                 "warning register.conf:8: [general] fallback: known, but not supported yet",

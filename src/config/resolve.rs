@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::bounds;
 use super::conf::{Conf, Section};
-use super::nearest::hint;
+use super::nearest::{hint, nearest, section_hint};
 use super::section::Keys;
 use super::settings::{
     Admin, BackEnd, Cache, Calls, Config, Durability, General, Listener, OnDiskError, Persist,
@@ -172,17 +172,24 @@ fn refuse_sections(conf: &Conf, findings: &mut Findings) {
         let what = if SECTIONS.contains(&&*name) || named("listener") || named("domain") {
             continue;
         } else if name == "listener" {
-            "a listener needs a name: [listener NAME]".to_owned()
+            "[listener] needs a name: [listener NAME]".to_owned()
         } else if name == "domain" {
-            "a domain's section needs its name: [domain NAME]".to_owned()
+            "[domain] needs a name: [domain NAME]".to_owned()
         } else {
-            format!(
-                "unknown section [{name}]{}",
-                hint(&name, SECTIONS.into_iter().chain(["listener", "domain"]))
-            )
+            format!("unknown section [{name}]{}", named_hint(&name))
         };
         findings.error(place.clone(), what);
     }
+}
+
+/// [`section_hint`] for sections some of which have a name after their kind.
+fn named_hint(section: &str) -> String {
+    if let Some((kind, name)) = section.split_once([' ', '\t'])
+        && let Some(near) = nearest(kind, ["listener", "domain"])
+    {
+        return format!(": did you mean [{near} {}]?", name.trim_start());
+    }
+    section_hint(section, SECTIONS.into_iter().chain(["listener NAME", "domain NAME"]))
 }
 
 fn keys<'c, 'f>(conf: &'c Conf, name: &str, findings: &'f mut Findings) -> Keys<'c, 'f> {
@@ -679,7 +686,13 @@ mod tests {
                 "4: [registrar] unknown key expire_min: did you mean expires_min?",
             ),
             ("[registrar]\nzzz=60", "4: [registrar] unknown key zzz"),
-            ("[registar]", "3: unknown section [registar]: did you mean registrar?"),
+            ("[registar]", "3: unknown section [registar]: did you mean [registrar]?"),
+            ("[listner lan]", "3: unknown section [listner lan]: did you mean [listener lan]?"),
+            ("[domian a.org]", "3: unknown section [domian a.org]: did you mean [domain a.org]?"),
+            ("[listner]", "3: unknown section [listner]: did you mean [listener NAME]?"),
+            ("[zzz x]", "3: unknown section [zzz x]"),
+            ("[limits]\ncall_id=9", "4: [limits] unknown key call_id: did you mean max_call_id?"),
+            ("[limits]\nmaxpath=9", "4: [limits] unknown key maxpath: did you mean max_path?"),
             (
                 "[registrar]\nexpires_min=900",
                 "4: [registrar] expires_min=900: expected at most expires_def (600)",
@@ -706,7 +719,7 @@ mod tests {
                 "4: [auth] algorithms=MD5,md5: expected each algorithm once",
             ),
             ("[auth]\nqop=auth-int", "4: [auth] qop=auth-int: expected auth or none"),
-            ("[listener]", "3: a listener needs a name: [listener NAME]"),
+            ("[listener]", "3: [listener] needs a name: [listener NAME]"),
             ("[listener b]\ntype=tcp", "4: [listener b] not supported yet: type=tcp"),
             (
                 "[listener b]\ntype=sctp",
@@ -738,8 +751,8 @@ mod tests {
                 "4: [persist] on_disk_error=stop: expected serve or refuse",
             ),
             ("[domain example.com]", "3: [domain example.com] is not among [general] domains"),
-            ("[domain]", "3: a domain's section needs its name: [domain NAME]"),
-            ("[call]", "3: unknown section [call]: did you mean calls?"),
+            ("[domain]", "3: [domain] needs a name: [domain NAME]"),
+            ("[call]", "3: unknown section [call]: did you mean [calls]?"),
             (
                 "[general]\ndomains=a.example\n[domain a.example]\nmod=proxy",
                 "6: [domain a.example] unknown key mod: did you mean mode?",

@@ -380,6 +380,7 @@ impl Node {
             // What is on disk goes by the clock that was.
             self.ask_for_snapshot();
         }
+        self.calls.tick(self.clock.now());
         if self.location.is_loading() {
             // What looks ended may yet turn out to last.
             return;

@@ -46,10 +46,11 @@ use crate::{
     },
     durability::{
         Journal, Last, Outlook, Pace, RestoreError, SNAPSHOT, Saved, SnapshotStatus, Snapshotter,
-        WorkerLane,
+        Taken, WorkerLane,
     },
     flow::ListenerId,
     location::{Location, Unrecorded},
+    metrics::Totals,
     net::{self, BindError, ListenerOptions, SlotLen, UdpListener},
     proxy::TokenKey,
     time::{Clock, SystemClock},
@@ -239,12 +240,20 @@ impl Running {
 
     /// Answers what has arrived, saves the bindings, and ends all threads.
     fn stop(self) -> Result<(), ServeError> {
+        let node = Arc::clone(&self.node);
+        let (begun, before) = (node.clock.now(), requests(&node));
         self.node.stopping.store(true, Ordering::Relaxed);
         self.stop.store(true, Ordering::Relaxed);
         self.node.wake_workers();
         for worker in self.workers {
             let _ = worker.join();
         }
+        let drained = requests(&node).saturating_sub(before);
+        let calls = node.calls.len();
+        let stopped = |snapshot: &str| {
+            let millis = node.clock.now().millis.saturating_sub(begun.millis);
+            tracing::info!(millis, drained, calls, snapshot, "stopped");
+        };
         let backends = self.node.asked.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(backends) = backends {
             backends.stop();
@@ -264,6 +273,7 @@ impl Running {
             let _ = syncer.join();
         }
         if !is_restored {
+            stopped("none: what was saved had not been read");
             return Ok(());
         }
         // The snapshotter ends when nobody can ask it any more.
@@ -276,20 +286,31 @@ impl Running {
             Err(_) => Err("the thread panicked".to_owned()),
         };
         match last {
-            Ok(Last::Taken(_) | Last::NotNeeded) => Ok(()),
+            Ok(Last::Taken(Taken { bindings, .. })) => {
+                stopped(&format!("written, bindings: {bindings}"));
+                Ok(())
+            }
+            Ok(Last::NotNeeded) => {
+                stopped("not needed: nothing has changed since the last");
+                Ok(())
+            }
             Ok(Last::TooSlow) => {
-                tracing::info!(
-                    "no last snapshot, as there is much: the next start reads the journal"
-                );
+                stopped("none, as there is much: the next start reads the journal");
                 Ok(())
             }
             Err(error) if has_all => {
                 tracing::warn!(error, "no last snapshot: the next start reads the journal");
+                stopped("failed");
                 Ok(())
             }
             Err(error) => Err(ServeError::LastSnapshot(error)),
         }
     }
+}
+
+/// How many requests the workers have read.
+fn requests(node: &Node) -> u64 {
+    Totals::of(&node.counters).requests().map(|(_, _, count)| count).sum()
 }
 
 fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> {

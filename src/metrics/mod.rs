@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::{
     backend::Status,
+    calls::CallResult,
     control::Node,
     durability::{JournalCounts, Taken},
     flow::Transport,
@@ -53,6 +54,10 @@ pub struct Sample {
     pub cached: Option<u64>,
     /// Calls in progress.
     pub calls: u64,
+    /// Calls that have begun.
+    pub calls_begun: u64,
+    /// Calls that have ended, in the order of [`CallResult::ALL`].
+    pub calls_ended: [u64; CallResult::ALL.len()],
     /// Transactions of requests that are passed on, which have not ended.
     pub transactions: u64,
     /// How the back ends do.
@@ -103,6 +108,8 @@ impl Sample {
             parked: node.questions.waiting(),
             cached: node.rules.load().elsewhere.fetched.as_ref().map(|c| c.len() as u64),
             calls: node.calls.len() as u64,
+            calls_begun: node.calls.begun(),
+            calls_ended: CallResult::ALL.map(|result| node.calls.ended(result)),
             transactions: node.calls.transactions(),
             backends: Arc::clone(&node.backends),
             is_restored: !node.location.is_loading(),

@@ -10,7 +10,10 @@ use prometheus_client::{
 };
 
 use super::Sample;
-use crate::{durability::JournalCounts, flow::Transport, registrar::AGENT_PLACES};
+use crate::{
+    calls::CallResult, durability::JournalCounts, flow::Transport, registrar::AGENT_PLACES,
+    sip::Status,
+};
 
 /// The media type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -52,10 +55,13 @@ impl Sample {
                 ([("method", method), ("transport", transport.name())], count)
             }),
         )?;
-        // All codes for the method that we are here for, and of the others those that occurred:
-        // two hundred zeros more would tell nothing.
+        // All codes that we send for the method that we are here for, and of the others those that
+        // occurred: a thousand zeros more would tell nothing.
         let responses = self.totals.responses();
-        let told = responses.filter(|(method, _, count)| *method == "REGISTER" || *count > 0);
+        let is_ours = |code: u16| Status::ALL.iter().any(|status| status.code == code);
+        let told = responses.filter(|(method, code, count)| {
+            *count > 0 || (*method == "REGISTER" && is_ours(*code))
+        });
         families.counters(
             "responses",
             "Responses that were sent, by the method of the request",
@@ -95,7 +101,7 @@ impl Sample {
         )?;
         families.gauge("aors", "AoRs with a binding", None, self.aors)?;
         families.counter("expirations", "Bindings that ended by themselves", self.expirations)?;
-        families.gauge("users", "Accounts", None, self.users)?;
+        families.gauge("users", "Accounts of regfile.conf", None, self.users)?;
         families.gauge(
             "user_agents",
             &format!("User-Agents kept once for all bindings, of {AGENT_PLACES} places"),
@@ -163,6 +169,13 @@ impl Sample {
     fn encode_backends(&self, families: &mut Families<'_>) -> fmt::Result {
         families.gauge("parked", "Requests that wait for back ends", None, self.parked)?;
         families.gauge("calls", "Calls in progress", None, self.calls)?;
+        families.counter("calls_begun", "Calls that have begun", self.calls_begun)?;
+        let ended = CallResult::ALL.into_iter().zip(self.calls_ended);
+        families.counters(
+            "calls_ended",
+            "Calls that have ended, by how",
+            ended.map(|(result, count)| ([("result", result.label())], count)),
+        )?;
         let transactions = "Transactions of requests that are passed on";
         families.gauge("transactions", transactions, None, self.transactions)?;
         let records = self.backends.records();

@@ -2,7 +2,7 @@
 
 use crate::{
     flow::Transport,
-    sip::{Method, Status},
+    sip::{Method, REGISTERED_CODES},
     worker::{
         AllCounters, DropReason,
         counters::{AuthResult, METHODS, RegisterResult},
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Totals {
     requests: [[u64; Transport::ALL.len()]; METHODS],
-    responses: [[u64; Status::ALL.len()]; METHODS],
+    responses: [[u64; REGISTERED_CODES.len()]; METHODS],
     drops: [u64; DropReason::ALL.len()],
     auths: [u64; AuthResult::ALL.len()],
     registers: [u64; RegisterResult::ALL.len()],
@@ -24,7 +24,7 @@ impl Default for Totals {
     fn default() -> Self {
         Self {
             requests: [[0; Transport::ALL.len()]; METHODS],
-            responses: [[0; Status::ALL.len()]; METHODS],
+            responses: [[0; REGISTERED_CODES.len()]; METHODS],
             drops: [0; DropReason::ALL.len()],
             auths: [0; AuthResult::ALL.len()],
             registers: [0; RegisterResult::ALL.len()],
@@ -71,8 +71,8 @@ impl Totals {
     /// Responses by the request's method and status code.
     pub fn responses(&self) -> impl Iterator<Item = (&'static str, u16, u64)> {
         self.responses.iter().enumerate().flat_map(|(method, codes)| {
-            let cells = codes.iter().zip(Status::ALL);
-            cells.map(move |(&count, status)| (method_label(method), status.code, count))
+            let cells = codes.iter().zip(REGISTERED_CODES);
+            cells.map(move |(&count, code)| (method_label(method), code, count))
         })
     }
 

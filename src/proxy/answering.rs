@@ -168,7 +168,7 @@ impl Core {
             if !(matches!(context.upstream, Upstream::Invite(_)) && code >= 200) {
                 context.last.extend_from_slice(text);
             }
-            fx.send(context.flow, context.reply_to, text);
+            fx.respond(context.flow, context.reply_to, text, context.method);
         }
     }
 
@@ -207,7 +207,7 @@ impl Core {
             return self.respond_own(now, context, Status::of_code(code), b"", terms, fx);
         }
         if context.upstream.respond(now.millis, code) {
-            fx.send(context.flow, context.reply_to, &text);
+            fx.respond(context.flow, context.reply_to, &text, context.method);
             context.last = text;
         }
         self.ended(now, context, code, fx);
@@ -234,7 +234,7 @@ impl Core {
             put_own_response(&mut buf, status, &request, flow, tag, terms.server, headers);
             if let Some(len) = buf.finish() {
                 context.last = out[..len].to_vec();
-                fx.send(context.flow, context.reply_to, &context.last);
+                context.send_last(fx);
             }
         }
         if status.code >= 200 {
@@ -376,7 +376,7 @@ impl Core {
         fx: &mut Effects,
     ) {
         if context.upstream.due(now.millis) == Some(Due::Resend) && !context.last.is_empty() {
-            fx.send(context.flow, context.reply_to, &context.last);
+            context.send_last(fx);
         }
         let has_rung = context.ring_until <= now.millis;
         if has_rung {

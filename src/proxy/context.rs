@@ -5,6 +5,7 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
 use super::{
     best::Best,
+    effects::Effects,
     token::Side,
     transaction::{Client, ClientState, Due, InviteClient, InviteServer, Server, ServerState},
 };
@@ -156,6 +157,8 @@ pub(super) struct Context {
     /// Where it came from, and where its responses go.
     pub(super) flow: Flow,
     pub(super) reply_to: SocketAddr,
+    /// [`Method::ordinal`](crate::sip::Method::ordinal), for who counts its responses.
+    pub(super) method: usize,
     /// The datagram, until nothing is made of it any more.
     pub(super) request: Box<[u8]>,
     /// The last response, for repetitions.
@@ -205,6 +208,11 @@ pub(super) enum Role {
 }
 
 impl Context {
+    /// Sends the last response, for the first time or again.
+    pub(super) fn send_last(&self, fx: &mut Effects) {
+        fx.respond(self.flow, self.reply_to, &self.last, self.method);
+    }
+
     /// Whether a branch is still to end.
     pub(super) fn is_pending(&self) -> bool {
         self.branches.iter().any(|branch| !branch.is_done)

@@ -202,13 +202,14 @@ impl Core {
                 put_own_response(&mut out, status, request, flow, tag, terms.server, b"");
                 if let Some(len) = out.finish() {
                     let to = destination(&request.envelope, flow.remote);
-                    fx.send(flow, to, &self.kit.out[..len]);
+                    let method = Method::Cancel.ordinal();
+                    fx.respond(flow, to, &self.kit.out[..len], method);
                 }
                 self.cancel(now, &mut context, id, terms, fx);
             }
             _ => {
                 if context.upstream.repeated() && !context.last.is_empty() {
-                    fx.send(context.flow, context.reply_to, &context.last);
+                    context.send_last(fx);
                 }
             }
         }
@@ -243,6 +244,7 @@ impl Core {
         let mut context = Box::new(Context {
             generation,
             key,
+            method: request.envelope.method.ordinal(),
             upstream,
             flow,
             reply_to: destination(&request.envelope, flow.remote),
@@ -271,7 +273,7 @@ impl Core {
             put_own_response(&mut out, Status::TRYING, request, flow, tag, None, b"");
             if let Some(len) = out.finish() {
                 context.last = self.kit.out[..len].to_vec();
-                fx.send(flow, context.reply_to, &context.last);
+                context.send_last(fx);
             }
         }
         let index = match self.free.pop() {

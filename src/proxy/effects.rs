@@ -4,13 +4,23 @@ use std::{net::SocketAddr, ops::Range};
 
 use super::call::CallEvent;
 use crate::flow::Flow;
+#[cfg(doc)]
+use crate::sip::Method;
 
 /// What came of what was handled, in order; the worker does it and clears it.
 #[derive(Debug, Default)]
 pub struct Effects {
     octets: Vec<u8>,
     sends: Vec<Outgoing>,
+    /// Responses among them: the method's ordinal and the code, for who counts.
+    responses: Vec<(usize, u16)>,
     events: Vec<CallEvent>,
+}
+
+/// The code of a response that was written here: three digits after `SIP/2.0` and a blank.
+fn code_of(response: &[u8]) -> u16 {
+    let digits = response.get(8..11).unwrap_or_default();
+    digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit.wrapping_sub(b'0') % 10))
 }
 
 /// A datagram to be sent.
@@ -29,6 +39,12 @@ impl Effects {
         self.sends.push(Outgoing { flow, to, octets: start..self.octets.len() });
     }
 
+    /// The same for a response to a request whose method has this [`Method::ordinal`].
+    pub fn respond(&mut self, flow: Flow, to: SocketAddr, response: &[u8], method: usize) {
+        self.send(flow, to, response);
+        self.responses.push((method, code_of(response)));
+    }
+
     pub(super) fn tell(&mut self, event: CallEvent) {
         self.events.push(event);
     }
@@ -39,6 +55,11 @@ impl Effects {
             let octets = self.octets.get(outgoing.octets.clone()).unwrap_or_default();
             (&outgoing.flow, outgoing.to, octets)
         })
+    }
+
+    /// The responses among what is to be sent: the method's [`Method::ordinal`] and the code.
+    pub fn responses(&self) -> impl Iterator<Item = (usize, u16)> {
+        self.responses.iter().copied()
     }
 
     /// Takes what has happened to calls.
@@ -56,6 +77,7 @@ impl Effects {
         /// Octets of room that are kept.
         const KEPT: usize = 1 << 20;
         self.sends.clear();
+        self.responses.clear();
         self.octets.clear();
         self.octets.shrink_to(KEPT);
     }

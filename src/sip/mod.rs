@@ -30,5 +30,5 @@ pub use self::{
     parser::Parser,
     request::{Envelope, Parsed, Rejected, Request},
     response::Response,
-    status::Status,
+    status::{REGISTERED_CODES, Status, code_ordinal},
 };

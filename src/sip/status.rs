@@ -83,9 +83,67 @@ impl Status {
     pub fn of_code(code: u16) -> Self {
         Self::ALL.iter().find(|s| s.code == code).copied().unwrap_or(Self::SERVER_INTERNAL_ERROR)
     }
+}
 
-    /// The position in [`Status::ALL`], for tables of counters.
-    pub fn ordinal(self) -> Option<usize> {
-        Self::ALL.iter().position(|s| s.code == self.code)
+/// All codes that are registered (IANA registry "Response Codes"), for tables of counters: what is
+/// passed back from a phone may have any of them.
+pub const REGISTERED_CODES: [u16; 75] = [
+    100, 180, 181, 182, 183, 199, 200, 202, 204, 300, 301, 302, 305, 380, 400, 401, 402, 403, 404,
+    405, 406, 407, 408, 410, 412, 413, 414, 415, 416, 417, 420, 421, 422, 423, 424, 425, 428, 429,
+    430, 433, 436, 437, 438, 439, 440, 469, 470, 480, 481, 482, 483, 484, 485, 486, 487, 488, 489,
+    491, 493, 494, 500, 501, 502, 503, 504, 505, 513, 555, 580, 600, 603, 604, 606, 607, 608,
+];
+
+/// The position in [`REGISTERED_CODES`]. A code without a registration counts as the most general
+/// of its kind (RFC 3261 §8.1.3.2), so that nobody can make up labels.
+pub fn code_ordinal(code: u16) -> usize {
+    let at = usize::from(code.clamp(100, 699) - 100);
+    CODE_ORDINALS.get(at).map_or(0, |ordinal| usize::from(*ordinal))
+}
+
+/// By code less 100.
+static CODE_ORDINALS: [u8; 600] = {
+    let mut ordinals = [0; 600];
+    let mut code = 100;
+    while code < 700 {
+        // RFC 3261 §8.1.3.2: an unknown 1xx is 183, any other its x00.
+        let general = if code < 200 { 183 } else { code / 100 * 100 };
+        let (mut exact, mut kind, mut at) = (None, 0, 0);
+        while at < REGISTERED_CODES.len() {
+            #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 256")]
+            let ordinal = at as u8;
+            if REGISTERED_CODES[at] == code {
+                exact = Some(ordinal);
+            }
+            if REGISTERED_CODES[at] == general {
+                kind = ordinal;
+            }
+            at += 1;
+        }
+        ordinals[code as usize - 100] = match exact {
+            Some(ordinal) => ordinal,
+            None => kind,
+        };
+        code += 1;
+    }
+    ordinals
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_counts_as_itself_or_as_its_kind() {
+        let counts_as = |code: u16| REGISTERED_CODES[code_ordinal(code)];
+        for status in Status::ALL {
+            assert_eq!(counts_as(status.code), status.code);
+        }
+        for (code, expected) in
+            [(180, 180), (150, 183), (299, 200), (499, 400), (668, 600), (7, 100)]
+        {
+            assert_eq!(counts_as(code), expected, "{code}");
+        }
+        assert!(REGISTERED_CODES.is_sorted());
     }
 }

@@ -166,6 +166,11 @@ impl Calls {
         self.fx.sends()
     }
 
+    /// The responses among it, by [`Method::ordinal`] and code.
+    pub(super) fn responses(&self) -> impl Iterator<Item = (usize, u16)> {
+        self.fx.responses()
+    }
+
     /// Whether nothing is to be sent.
     pub(super) fn is_silent(&self) -> bool {
         self.fx.is_empty()
@@ -191,7 +196,7 @@ impl Calls {
     fn publish(&mut self) {
         let Self { fx, shared, log, .. } = self;
         for event in fx.take_events() {
-            shared.book.note(&event.call);
+            shared.book.note(self.worker, &event.call);
             if let Some(log) = log {
                 log.tell(event);
             }
@@ -317,7 +322,6 @@ impl Calls {
         if let Some(label) = label {
             x.log_refusal(label, status);
         }
-        x.counters.response(&request.envelope.method, status);
         let tag = x.answer().tag;
         // A stranger's request leaves nothing behind; a user's INVITE is answered until it has
         // been acknowledged.
@@ -341,7 +345,8 @@ impl Calls {
         let answered = x.answer().plain(&mut self.out, status, |buf| buf.put(&headers));
         let len = answered.ok_or(DropReason::AnswerTooLong)?;
         let to = destination(&request.envelope, x.flow.remote);
-        self.fx.send(x.flow, to, self.out.get(..len).unwrap_or_default());
+        let method = request.envelope.method.ordinal();
+        self.fx.respond(x.flow, to, self.out.get(..len).unwrap_or_default(), method);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::{
     auth,
     flow::Transport,
     registrar,
-    sip::{Method, Silence, Status},
+    sip::{Method, REGISTERED_CODES, Silence, Status, code_ordinal},
 };
 
 /// Why a datagram was dropped without an answer.
@@ -332,9 +332,9 @@ pub struct Counters {
     registers: [Counter; RegisterResult::ALL.len()],
 }
 
-/// A counter for each status.
+/// A counter for each of [`REGISTERED_CODES`].
 #[derive(Debug)]
-struct ByCode([Counter; Status::ALL.len()]);
+struct ByCode([Counter; REGISTERED_CODES.len()]);
 
 impl Default for ByCode {
     fn default() -> Self {
@@ -351,8 +351,13 @@ impl Counters {
     }
 
     pub(super) fn response(&self, method: &Method<'_>, status: Status) {
-        if let Some(code) = status.ordinal() {
-            self.responses[method.ordinal()].0[code].add(1);
+        self.responded(method.ordinal(), status.code);
+    }
+
+    /// A response to a request whose method has this [`Method::ordinal`].
+    pub(super) fn responded(&self, method: usize, code: u16) {
+        if let Some(ByCode(codes)) = self.responses.get(method) {
+            codes[code_ordinal(code)].add(1);
         }
     }
 
@@ -373,7 +378,8 @@ impl Counters {
         self.requests.get(method).map_or(0, |m| m[usize::from(transport.code())].value())
     }
 
-    /// Responses to a method by [`Method::ordinal`], with a code by its place in [`Status::ALL`].
+    /// Responses to a method by [`Method::ordinal`], with a code by its place in
+    /// [`REGISTERED_CODES`].
     pub fn responses(&self, method: usize, code: usize) -> u64 {
         self.responses.get(method).and_then(|m| m.0.get(code)).map_or(0, Counter::value)
     }

@@ -161,9 +161,17 @@ impl Pipeline {
     /// Hands out what is passed on: the flow whose near end it leaves from, where it goes, its
     /// octets.
     pub fn pass_on(&mut self, mut send: impl FnMut(&Flow, SocketAddr, &[u8])) {
-        let Some(calls) = &mut self.calls else { return };
-        if !calls.is_silent() {
+        if let Some(calls) = &mut self.calls {
             calls.sends().for_each(|(flow, to, octets)| send(flow, to, octets));
+        }
+        self.passed_on();
+    }
+
+    /// What was to be passed on has left: responses are counted, and all of it is forgotten.
+    pub(super) fn passed_on(&mut self) {
+        let counters = &self.counters[self.worker];
+        if let Some(calls) = &mut self.calls {
+            calls.responses().for_each(|(method, code)| counters.responded(method, code));
             calls.clear();
         }
     }

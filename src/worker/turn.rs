@@ -296,7 +296,7 @@ impl<C: Clock> Desk<'_, C> {
             }
         }
         flush(number, passed);
-        calls.clear();
+        pipeline.passed_on();
         if lost > 0 {
             pipeline.counters().dropped(DropReason::SendFailed, lost as u64);
         }

@@ -14,7 +14,7 @@ use bindery::{
     flow::{Flow, ListenerId, Transport},
     location::{Location, Unrecorded},
     registrar::Domains,
-    sip::{Method, Status},
+    sip::{Method, REGISTERED_CODES},
     time::{DeltaSeconds, Now},
     worker::{
         Arrived, Counters, DropReason, Elsewhere, Handled, Pipeline, Rules,
@@ -198,7 +198,7 @@ impl Bench {
                 Ok(counters.requests(method, Transport::Udp))
             }
             "responses" => {
-                let code = Status::ALL.iter().position(|s| s.code.to_string() == name);
+                let code = REGISTERED_CODES.iter().position(|code| code.to_string() == name);
                 let code = code.ok_or_else(|| format!("{name} is no code that is counted"))?;
                 let methods = 0..bindery::worker::counters::METHODS;
                 Ok(methods.map(|method| counters.responses(method, code)).sum())

@@ -9,6 +9,7 @@ mod registrar;
 #[expect(dead_code, unused_imports, reason = "some of it is for other tests")]
 mod support;
 mod types;
+mod users;
 
 use std::future::Future;
 use std::path::Path;
@@ -74,6 +75,7 @@ const TESTS: &[(&str, Test)] = tests![
     rows_are_told_one_by_one,
     a_query_can_be_stored,
     types::values_are_shown_as_the_client_shows_them,
+    users::users_come_change_and_go,
     registrar::phones_register_with_users_of_the_database,
     registrar::a_hash_that_cannot_be_read_locks_its_account,
     registrar::a_new_password_counts_once_the_old_one_has_aged,

@@ -103,7 +103,7 @@ fn reload_and_snapshot() {
 
     server.write("regfile.conf", "[alice]\npassword=secret\n");
     let text = said(&server, &["reload"]);
-    assert_eq!(text, "reloaded: 1 user; 1 binding of removed users ended\n");
+    assert_eq!(text, "reloaded: 1 user in regfile.conf; 1 binding of removed users ended\n");
     server.write("regfile.conf", "[alice\n[bob\n");
     assert_eq!(
         refused(bindery(&server, &["reload"])),

@@ -3,12 +3,13 @@
 mod admin;
 mod admin_cli;
 mod bench;
+mod calls;
 mod disks;
 mod durability;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{fs, net::UdpSocket};
+use std::{fs, io, net::UdpSocket, process::Command};
 
 use support::{Phone, Server, wait_until};
 
@@ -40,12 +41,27 @@ fn the_first_start_tells_what_to_type_into_a_phone() {
     let folder = tempfile::tempdir().unwrap();
     let args = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let server = Server::launch(folder, &args, true);
-    let said: Vec<String> = (0..5).map(|_| server.stdout_line()).collect();
+    let said: Vec<String> = (0..8).map(|_| server.stdout_line()).collect();
     assert_eq!(said[0], "There was no configuration: conf is a first one.");
     let value = |line: usize| said[line].split_whitespace().nth(1).unwrap();
     let mut phone = Phone::new(server.sip[0], value(3), value(4));
     assert_eq!(phone.register(120).code, 200);
     assert!(server.path("conf/bindery.conf").exists());
+
+    let mut typed = said[6].split_whitespace();
+    assert_eq!(typed.next(), Some("sipsak"), "{said:?}");
+    let sipsak = Command::new("sipsak").args(typed).output();
+    match sipsak {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            eprintln!("sipsak isn't installed: what is printed for it isn't tried");
+        }
+        ended => {
+            let ended = ended.unwrap();
+            assert!(ended.status.success(), "{}: {ended:?}", said[6]);
+            let bound = phone.query();
+            assert_eq!(bound.text.matches(";expires=").count(), 2, "{}", bound.text);
+        }
+    }
 }
 
 #[test]
@@ -61,6 +77,17 @@ fn a_first_start_that_fails_tells_it_as_well() {
     let password = said[4].split_whitespace().nth(1).unwrap();
     let regfile = fs::read_to_string(server.path("conf/regfile.conf")).unwrap();
     assert!(regfile.contains(&format!("password={password}\n")), "{regfile}");
+}
+
+#[test]
+fn a_stop_says_what_it_did() {
+    let mut server = server();
+    assert_eq!(Phone::new(server.sip[0], "alice", "secret").register(3600).code, 200);
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    let last = server.await_log(" stopped ");
+    assert!(last.contains("snapshot=\"written, bindings: 1\""), "{last}");
+    assert!(last.contains("millis=") && last.contains("calls=0"), "{last}");
 }
 
 #[test]
