@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{
     call::End,
-    context::{Cancelling, Context, Downstream, Role, Standing, Upstream},
+    context::{Cancelling, Context, Downstream, Further, Role, Standing, Upstream},
     core::{ContextId, Core, Terms, Wake},
     effects::Effects,
     kit::{Kit, branch_in, branch_of, put_own_response, reason_of, session_expires, tag_of},
@@ -94,6 +94,13 @@ impl Core {
         if code < 300 {
             self.answered(now, context, response, target, terms, fx);
             self.cancel_pending(now, context, fx);
+            return true;
+        }
+        if code == 503
+            && context.standing == Standing::Open
+            && let Some(further) = branch.further.take()
+        {
+            self.fail_over(now, context, id, *further, terms, fx);
             return true;
         }
         if code == 408 && !matches!(context.upstream, Upstream::Invite(_)) {
@@ -308,6 +315,29 @@ impl Core {
         }
     }
 
+    /// Tries a target's next address, since nobody is at the one before, or it can't serve
+    /// (RFC 3263 §4.3).
+    fn fail_over(
+        &mut self,
+        now: Now,
+        context: &mut Context,
+        id: ContextId,
+        further: Further,
+        terms: &Terms<'_>,
+        fx: &mut Effects,
+    ) {
+        let is_alone = !context.is_pending();
+        if let Err(status) = self.kit.launch_further(now, context, id, further, terms, fx) {
+            context.best.consider_code(status.code);
+            return self.settle(now, context, id, terms, fx);
+        }
+        // Nobody has rung so far.
+        let is_invite = matches!(context.upstream, Upstream::Invite(_));
+        if is_invite && context.ring > 0 && (is_alone || context.ring_until == u64::MAX) {
+            (context.ring_until, context.rang_in_vain) = (now.millis + context.ring, false);
+        }
+    }
+
     /// Does all that is due.
     pub fn pass_time(&mut self, now: Now, terms: &Terms<'_>, fx: &mut Effects) {
         let mut due = std::mem::take(&mut self.due);
@@ -350,7 +380,9 @@ impl Core {
             (context.ring_until, context.rang_in_vain) = (u64::MAX, true);
         }
         let mut has_failed = false;
+        let mut silent = Vec::new();
         for branch in &mut context.branches {
+            let is_silent = branch.client.state() == ClientState::Trying;
             if let Cancelling::Sent(client, cancel) = &mut branch.cancelling
                 && client.due(now.millis) == Some(Due::Resend)
             {
@@ -360,7 +392,11 @@ impl Core {
                 Some(Due::Resend) => fx.send(branch.flow, branch.flow.remote, &branch.sent),
                 Some(Due::TimedOut) => {
                     branch.is_done = true;
-                    has_failed = true;
+                    let further = branch.further.take();
+                    match further.filter(|_| is_silent && context.standing == Standing::Open) {
+                        Some(further) => silent.push(further),
+                        None => has_failed = true,
+                    }
                 }
                 Some(Due::Over) | None => {}
             }
@@ -374,8 +410,15 @@ impl Core {
             } else if branch.patience <= now.millis || !is_cancelled {
                 branch.client.terminate();
                 branch.is_done = true;
-                has_failed = true;
+                let further = branch.further.take();
+                match further.filter(|_| is_silent && context.standing == Standing::Open) {
+                    Some(further) => silent.push(further),
+                    None => has_failed = true,
+                }
             }
+        }
+        for further in silent {
+            self.fail_over(now, context, id, *further, terms, fx);
         }
         if has_failed {
             context.best.consider_code(408);

@@ -21,6 +21,9 @@ pub struct Target {
     pub flow: Flow,
     /// Where later requests of a dialog go.
     pub side: Side,
+    /// Further ways to the same server or domain, in the order in which they are tried if nothing
+    /// is heard by the one before (RFC 3263 §4.3).
+    pub further: Box<[Flow]>,
 }
 
 /// A transaction on either side.
@@ -113,6 +116,32 @@ pub(super) enum Cancelling {
     Sent(Client, Box<[u8]>),
 }
 
+/// A target's next address, should nothing come of the one before.
+#[derive(Debug)]
+pub(super) struct Further {
+    pub(super) target: Target,
+    /// Its Max-Breadth, as it is at all addresses (RFC 5393 §5.3.3).
+    pub(super) breadth: Option<u32>,
+}
+
+impl Further {
+    /// What is left of a target when its first address is tried.
+    pub(super) fn of(target: &Target, breadth: Option<u32>) -> Option<Box<Self>> {
+        let (&flow, rest) = target.further.split_first()?;
+        let side = match target.side {
+            Side::Server(_) => Side::Server(flow),
+            side @ Side::Flow(_) => side,
+        };
+        let target = Target { flow, side, further: rest.into(), ..target.clone() };
+        Some(Box::new(Self { target, breadth }))
+    }
+
+    fn octets(&self) -> usize {
+        let Target { uri, path, further, .. } = &self.target;
+        size_of::<Self>() + uri.len() + path.len() + size_of_val(&**further)
+    }
+}
+
 /// A branch: the request as it was sent to one target.
 #[derive(Debug)]
 pub(super) struct Branch {
@@ -125,6 +154,8 @@ pub(super) struct Branch {
     pub(super) patience: u64,
     /// Whether a final response has come, or will not come any more.
     pub(super) is_done: bool,
+    /// Where it goes if nobody is there.
+    pub(super) further: Option<Box<Further>>,
 }
 
 /// How the caller and the callees stand.
@@ -231,8 +262,9 @@ impl Context {
 
     /// Octets that are kept.
     pub(super) fn octets(&self) -> usize {
-        let sent: usize = self.branches.iter().map(|branch| branch.sent.len()).sum();
-        self.request.len() + self.last.len() + sent
+        let further = |branch: &Branch| branch.further.as_deref().map_or(0, Further::octets);
+        let branches = self.branches.iter().map(|branch| branch.sent.len() + further(branch));
+        self.request.len() + self.last.len() + branches.sum::<usize>()
     }
 
     /// How many transactions there are.

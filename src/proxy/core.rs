@@ -401,7 +401,8 @@ impl Core {
                 let is_its_own = |remote: &SocketAddr| {
                     remote.ip() == seen.remote.ip() || terms.policy.trusts(remote.ip())
                 };
-                let named = numeric(next).filter(is_its_own);
+                let has_way = |remote: &SocketAddr| remote.is_ipv4() == seen.remote.is_ipv4();
+                let named = numeric(next).filter(is_its_own).filter(has_way);
                 Flow { remote: named.unwrap_or(seen.remote), ..seen }
             }
         };
@@ -425,7 +426,13 @@ impl Core {
         if let Some(call) = context.call {
             self.ledger.hear(now, call, terms.policy.dead_call);
         }
-        let target = Target { uri: Box::default(), path: Box::default(), flow: to, side: other };
+        let target = Target {
+            uri: Box::default(),
+            path: Box::default(),
+            flow: to,
+            side: other,
+            further: Box::default(),
+        };
         context.waiting.push_back(vec![target]);
         self.go_on(now, &mut context, id, terms, fx);
         self.put_back(id, context);

@@ -677,7 +677,8 @@ impl Calls {
                             found.extend(remote.map(|remote| {
                                 let flow = Flow { remote, ..x.flow };
                                 let (path, side) = (Box::default(), Side::Server(flow));
-                                (Quality::DEFAULT.0, Target { uri, path, flow, side })
+                                let further = Box::default();
+                                (Quality::DEFAULT.0, Target { uri, path, flow, side, further })
                             }));
                         }
                     },
@@ -717,8 +718,13 @@ impl Calls {
                     }
                     None => (binding.flow, Side::Flow(binding.flow)),
                 };
-                let target =
-                    Target { uri: binding.uri.into(), path: binding.path.into(), flow, side };
+                let target = Target {
+                    uri: binding.uri.into(),
+                    path: binding.path.into(),
+                    flow,
+                    side,
+                    further: Box::default(),
+                };
                 found.push((binding.q.unwrap_or(Quality::DEFAULT).0, target));
             }
         });

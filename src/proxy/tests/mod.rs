@@ -1,6 +1,7 @@
 //! Dialogues of a caller, the proxy and its callees, on a clock that goes when it is told to.
 
 mod calls;
+mod failover;
 mod forking;
 mod forwarding;
 mod transactions;
@@ -113,6 +114,7 @@ fn target(who: &str, remote: &str) -> Target {
         path: Box::default(),
         flow: flow(remote),
         side: Side::Flow(flow(remote)),
+        further: Box::default(),
     }
 }
 
