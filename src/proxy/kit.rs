@@ -8,6 +8,7 @@ use super::{
     context::{Branch, Cancelling, Context, Downstream, Further, Standing, Target},
     core::{ContextId, Terms},
     effects::Effects,
+    hop::DEFAULT_PORT,
     onward::{self, Onward, put_ack, put_cancel, put_sent_by},
     timer::{TIMER_C, TRANSACTION},
     token::{PARAM, Side, Sides, TokenKey, put_u64},
@@ -29,8 +30,6 @@ use crate::{
 const BRANCH: &[u8] = b"z9hG4bKbd";
 /// What Max-Breadth is where a request has none (RFC 5393 §5.3.3).
 const MAX_BREADTH: u32 = 60;
-/// The port of a URI without one.
-const DEFAULT_PORT: u16 = 5060;
 
 /// What messages are made with.
 #[derive(Debug)]
@@ -431,16 +430,6 @@ pub fn owner(key: [u8; 16], call_id: &[u8], workers: usize) -> usize {
     hasher.write(call_id);
     let workers = u64::try_from(workers.max(1)).unwrap_or(1);
     usize::try_from(hasher.finish() % workers).unwrap_or(0)
-}
-
-/// The address that a URI names, where it is one.
-pub fn numeric(uri: &[u8]) -> Option<SocketAddr> {
-    let uri = SipUri::parse(uri).ok()?;
-    let maddr = Params::new(uri.params).find("maddr");
-    if maddr.is_some() {
-        return None;
-    }
-    Some(SocketAddr::new(uri.host_port.ip()?, uri.host_port.port.unwrap_or(DEFAULT_PORT)))
 }
 
 /// Seconds of the session, as a 2xx sets it (RFC 4028 §7.2).

@@ -16,16 +16,15 @@ use super::{
     parking::{Learned, Learnt, Parking, Question, Unparked},
     rules::Rules,
     spent::Spent,
+    ways::Ways,
 };
 use crate::{
     auth::{self, Authenticator, Grant, RequestHash, Trials, Verdict},
     calls::CallBook,
     flow::Flow,
-    net::is_answerable,
     proxy::{
-        self, Call, CallEvent, ContextId, Core, Effects, Foreign, Goal, Matched, Mode, Plan,
-        Refused, Routed, Side, Stage, Target, Terms, TokenKey, max_forwards, numeric,
-        wants_privacy,
+        self, Call, CallEvent, ContextId, Core, Effects, Foreign, Goal, Matched, Mode, Named, Plan,
+        Refused, Routed, Side, Stage, Target, Terms, TokenKey, max_forwards, wants_privacy,
     },
     registrar::{Aor, nat},
     sip::{
@@ -73,6 +72,8 @@ pub struct Calls {
     log: Option<Box<dyn CallLog>>,
     /// Who the request is from that is being judged, if it is known to be somebody who may send.
     admitted: Option<Admitted>,
+    /// What has to be looked up for it.
+    wanted: Vec<Named>,
 }
 
 /// What is known of a sender who may send.
@@ -138,6 +139,7 @@ impl Calls {
             shared,
             log,
             admitted: None,
+            wanted: Vec::new(),
         }
     }
 
@@ -243,6 +245,7 @@ impl Calls {
             }
         }
         self.admitted = None;
+        self.wanted.clear();
         let done = self.judge(x, request, datagram, learned);
         let done = match done {
             Err(Stop::Asks(question)) => {
@@ -275,6 +278,7 @@ impl Calls {
         if let Some(Admitted { username, owns_from }) = &self.admitted {
             (learned.caller, learned.owns_from) = (username.clone(), *owns_from);
         }
+        learned.hops.extend(self.wanted.drain(..).map(|named| (named, None)));
         match parking.park((datagram, x.flow), x.hash, question, Some(&learned)) {
             Ok(()) => {
                 let tag = x.answer().tag;
@@ -410,8 +414,20 @@ impl Calls {
             Goal::Aor(aor) => Some(aor.clone()),
             Goal::Uri(_) => None,
         });
-        let groups = self.targets(x, groups);
+        let mode = rules.calls.mode_for(uri.host_port.host);
+        let known = learned.map_or(&[][..], |learned| &learned.hops);
+        let mut ways = Ways::new(&self.shared.listeners, x.flow, known, mode == Mode::Redirect);
+        let groups = self.targets(x, groups, &mut ways);
+        let (wanted, unreachable) = ways.finish();
+        if !wanted.is_empty() {
+            self.wanted = wanted;
+            return Err(Stop::Asks(Question::Resolve));
+        }
         if groups.is_empty() {
+            if let Some(why) = unreachable.filter(|_| to_aor.is_none()) {
+                let (label, status) = why.refusal();
+                return Err(Stop::status(label, status));
+            }
             if x.location.is_loading() {
                 let what = "Registrations Are Being Restored";
                 return Err(Stop::later("loading", what, RETRY_AFTER_LOADING));
@@ -426,7 +442,7 @@ impl Calls {
             }
             return Err(Stop::status("offline", Status::TEMPORARILY_UNAVAILABLE));
         }
-        if rules.calls.mode_for(uri.host_port.host) == Mode::Redirect {
+        if mode == Mode::Redirect {
             let contacts = contacts(&groups);
             return Err(Stop::Refused("redirect", Status::MOVED_TEMPORARILY, contacts));
         }
@@ -660,24 +676,25 @@ impl Calls {
 
     /// The contacts and addresses of the goals, in the order in which they are tried: by group, and
     /// in it by `q` (RFC 3261 §16.6).
-    fn targets(&self, x: &Exchange<'_, '_>, groups: Vec<Vec<Goal>>) -> VecDeque<Vec<Target>> {
+    fn targets(
+        &self,
+        x: &Exchange<'_, '_>,
+        groups: Vec<Vec<Goal>>,
+        ways: &mut Ways<'_>,
+    ) -> VecDeque<Vec<Target>> {
         let mut targets = VecDeque::new();
         for group in groups {
             let mut found: Vec<(u16, Target)> = Vec::new();
             for goal in group {
                 match goal {
-                    Goal::Aor(aor) => self.bindings(x, &aor, &mut found),
+                    Goal::Aor(aor) => Self::bindings(x, &aor, ways, &mut found),
                     Goal::Uri(uri) => match self.own_aor(x, &uri) {
-                        Some(aor) => self.bindings(x, &aor, &mut found),
+                        Some(aor) => Self::bindings(x, &aor, ways, &mut found),
                         None => {
-                            let remote = numeric(&uri).filter(|remote| {
-                                is_answerable(*remote)
-                                    && remote.is_ipv4() == x.flow.remote.is_ipv4()
-                            });
-                            found.extend(remote.map(|remote| {
-                                let flow = Flow { remote, ..x.flow };
+                            let flows = ways.to(&uri);
+                            found.extend(flows.split_first().map(|(&flow, further)| {
                                 let (path, side) = (Box::default(), Side::Server(flow));
-                                let further = Box::default();
+                                let further = further.into();
                                 (Quality::DEFAULT.0, Target { uri, path, flow, side, further })
                             }));
                         }
@@ -703,31 +720,35 @@ impl Calls {
         Some(Called::read(text, &uri, rules, true).aor(rules))
     }
 
-    fn bindings(&self, x: &Exchange<'_, '_>, aor: &[u8], found: &mut Vec<(u16, Target)>) {
+    fn bindings(
+        x: &Exchange<'_, '_>,
+        aor: &[u8],
+        ways: &mut Ways<'_>,
+        found: &mut Vec<(u16, Target)>,
+    ) {
+        let first = found.len();
         x.location.read(aor, |record| {
             for binding in record.iter().flat_map(|record| record.bindings(x.now)) {
-                // Where there is a path, its first hop; else where the phone registered from.
-                let first = crate::sip::header::Elements::new(binding.path).next();
-                let first = first.and_then(|hop| hop.ok());
-                let first = first.and_then(|hop| crate::sip::header::NameAddr::parse(hop).ok());
-                let hop = first.and_then(|hop| numeric(hop.uri));
-                let (flow, side) = match hop {
-                    Some(remote) => {
-                        let flow = Flow { remote, ..binding.flow };
-                        (flow, Side::Server(flow))
-                    }
-                    None => (binding.flow, Side::Flow(binding.flow)),
-                };
                 let target = Target {
                     uri: binding.uri.into(),
                     path: binding.path.into(),
-                    flow,
-                    side,
+                    flow: binding.flow,
+                    side: Side::Flow(binding.flow),
                     further: Box::default(),
                 };
                 found.push((binding.q.unwrap_or(Quality::DEFAULT).0, target));
             }
         });
+        // Where there is a path, its first hop; else where the phone registered from.
+        for (_, target) in found.iter_mut().skip(first).filter(|(_, t)| !t.path.is_empty()) {
+            let hop = crate::sip::header::Elements::new(&target.path).next();
+            let hop = hop.and_then(|hop| crate::sip::header::NameAddr::parse(hop.ok()?).ok());
+            let flows = hop.map(|hop| ways.by_path(hop.uri, target.flow)).unwrap_or_default();
+            if let Some((&flow, further)) = flows.split_first() {
+                (target.flow, target.side) = (flow, Side::Server(flow));
+                target.further = further.into();
+            }
+        }
     }
 }
 
@@ -784,7 +805,11 @@ fn contacts(groups: &VecDeque<Vec<Target>>) -> Vec<u8> {
     for group in groups {
         for target in group {
             lines.extend_from_slice(b"Contact: <");
-            nat::reachable_uri_into(&target.uri, &target.flow, &mut lines);
+            match target.side {
+                // Its URI says all that there is to say.
+                Side::Server(_) if target.path.is_empty() => lines.extend_from_slice(&target.uri),
+                _ => nat::reachable_uri_into(&target.uri, &target.flow, &mut lines),
+            }
             lines.extend_from_slice(format!(">;q={}.{:03}\r\n", q / 1000, q % 1000).as_bytes());
         }
         q = q.saturating_sub(100);
