@@ -379,10 +379,11 @@ impl Core {
         if has_rung {
             (context.ring_until, context.rang_in_vain) = (u64::MAX, true);
         }
-        let mut has_failed = false;
-        let mut silent = Vec::new();
+        let mut given_up = Vec::new();
         for branch in &mut context.branches {
+            // RFC 3263 §4.3: where nobody has said anything, another server may.
             let is_silent = branch.client.state() == ClientState::Trying;
+            let goes_on = is_silent && context.standing == Standing::Open;
             if let Cancelling::Sent(client, cancel) = &mut branch.cancelling
                 && client.due(now.millis) == Some(Due::Resend)
             {
@@ -390,14 +391,7 @@ impl Core {
             }
             match branch.client.due(now.millis) {
                 Some(Due::Resend) => fx.send(branch.flow, branch.flow.remote, &branch.sent),
-                Some(Due::TimedOut) => {
-                    branch.is_done = true;
-                    let further = branch.further.take();
-                    match further.filter(|_| is_silent && context.standing == Standing::Open) {
-                        Some(further) => silent.push(further),
-                        None => has_failed = true,
-                    }
-                }
+                Some(Due::TimedOut) => given_up.push(branch.give_up(goes_on)),
                 Some(Due::Over) | None => {}
             }
             if branch.is_done || !(has_rung || branch.patience <= now.millis) {
@@ -409,15 +403,11 @@ impl Core {
                 self.kit.send_cancel(now, branch, b"", fx);
             } else if branch.patience <= now.millis || !is_cancelled {
                 branch.client.terminate();
-                branch.is_done = true;
-                let further = branch.further.take();
-                match further.filter(|_| is_silent && context.standing == Standing::Open) {
-                    Some(further) => silent.push(further),
-                    None => has_failed = true,
-                }
+                given_up.push(branch.give_up(goes_on));
             }
         }
-        for further in silent {
+        let has_failed = given_up.iter().any(Option::is_none);
+        for further in given_up.into_iter().flatten() {
             self.fail_over(now, context, id, *further, terms, fx);
         }
         if has_failed {

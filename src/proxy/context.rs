@@ -158,6 +158,14 @@ pub(super) struct Branch {
     pub(super) further: Option<Box<Further>>,
 }
 
+impl Branch {
+    /// Nothing will come of it any more; where it goes instead, if it may go on.
+    pub(super) fn give_up(&mut self, goes_on: bool) -> Option<Box<Further>> {
+        self.is_done = true;
+        self.further.take().filter(|_| goes_on)
+    }
+}
+
 /// How the caller and the callees stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
