@@ -301,7 +301,7 @@ mod tests {
             tick(second);
             if second < 50 {
                 book.note(1, &call(second, Stage::Calling));
-                book.note(0, &call(second, Stage::Calling));
+                book.note(0, &call(1000 + second, Stage::Calling));
             }
         }
         // From 39 to 99, with two calls a second until 49.

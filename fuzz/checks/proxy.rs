@@ -154,7 +154,13 @@ impl Run {
                 let flow = flow(script.octet());
                 let side = script.pick(&[Side::Flow(flow), Side::Server(flow)]);
                 let uri = format!("sip:bob@{}", flow.remote).into_bytes().into();
-                Target { uri, path: Box::default(), flow, side, aor: None }
+                let further = match side {
+                    Side::Server(_) => {
+                        (0..script.octet() % 3).map(|_| self::flow(script.octet())).collect()
+                    }
+                    Side::Flow(_) => Box::default(),
+                };
+                Target { uri, path: Box::default(), flow, side, aor: None, further }
             });
             targets.collect()
         });

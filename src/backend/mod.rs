@@ -2,6 +2,7 @@
 
 pub mod cdr;
 pub mod chain;
+mod dns;
 mod follow;
 mod listed;
 pub mod message;

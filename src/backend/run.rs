@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     cdr::{Coming, Records, SpoolFolder, TakesRecords},
     chain::{Chain, Dispatched, Failure, Guests, Handler, OnError},
+    dns::Resolver,
     follow::{Asked, Follower, Present, TRACES},
     listed::LISTED,
     message::{Message, MessageName},
@@ -36,7 +37,7 @@ use super::{
 };
 use crate::{
     auth::{Ha1Set, Secret},
-    config::extmodule::Extmodule,
+    config::{extmodule::Extmodule, settings::Dns},
     hex::parse_hex,
     location::Location,
     proxy::Routed,
@@ -88,6 +89,8 @@ pub struct Setup {
     pub listed: i32,
     /// Whether what queries say of users may be kept.
     pub keeps_queries: bool,
+    /// How names of other domains are looked up.
+    pub dns: Dns,
 }
 
 /// What they share with everybody else.
@@ -194,6 +197,7 @@ fn run(
                 chain,
                 has_modules: modules.is_some(),
                 keeps: (setup.keeps_queries, keeps_scripts),
+                resolver: Resolver::new(setup.dns.clone()),
                 shared: shared.clone(),
                 returns: returns.clone(),
                 flights: RefCell::default(),
@@ -228,6 +232,8 @@ struct Desk {
     has_modules: bool,
     /// Whether what queries, and what scripts say of users may be kept.
     keeps: (bool, bool),
+    /// Who knows where other domains are.
+    resolver: Resolver,
     shared: Shared,
     returns: Returns,
     /// Requests that wait for the same user.
@@ -281,7 +287,7 @@ impl Desk {
         let now = self.shared.clock.now();
         let rules = self.shared.rules.load_full();
         let user = match parked.question {
-            Question::Register | Question::Route | Question::AuthFailed => None,
+            Question::Register | Question::Route | Question::Resolve | Question::AuthFailed => None,
             Question::Auth | Question::Renew => request::read(&parked, &rules, |request, aor| {
                 request::user_of(request, aor, &rules, now)
             })
@@ -314,6 +320,7 @@ impl Desk {
                 let routed = self.route(&rules, &parked).await;
                 parked.learned.routed = Some(routed);
             }
+            Question::Resolve => self.resolver.resolve_all(&mut parked.learned.hops).await,
             Question::AuthFailed => self.tell_failure(&rules, &parked).await,
             Question::Auth | Question::Renew => {
                 parked.learned.account = Some(self.authenticate(&rules, &parked, None).await);

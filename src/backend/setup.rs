@@ -129,7 +129,8 @@ pub fn setup(
     });
     let queue = usize::try_from(config.backend.queue).unwrap_or(usize::MAX);
     let (on_error, scripts) = (config.backend.on_error, scripts.unwrap_or_default());
-    Setup { handlers, on_error, queue, timer, scripts, listed, keeps_queries }
+    let dns = config.calls.dns.clone();
+    Setup { handlers, on_error, queue, timer, scripts, listed, keeps_queries, dns }
 }
 
 fn make(

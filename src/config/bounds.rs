@@ -71,6 +71,8 @@ pub const RING_TIMEOUT: Bounds = bounds(60, 1, 1800, "seconds");
 pub const DEAD_CALL: Bounds = bounds(7200, 60, 7 * DAY, "seconds");
 /// `[calls] max_calls`; zero means no bound.
 pub const MAX_CALLS: Bounds = bounds(0, 0, 1_000_000, "calls");
+/// `[calls] dns_timeout`: less than the 32 s after which a caller has given up by itself.
+pub const DNS_TIMEOUT: Bounds = bounds(5, 1, 30, "seconds");
 /// `[persist] snapshot_interval`.
 pub const SNAPSHOT_INTERVAL: Bounds = bounds(60, 1, DAY, "seconds");
 /// `[persist] snapshot_rate`; zero sets no bound.

@@ -197,11 +197,13 @@ fn bindery_conf() -> String {
          ; check_from=yes          From names the user that the credentials prove\n\
          ; accept_foreign=no       yes lets strangers call our users\n\
          ; foreign=refuse          or dns: where calls of our users to other domains go\n\
+         ; dns=                    name servers for that: 192.0.2.53,...; else those of the system\n\
          ; cdr=call                or leg: one record for the caller and one for who is called\n",
         &[
             ("ring_timeout", bounds::RING_TIMEOUT),
             ("dead_call", bounds::DEAD_CALL),
             ("max_calls", bounds::MAX_CALLS),
+            ("dns_timeout", bounds::DNS_TIMEOUT),
         ],
     );
     number(

@@ -9,7 +9,7 @@ use super::conf::{Conf, Section};
 use super::nearest::{hint, nearest, section_hint};
 use super::section::Keys;
 use super::settings::{
-    Admin, BackEnd, Cache, Calls, Config, Durability, General, Listener, OnDiskError, Persist,
+    Admin, BackEnd, Cache, Calls, Config, Dns, Durability, General, Listener, OnDiskError, Persist,
     Records,
 };
 use super::values::{comma_list, lossy, parse_bool};
@@ -469,6 +469,17 @@ fn calls(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Calls {
             Err(_) => keys.refuse("trusted", "a comma list of addresses and networks (10.0.0.0/8)"),
         }
     }
+    let mut servers = Vec::new();
+    for server in comma_list(keys.text("dns").unwrap_or_default()) {
+        match name_server(server) {
+            Some(server) => servers.push(server),
+            None => {
+                keys.refuse("dns", "a comma list of name servers (192.0.2.53, [2001:db8::53]:53)")
+            }
+        }
+    }
+    let timeout = keys.seconds("dns_timeout", &bounds::DNS_TIMEOUT);
+    let dns = Dns { servers: servers.into(), timeout };
     let policy = proxy::Policy {
         enabled: keys.flag("enable", true),
         redirect: keys.word("mode", &MODES) == Some(Mode::Redirect),
@@ -485,7 +496,14 @@ fn calls(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Calls {
     };
     let cdr = keys.word("cdr", &[("call", Records::Call), ("leg", Records::Leg)]);
     keys.finish();
-    Calls { policy, cdr: cdr.unwrap_or_default() }
+    Calls { policy, cdr: cdr.unwrap_or_default(), dns }
+}
+
+/// A name server: its address, and its port if that is not 53.
+fn name_server(text: &str) -> Option<SocketAddr> {
+    const PORT: u16 = 53;
+    let server = text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, PORT)));
+    server.filter(|server: &SocketAddr| server.port() != 0 && !server.ip().is_unspecified())
 }
 
 /// The modes that domains have of their own.
@@ -634,6 +652,7 @@ mod tests {
              [persist]\ndurability=snapshot\nkeep=0\n[admin]\nenable=no\n[limits]\nmax_uri=1024\n\
              [calls]\nmode=redirect\nring_timeout=30\ndead_call=600\nmax_calls=2\n\
              trusted=10.0.0.0/8, ::1\ncheck_from=no\naccept_foreign=yes\nforeign=dns\ncdr=leg\n\
+             dns=192.0.2.53,::1, [2001:db8::53]:5353\ndns_timeout=3\n\
              [domain Example.org]\nmode=proxy\n",
         );
         assert_eq!(config.general.domains.join(" "), "example.com example.org");
@@ -659,7 +678,10 @@ mod tests {
             accept_foreign: true,
             foreign: Foreign::Dns,
         };
-        assert_eq!(config.calls, Calls { policy, cdr: Records::Leg });
+        let servers = ["192.0.2.53:53", "[::1]:53", "[2001:db8::53]:5353"];
+        let servers = servers.map(|server| server.parse().unwrap()).into();
+        let dns = Dns { servers, timeout: DeltaSeconds(3) };
+        assert_eq!(config.calls, Calls { policy, cdr: Records::Leg, dns });
         // What is printed reads back as the same.
         let (again, findings) = read_text(&config.to_string(), &Overrides::default());
         assert_eq!(findings, [""; 0]);
@@ -768,6 +790,12 @@ mod tests {
                  (10.0.0.0/8)",
             ),
             ("[calls]\nforeign=yes", "4: [calls] foreign=yes: expected refuse or dns"),
+            (
+                "[calls]\ndns=192.0.2.53,ns.example",
+                "4: [calls] dns=192.0.2.53,ns.example: expected a comma list of name servers \
+                 (192.0.2.53, [2001:db8::53]:53)",
+            ),
+            ("[calls]\ndns_timeout=0", "4: [calls] dns_timeout=0: expected seconds from 1 to 30"),
             ("[calls]\ncdr=both", "4: [calls] cdr=both: expected call or leg"),
             ("[calls]\ndead_call=0", "4: [calls] dead_call=0: expected seconds from 60 to 604800"),
             ("[calls]\nmax_call=1", "4: [calls] unknown key max_call: did you mean max_calls?"),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::auth;
 use crate::backend::chain::OnError;
+use crate::config::bounds::DNS_TIMEOUT;
 use crate::flow::Transport;
 use crate::proxy::{self, Foreign, Mode};
 use crate::registrar::{self, policy::CseqOrder, policy::OnLimit};
@@ -142,6 +143,23 @@ pub struct Calls {
     pub policy: proxy::Policy,
     /// What a call leaves records of.
     pub cdr: Records,
+    /// How names of other domains are looked up.
+    pub dns: Dns,
+}
+
+/// How names of other domains are looked up (`[calls] dns`, `dns_timeout`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Name servers; none means those of the system's `resolv.conf`.
+    pub servers: Box<[SocketAddr]>,
+    /// How long a request may wait for all look-ups of one name.
+    pub timeout: DeltaSeconds,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { servers: Box::default(), timeout: DeltaSeconds(DNS_TIMEOUT.default) }
+    }
 }
 
 /// What a call leaves records of (`[calls] cdr`).
@@ -308,6 +326,9 @@ impl fmt::Display for Calls {
             Foreign::Dns => "dns",
         };
         writeln!(f, "foreign={foreign}")?;
+        let servers: Vec<String> = self.dns.servers.iter().map(ToString::to_string).collect();
+        writeln!(f, "dns={}", servers.join(","))?;
+        writeln!(f, "dns_timeout={}", self.dns.timeout.0)?;
         let cdr = match self.cdr {
             Records::Call => "call",
             Records::Leg => "leg",

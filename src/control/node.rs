@@ -195,7 +195,7 @@ impl Node {
         let is_same = *running == written
             && (&old.cache, &old.backend, &old.auth)
                 == (&config.cache, &config.backend, &config.auth)
-            && old.calls.cdr == config.calls.cdr
+            && (old.calls.cdr, &old.calls.dns) == (config.calls.cdr, &config.calls.dns)
             && old.general.domains == config.general.domains;
         let setup = (!is_same).then(|| {
             let (general, files) = &written;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     call::End,
-    context::{Cancelling, Context, Downstream, Role, Standing, Upstream},
+    context::{Cancelling, Context, Downstream, Further, Role, Standing, Upstream},
     core::{ContextId, Core, Terms, Wake},
     effects::Effects,
     kit::{Kit, branch_in, branch_of, put_own_response, reason_of, session_expires, tag_of},
@@ -96,6 +96,13 @@ impl Core {
         if let Some((side, aor)) = answers {
             self.answered(now, context, response, (target, side, aor), terms, fx);
             self.cancel_pending(now, context, fx);
+            return true;
+        }
+        if code == 503
+            && context.standing == Standing::Open
+            && let Some(further) = branch.further.take()
+        {
+            self.fail_over(now, context, id, *further, terms, fx);
             return true;
         }
         if code == 408 && !matches!(context.upstream, Upstream::Invite(_)) {
@@ -308,7 +315,6 @@ impl Core {
     }
 
     /// Sends the request to the first group, while it is at hand as it came.
-    #[expect(clippy::too_many_arguments, reason = "those of `go_on`, and the request")]
     pub(super) fn go_on_with(
         &mut self,
         now: Now,
@@ -338,6 +344,29 @@ impl Core {
         }
         if context.ring > 0 && matches!(context.upstream, Upstream::Invite(_)) {
             context.ring_until = now.millis + context.ring;
+        }
+    }
+
+    /// Tries a target's next address, since nobody is at the one before, or it can't serve
+    /// (RFC 3263 §4.3).
+    fn fail_over(
+        &mut self,
+        now: Now,
+        context: &mut Context,
+        id: ContextId,
+        further: Further,
+        terms: &Terms<'_>,
+        fx: &mut Effects,
+    ) {
+        let is_alone = !context.is_pending();
+        if let Err(status) = self.kit.launch_further(now, context, id, further, terms, fx) {
+            context.best.consider_code(status.code);
+            return self.settle(now, context, id, terms, fx);
+        }
+        // Nobody has rung so far.
+        let is_invite = matches!(context.upstream, Upstream::Invite(_));
+        if is_invite && context.ring > 0 && (is_alone || context.ring_until == u64::MAX) {
+            (context.ring_until, context.rang_in_vain) = (now.millis + context.ring, false);
         }
     }
 
@@ -382,8 +411,11 @@ impl Core {
         if has_rung {
             (context.ring_until, context.rang_in_vain) = (u64::MAX, true);
         }
-        let mut has_failed = false;
+        let mut given_up = Vec::new();
         for branch in &mut context.branches {
+            // RFC 3263 §4.3: where nobody has said anything, another server may.
+            let is_silent = branch.client.state() == ClientState::Trying;
+            let goes_on = is_silent && context.standing == Standing::Open;
             if let Cancelling::Sent(client, cancel) = &mut branch.cancelling
                 && client.due(now.millis) == Some(Due::Resend)
             {
@@ -391,10 +423,7 @@ impl Core {
             }
             match branch.client.due(now.millis) {
                 Some(Due::Resend) => fx.send(branch.flow, branch.flow.remote, &branch.sent),
-                Some(Due::TimedOut) => {
-                    branch.is_done = true;
-                    has_failed = true;
-                }
+                Some(Due::TimedOut) => given_up.push(branch.give_up(goes_on)),
                 Some(Due::Over) | None => {}
             }
             if branch.is_done || !(has_rung || branch.patience <= now.millis) {
@@ -406,9 +435,12 @@ impl Core {
                 self.kit.send_cancel(now, branch, b"", fx);
             } else if branch.patience <= now.millis || !is_cancelled {
                 branch.client.terminate();
-                branch.is_done = true;
-                has_failed = true;
+                given_up.push(branch.give_up(goes_on));
             }
+        }
+        let has_failed = given_up.iter().any(Option::is_none);
+        for further in given_up.into_iter().flatten() {
+            self.fail_over(now, context, id, *further, terms, fx);
         }
         if has_failed {
             context.best.consider_code(408);

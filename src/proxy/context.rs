@@ -24,6 +24,9 @@ pub struct Target {
     pub side: Side,
     /// The AoR of ours that it is bound to.
     pub aor: Option<Arc<[u8]>>,
+    /// Further ways to the same server or domain, in the order in which they are tried if nothing
+    /// is heard by the one before (RFC 3263 §4.3).
+    pub further: Box<[Flow]>,
 }
 
 /// A transaction on either side.
@@ -116,6 +119,32 @@ pub(super) enum Cancelling {
     Sent(Client, Box<[u8]>),
 }
 
+/// A target's next address, should nothing come of the one before.
+#[derive(Debug)]
+pub(super) struct Further {
+    pub(super) target: Target,
+    /// Its Max-Breadth, as it is at all addresses (RFC 5393 §5.3.3).
+    pub(super) breadth: Option<u32>,
+}
+
+impl Further {
+    /// What is left of a target when its first address is tried.
+    pub(super) fn of(target: &Target, breadth: Option<u32>) -> Option<Box<Self>> {
+        let (&flow, rest) = target.further.split_first()?;
+        let side = match target.side {
+            Side::Server(_) => Side::Server(flow),
+            side @ Side::Flow(_) => side,
+        };
+        let target = Target { flow, side, further: rest.into(), ..target.clone() };
+        Some(Box::new(Self { target, breadth }))
+    }
+
+    fn octets(&self) -> usize {
+        let Target { uri, path, further, .. } = &self.target;
+        size_of::<Self>() + uri.len() + path.len() + size_of_val(&**further)
+    }
+}
+
 /// A branch: the request as it was sent to one target.
 #[derive(Debug)]
 pub(super) struct Branch {
@@ -132,6 +161,16 @@ pub(super) struct Branch {
     pub(super) patience: u64,
     /// Whether a final response has come, or will not come any more.
     pub(super) is_done: bool,
+    /// Where it goes if nobody is there.
+    pub(super) further: Option<Box<Further>>,
+}
+
+impl Branch {
+    /// Nothing will come of it any more; where it goes instead, if it may go on.
+    pub(super) fn give_up(&mut self, goes_on: bool) -> Option<Box<Further>> {
+        self.is_done = true;
+        self.further.take().filter(|_| goes_on)
+    }
 }
 
 /// How the caller and the callees stand.
@@ -245,8 +284,9 @@ impl Context {
 
     /// Octets that are kept.
     pub(super) fn octets(&self) -> usize {
-        let sent: usize = self.branches.iter().map(|branch| branch.sent.len()).sum();
-        self.request.len() + self.last.len() + sent
+        let further = |branch: &Branch| branch.further.as_deref().map_or(0, Further::octets);
+        let branches = self.branches.iter().map(|branch| branch.sent.len() + further(branch));
+        self.request.len() + self.last.len() + branches.sum::<usize>()
     }
 
     /// How many transactions there are.

@@ -10,7 +10,8 @@ use super::{
     call::{Call, End},
     context::{Context, Role, Standing, Target, Upstream},
     effects::Effects,
-    kit::{Kit, numeric, put_own_response, tags},
+    hop::numeric,
+    kit::{Kit, put_own_response, tags},
     ledger::Ledger,
     onward::max_forwards,
     policy::Policy,
@@ -407,7 +408,8 @@ impl Core {
                 let is_its_own = |remote: &SocketAddr| {
                     remote.ip() == seen.remote.ip() || terms.policy.trusts(remote.ip())
                 };
-                let named = numeric(next).filter(is_its_own);
+                let has_way = |remote: &SocketAddr| remote.is_ipv4() == seen.remote.is_ipv4();
+                let named = numeric(next).filter(is_its_own).filter(has_way);
                 Flow { remote: named.unwrap_or(seen.remote), ..seen }
             }
         };
@@ -431,8 +433,14 @@ impl Core {
         if let Some(call) = context.call {
             self.ledger.hear(now, call, terms.policy.dead_call);
         }
-        let target =
-            Target { uri: Box::default(), path: Box::default(), flow: to, side: other, aor: None };
+        let target = Target {
+            uri: Box::default(),
+            path: Box::default(),
+            flow: to,
+            side: other,
+            aor: None,
+            further: Box::default(),
+        };
         context.waiting.push_back(vec![target]);
         self.go_on_with(now, request, &mut context, id, terms, fx);
         self.put_back(id, context);

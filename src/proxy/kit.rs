@@ -5,9 +5,10 @@ use std::{hash::Hasher as _, net::SocketAddr};
 use siphasher::sip::SipHasher13;
 
 use super::{
-    context::{Branch, Cancelling, Context, Downstream, Standing, Target},
+    context::{Branch, Cancelling, Context, Downstream, Further, Standing, Target},
     core::{ContextId, Terms},
     effects::Effects,
+    hop::DEFAULT_PORT,
     onward::{self, Onward, put_ack, put_cancel, put_sent_by},
     timer::{TIMER_C, TRANSACTION},
     token::{PARAM, Side, Sides, TokenKey, put_side, put_u64},
@@ -29,8 +30,6 @@ use crate::{
 const BRANCH: &[u8] = b"z9hG4bKbd";
 /// What Max-Breadth is at most, and where a request has none (RFC 5393 §5.3.3).
 const MAX_BREADTH: u32 = 60;
-/// The port of a URI without one.
-const DEFAULT_PORT: u16 = 5060;
 
 /// What messages are made with.
 #[derive(Debug)]
@@ -175,20 +174,13 @@ impl Kit {
         terms: &Terms<'_>,
         fx: &mut Effects,
     ) -> Result<(), Status> {
-        // Both are lent out while the request is read from them.
-        let mut parser = std::mem::replace(&mut self.parser, Parser::new(Limits::default()));
-        let datagram = std::mem::take(&mut context.request);
-        let launched = match parser.parse(&datagram) {
-            Parsed::Request(request) => {
-                self.launch_request(now, &request, context, id, group, terms, fx)
-            }
-            _ => Err(Status::SERVER_INTERNAL_ERROR),
-        };
-        (self.parser, context.request) = (parser, datagram);
-        launched
+        self.lend(context, |kit, request, context| {
+            kit.launch_request(now, request, context, id, group, terms, fx)
+        })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a request as it is kept, and where it goes")]
+    /// The same for a request that is at hand.
+    #[expect(clippy::too_many_arguments, reason = "a request as it came, and where it goes")]
     pub(super) fn launch_request(
         &mut self,
         now: Now,
@@ -199,98 +191,136 @@ impl Kit {
         terms: &Terms<'_>,
         fx: &mut Effects,
     ) -> Result<(), Status> {
-        let method = request.envelope.method;
-        let message = &request.envelope.message;
-        let most = message.named("Max-Breadth").next();
-        let most = most.and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok());
-        let breadth = u32::try_from(group.len()).unwrap_or(u32::MAX);
-        // Who allows more than we would is not taken at its word.
-        let share = most.map_or(MAX_BREADTH, |most: u32| most.min(MAX_BREADTH));
-        let share = share.checked_div(breadth).unwrap_or(0);
-        if share == 0 {
-            return Err(Status::MAX_BREADTH_EXCEEDED);
+        let breadth = breadth(request, group.len())?;
+        for target in group {
+            self.launch_one(now, request, context, id, (target, breadth), terms, fx)?;
         }
-        let breadth = (most.is_some() || breadth > 1).then_some(share);
+        Ok(())
+    }
+
+    /// Sends the request to a target's next address: a branch of its own (RFC 3263 §4.3).
+    pub(super) fn launch_further(
+        &mut self,
+        now: Now,
+        context: &mut Context,
+        id: ContextId,
+        Further { target, breadth }: Further,
+        terms: &Terms<'_>,
+        fx: &mut Effects,
+    ) -> Result<(), Status> {
+        self.lend(context, |kit, request, context| {
+            kit.launch_one(now, request, context, id, (target, breadth), terms, fx)
+        })
+    }
+
+    /// Reads the request that a context keeps, and has it made something of.
+    fn lend(
+        &mut self,
+        context: &mut Context,
+        make: impl FnOnce(&mut Self, &Request<'_>, &mut Context) -> Result<(), Status>,
+    ) -> Result<(), Status> {
+        // Both are lent out while the request is read from them.
+        let mut parser = std::mem::replace(&mut self.parser, Parser::new(Limits::default()));
+        let datagram = std::mem::take(&mut context.request);
+        let made = match parser.parse(&datagram) {
+            Parsed::Request(request) => make(self, &request, context),
+            _ => Err(Status::SERVER_INTERNAL_ERROR),
+        };
+        (self.parser, context.request) = (parser, datagram);
+        made
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a request as it is kept, and where it goes")]
+    fn launch_one(
+        &mut self,
+        now: Now,
+        request: &Request<'_>,
+        context: &mut Context,
+        id: ContextId,
+        (target, breadth): (Target, Option<u32>),
+        terms: &Terms<'_>,
+        fx: &mut Effects,
+    ) -> Result<(), Status> {
+        let method = request.envelope.method;
         let loop_hash = self.loop_hash(request);
         // RFC 3325 §7: whoever asked for that is not named to phones.
         let is_private = wants_privacy(request);
         let begins_dialog = !context.is_within
             && matches!(method, Method::Invite | Method::Subscribe | Method::Refer);
-        for target in group {
-            let flow = context.flow;
-            let mut way = Way::read(request, |uri| self.is_own_route(uri, request, &flow));
-            if context.is_within {
-                way.next_hop();
-            } else {
-                way.uri = &target.uri;
-                way.routes.clear();
-            }
-            let mut space = [0; 1024];
-            let mut record_route = Buf::new(&mut space);
-            if begins_dialog {
-                let sides = Sides { caller: context.caller, callee: target.side };
-                let near = [self.address(&target.flow), self.address(&context.flow)];
-                let entries = if near[0] == near[1] { &near[..1] } else { &near[..] };
-                for &address in entries {
-                    record_route.put(b"Record-Route: <sip:");
-                    put_sent_by(&mut record_route, address);
-                    record_route.put(b";lr;");
-                    record_route.put(PARAM.as_bytes());
-                    record_route.put(b"=");
-                    let tag = tag_of(&request.from);
-                    self.token.put(&mut record_route, request.call_id, tag, &sides);
-                    record_route.put(b">\r\n");
-                }
-            }
-            let number = context.branches.len();
-            let mut branch = [0; 64];
-            let mut branch = Buf::new(&mut branch);
-            branch.put(BRANCH);
-            branch.put_hex(id.index);
-            branch.put_hex(id.generation);
-            branch.put_hex(u32::try_from(number).unwrap_or(u32::MAX));
-            put_u64(&mut branch, loop_hash);
-            let sent_by = self.address(&target.flow);
-            let mut out = Buf::new(&mut self.out);
-            onward::put_request(
-                &mut out,
-                request,
-                context.flow.remote,
-                &Onward {
-                    way: &way,
-                    path: &target.path,
-                    sent_by,
-                    branch: branch.written(),
-                    record_route: record_route.written(),
-                    extra: &context.extra,
-                    breadth,
-                    realm: terms.realm,
-                    strips: context.strips || is_private && matches!(target.side, Side::Flow(_)),
-                },
-            );
-            let Some(len) = out.finish() else {
-                return Err(Status::MESSAGE_TOO_LARGE);
-            };
-            let sent = self.out[..len].to_vec();
-            fx.send(target.flow, target.flow.remote, &sent);
-            let is_invite = method == Method::Invite;
-            let client = if is_invite {
-                Downstream::Invite(InviteClient::begin(now.millis))
-            } else {
-                Downstream::Other(Client::begin(now.millis))
-            };
-            let patience = if is_invite { now.millis + TIMER_C } else { u64::MAX };
-            context.branches.push(Branch {
-                client,
-                flow: target.flow,
-                side: target.side,
-                aor: target.aor,
-                sent,
-                cancelling: Cancelling::No,
-                patience,
-                is_done: false,
-            });
+        let flow = context.flow;
+        let mut way = Way::read(request, |uri| self.is_own_route(uri, request, &flow));
+        if context.is_within {
+            way.next_hop();
+        } else {
+            way.uri = &target.uri;
+            way.routes.clear();
         }
+        let mut space = [0; 1024];
+        let mut record_route = Buf::new(&mut space);
+        if begins_dialog {
+            let sides = Sides { caller: context.caller, callee: target.side };
+            let near = [self.address(&target.flow), self.address(&context.flow)];
+            let entries = if near[0] == near[1] { &near[..1] } else { &near[..] };
+            for &address in entries {
+                record_route.put(b"Record-Route: <sip:");
+                put_sent_by(&mut record_route, address);
+                record_route.put(b";lr;");
+                record_route.put(PARAM.as_bytes());
+                record_route.put(b"=");
+                let tag = tag_of(&request.from);
+                self.token.put(&mut record_route, request.call_id, tag, &sides);
+                record_route.put(b">\r\n");
+            }
+        }
+        let number = context.branches.len();
+        let mut branch = [0; 64];
+        let mut branch = Buf::new(&mut branch);
+        branch.put(BRANCH);
+        branch.put_hex(id.index);
+        branch.put_hex(id.generation);
+        branch.put_hex(u32::try_from(number).unwrap_or(u32::MAX));
+        put_u64(&mut branch, loop_hash);
+        let sent_by = self.address(&target.flow);
+        let mut out = Buf::new(&mut self.out);
+        onward::put_request(
+            &mut out,
+            request,
+            context.flow.remote,
+            &Onward {
+                way: &way,
+                path: &target.path,
+                sent_by,
+                branch: branch.written(),
+                record_route: record_route.written(),
+                extra: &context.extra,
+                breadth,
+                realm: terms.realm,
+                strips: context.strips || is_private && matches!(target.side, Side::Flow(_)),
+            },
+        );
+        let Some(len) = out.finish() else {
+            return Err(Status::MESSAGE_TOO_LARGE);
+        };
+        let sent = self.out[..len].to_vec();
+        fx.send(target.flow, target.flow.remote, &sent);
+        let is_invite = method == Method::Invite;
+        let client = if is_invite {
+            Downstream::Invite(InviteClient::begin(now.millis))
+        } else {
+            Downstream::Other(Client::begin(now.millis))
+        };
+        let patience = if is_invite { now.millis + TIMER_C } else { u64::MAX };
+        context.branches.push(Branch {
+            client,
+            flow: target.flow,
+            side: target.side,
+            further: Further::of(&target, breadth),
+            aor: target.aor,
+            sent,
+            cancelling: Cancelling::No,
+            patience,
+            is_done: false,
+        });
         Ok(())
     }
 
@@ -367,6 +397,20 @@ impl Kit {
     }
 }
 
+/// How many branches each of a group may become (RFC 5393 §5.3.3); `None` where nobody has to say.
+fn breadth(request: &Request<'_>, targets: usize) -> Result<Option<u32>, Status> {
+    let most = request.envelope.message.named("Max-Breadth").next();
+    let most = most.and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok());
+    let targets = u32::try_from(targets).unwrap_or(u32::MAX);
+    // Who allows more than we would is not taken at its word.
+    let share = most.map_or(MAX_BREADTH, |most: u32| most.min(MAX_BREADTH));
+    let share = share.checked_div(targets).unwrap_or(0);
+    if share == 0 {
+        return Err(Status::MAX_BREADTH_EXCEEDED);
+    }
+    Ok((most.is_some() || targets > 1).then_some(share))
+}
+
 /// The tag of From or To; empty without.
 pub(super) fn tag_of<'a>(address: &NameAddr<'a>) -> &'a [u8] {
     address.params.find("tag").and_then(|tag| tag.value).unwrap_or_default()
@@ -417,16 +461,6 @@ pub fn owner(key: [u8; 16], call_id: &[u8], workers: usize) -> usize {
     hasher.write(call_id);
     let workers = u64::try_from(workers.max(1)).unwrap_or(1);
     usize::try_from(hasher.finish() % workers).unwrap_or(0)
-}
-
-/// The address that a URI names, where it is one.
-pub fn numeric(uri: &[u8]) -> Option<SocketAddr> {
-    let uri = SipUri::parse(uri).ok()?;
-    let maddr = Params::new(uri.params).find("maddr");
-    if maddr.is_some() {
-        return None;
-    }
-    Some(SocketAddr::new(uri.host_port.ip()?, uri.host_port.port.unwrap_or(DEFAULT_PORT)))
 }
 
 /// Seconds of the session, as a 2xx sets it (RFC 4028 §7.2).

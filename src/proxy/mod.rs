@@ -9,6 +9,7 @@ mod call;
 mod context;
 mod core;
 mod effects;
+mod hop;
 mod kit;
 mod ledger;
 mod onward;
@@ -24,7 +25,8 @@ pub use self::{
     context::Target,
     core::{ContextId, Core, Matched, Plan, Refused, Terms},
     effects::Effects,
-    kit::{numeric, owner, wants_privacy},
+    hop::{By, DEFAULT_PORT, Hop, Named, Resolved, Unreachable},
+    kit::{owner, wants_privacy},
     onward::max_forwards,
     policy::{Foreign, Mode, Network, NoNetwork, Policy},
     route::{Goal, Routed},

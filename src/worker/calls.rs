@@ -16,22 +16,21 @@ use super::{
     parking::{Learned, Learnt, Parking, Question, Unparked},
     rules::Rules,
     spent::Spent,
+    ways::Ways,
 };
 use crate::{
     auth::{self, Authenticator, Grant, RequestHash, Trials, Verdict},
     calls::{CallBook, InUse},
     flow::Flow,
-    net::is_answerable,
     proxy::{
-        self, Call, CallEvent, ContextId, Core, Effects, End, Foreign, Goal, Matched, Mode,
-        Parties, Plan, Refused, Routed, Side, Target, Terms, TokenKey, max_forwards, numeric,
-        wants_privacy,
+        self, Call, CallEvent, ContextId, Core, Effects, End, Foreign, Goal, Matched, Mode, Named,
+        Parties, Plan, Refused, Routed, Side, Target, Terms, TokenKey, max_forwards, wants_privacy,
     },
     registrar::{Aor, nat},
     sip::{
         Limits, Method, Request, Response, Status,
         encode::destination,
-        header::{HeaderName, Quality, option_tags},
+        header::{Elements, HeaderName, NameAddr, Quality, option_tags},
         uri::{SipUri, unescape_into},
     },
     subscribers,
@@ -75,6 +74,8 @@ pub struct Calls {
     admitted: Option<Admitted>,
     /// Whom it would connect, if it is an INVITE of somebody who may call.
     parties: Option<Arc<Parties>>,
+    /// What has to be looked up for it.
+    wanted: Vec<Named>,
 }
 
 /// What is known of a sender who may send.
@@ -141,6 +142,7 @@ impl Calls {
             log,
             admitted: None,
             parties: None,
+            wanted: Vec::new(),
         }
     }
 
@@ -251,6 +253,7 @@ impl Calls {
             }
         }
         (self.admitted, self.parties) = (None, None);
+        self.wanted.clear();
         let done = self.judge(x, request, datagram, learned);
         let done = match done {
             Err(Stop::Asks(question)) => {
@@ -283,6 +286,7 @@ impl Calls {
         if let Some(Admitted { username, owns_from }) = &self.admitted {
             (learned.caller, learned.owns_from) = (username.clone(), *owns_from);
         }
+        learned.hops.extend(self.wanted.drain(..).map(|named| (named, None)));
         match parking.park((datagram, x.flow), x.hash, question, Some(&learned)) {
             Ok(()) => {
                 let tag = x.answer().tag;
@@ -424,10 +428,23 @@ impl Calls {
             }
         };
         let max_calls = if is_call { rules.calls.max_calls } else { 0 };
-        let (groups, is_busy) = self.targets(x, groups, max_calls);
+        let names_users = groups.iter().flatten().any(|goal| matches!(goal, Goal::Aor(_)));
+        let mode = rules.calls.mode_for(uri.host_port.host);
+        let known = learned.map_or(&[][..], |learned| &learned.hops);
+        let mut ways = Ways::new(&self.shared.listeners, x.flow, known, mode == Mode::Redirect);
+        let (groups, is_busy) = self.targets(x, groups, max_calls, &mut ways);
+        let (wanted, unreachable) = ways.finish();
+        if !wanted.is_empty() {
+            self.wanted = wanted;
+            return Err(Stop::Asks(Question::Resolve));
+        }
         if groups.is_empty() {
             if is_busy {
                 return Err(busy());
+            }
+            if let Some(why) = unreachable.filter(|_| !names_users) {
+                let (label, status) = why.refusal();
+                return Err(Stop::status(label, status));
             }
             if x.location.is_loading() {
                 let what = "Registrations Are Being Restored";
@@ -443,7 +460,7 @@ impl Calls {
             }
             return Err(Stop::status("offline", Status::TEMPORARILY_UNAVAILABLE));
         }
-        if rules.calls.mode_for(uri.host_port.host) == Mode::Redirect {
+        if mode == Mode::Redirect {
             let contacts = contacts(&groups);
             return Err(Stop::Refused("redirect", Status::MOVED_TEMPORARILY, contacts));
         }
@@ -663,31 +680,32 @@ impl Calls {
         x: &Exchange<'_, '_>,
         groups: Vec<Vec<Goal>>,
         max_calls: u32,
+        ways: &mut Ways<'_>,
     ) -> (VecDeque<Vec<Target>>, bool) {
         let (mut targets, mut is_busy) = (VecDeque::new(), false);
-        let mut bindings = |aor: &[u8], found: &mut _| {
+        let mut bindings = |aor: &[u8], ways: &mut Ways<'_>, found: &mut _| {
             if self.shared.book.is_full(aor, max_calls) {
                 is_busy = true;
             } else {
-                bindings(x, aor, found);
+                bindings(x, aor, ways, found);
             }
         };
         for group in groups {
             let mut found: Vec<(u16, Target)> = Vec::new();
             for goal in group {
                 match goal {
-                    Goal::Aor(aor) => bindings(&aor, &mut found),
+                    Goal::Aor(aor) => bindings(&aor, ways, &mut found),
                     Goal::Uri(uri) => match self.own_aor(x, &uri) {
-                        Some(aor) => bindings(&aor, &mut found),
+                        Some(aor) => bindings(&aor, ways, &mut found),
                         None => {
-                            let remote = numeric(&uri).filter(|remote| {
-                                is_answerable(*remote)
-                                    && remote.is_ipv4() == x.flow.remote.is_ipv4()
-                            });
-                            found.extend(remote.map(|remote| {
-                                let flow = Flow { remote, ..x.flow };
+                            let flows = ways.to(&uri);
+                            found.extend(flows.split_first().map(|(&flow, further)| {
                                 let (path, side) = (Box::default(), Side::Server(flow));
-                                (Quality::DEFAULT.0, Target { uri, path, flow, side, aor: None })
+                                let further = further.into();
+                                (
+                                    Quality::DEFAULT.0,
+                                    Target { uri, path, flow, side, aor: None, further },
+                                )
                             }));
                         }
                     },
@@ -751,32 +769,32 @@ impl Called {
 }
 
 /// The contacts that are bound to an AoR.
-fn bindings(x: &Exchange<'_, '_>, aor: &[u8], found: &mut Vec<(u16, Target)>) {
+fn bindings(x: &Exchange<'_, '_>, aor: &[u8], ways: &mut Ways<'_>, found: &mut Vec<(u16, Target)>) {
+    let first = found.len();
     let own: Arc<[u8]> = aor.into();
     x.location.read(aor, |record| {
         for binding in record.iter().flat_map(|record| record.bindings(x.now)) {
-            // Where there is a path, its first hop; else where the phone registered from.
-            let first = crate::sip::header::Elements::new(binding.path).next();
-            let first = first.and_then(|hop| hop.ok());
-            let first = first.and_then(|hop| crate::sip::header::NameAddr::parse(hop).ok());
-            let hop = first.and_then(|hop| numeric(hop.uri));
-            let (flow, side) = match hop {
-                Some(remote) => {
-                    let flow = Flow { remote, ..binding.flow };
-                    (flow, Side::Server(flow))
-                }
-                None => (binding.flow, Side::Flow(binding.flow)),
-            };
             let target = Target {
                 uri: binding.uri.into(),
                 path: binding.path.into(),
-                flow,
-                side,
+                flow: binding.flow,
+                side: Side::Flow(binding.flow),
                 aor: Some(Arc::clone(&own)),
+                further: Box::default(),
             };
             found.push((binding.q.unwrap_or(Quality::DEFAULT).0, target));
         }
     });
+    // Where there is a path, its first hop; else where the phone registered from.
+    for (_, target) in found.iter_mut().skip(first).filter(|(_, t)| !t.path.is_empty()) {
+        let hop = Elements::new(&target.path).next();
+        let hop = hop.and_then(|hop| NameAddr::parse(hop.ok()?).ok());
+        let flows = hop.map(|hop| ways.by_path(hop.uri, target.flow)).unwrap_or_default();
+        if let Some((&flow, further)) = flows.split_first() {
+            (target.flow, target.side) = (flow, Side::Server(flow));
+            target.further = further.into();
+        }
+    }
 }
 
 /// Who calls whom.
@@ -815,7 +833,11 @@ fn contacts(groups: &VecDeque<Vec<Target>>) -> Vec<u8> {
     for group in groups {
         for target in group {
             lines.extend_from_slice(b"Contact: <");
-            nat::reachable_uri_into(&target.uri, &target.flow, &mut lines);
+            match target.side {
+                // Its URI says all that there is to say.
+                Side::Server(_) if target.path.is_empty() => lines.extend_from_slice(&target.uri),
+                _ => nat::reachable_uri_into(&target.uri, &target.flow, &mut lines),
+            }
             lines.extend_from_slice(format!(">;q={}.{:03}\r\n", q / 1000, q % 1000).as_bytes());
         }
         q = q.saturating_sub(100);

@@ -19,6 +19,7 @@ mod register;
 mod rules;
 mod spent;
 mod turn;
+mod ways;
 
 pub use self::{
     calls::{CallLog, Calls, CallsShared},
@@ -29,4 +30,5 @@ pub use self::{
     rules::{AskAuth, AskRegister, Elsewhere, Installed, Rules, Scripts, SharedRules},
     spent::Spent,
     turn::{Listening, Worker},
+    ways::LookedUp,
 };

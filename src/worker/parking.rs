@@ -17,7 +17,7 @@ use crossbeam::channel::{Receiver, Sender};
 use mio::Waker;
 use tokio::sync::Notify;
 
-use super::pipeline::Arrived;
+use super::{pipeline::Arrived, ways::LookedUp};
 use crate::{flow::Flow, proxy::Routed, subscribers::Known, time::DeltaSeconds};
 
 /// What a back end is asked.
@@ -31,6 +31,8 @@ pub enum Question {
     Register,
     /// Where the request goes: `call.preroute`, `call.route`.
     Route,
+    /// The servers that its targets name ([`Learned::hops`]).
+    Resolve,
     /// Nothing: its password was wrong, and it was answered so: `user.authfail`.
     AuthFailed,
 }
@@ -55,6 +57,8 @@ pub struct Learned {
     pub caller: Option<Box<[u8]>>,
     /// Whether its From names an address of that account.
     pub owns_from: bool,
+    /// To [`Question::Resolve`]: what each name came to, or that it is asked for.
+    pub hops: Vec<LookedUp>,
 }
 
 /// An answer of the back ends.
@@ -296,7 +300,7 @@ mod tests {
         calls::CallBook,
         flow::{ListenerId, Transport},
         location::{Location, Unrecorded},
-        proxy::{Goal, TokenKey},
+        proxy::{By, Goal, Resolved, TokenKey, Unreachable},
         registrar::{Domains, Policy},
         sip::Limits,
         subscribers::{Fetched, FetchedCache, Lifetimes, builder::Builder},
@@ -558,6 +562,82 @@ mod tests {
             world.pipeline.pass_time(world.now);
             assert_eq!(world.passed_on(), []);
         }
+    }
+
+    /// Has alice call these, in groups; what is asked next.
+    fn calls_out(world: &mut World, groups: &[&[&str]]) -> Parked {
+        let text = world.invite("secret");
+        assert_eq!(world.code(&text), "none");
+        world.passed_on();
+        let mut parked = world.asked(Question::Route);
+        let goal = |uri: &&str| Goal::Uri(uri.as_bytes().into());
+        let groups = groups.iter().map(|group| group.iter().map(goal).collect()).collect();
+        parked.learned.routed = Some(Learnt::Is(Arc::new(Routed::To(groups))));
+        assert_eq!(world.give_back(parked), [""; 0]);
+        assert_eq!(world.passed_on(), []);
+        world.asked(Question::Resolve)
+    }
+
+    fn at(addr: &str) -> Resolved {
+        Ok(Arc::from([Box::from([addr.parse().unwrap()])]))
+    }
+
+    #[test]
+    fn a_call_to_a_name_waits_until_that_is_looked_up() {
+        let mut world = World::make(AskRegister::Never, 4, true);
+        world.keep(account("secret"));
+        world.challenged();
+        let groups = [&["sip:b@example.net", "sip:b@192.0.2.77"][..], &["sip:b@example.org:5080"]];
+        let mut parked = calls_out(&mut world, &groups);
+        let hosts: Vec<_> = parked.learned.hops.iter().map(|(n, _)| (&*n.host, n.by)).collect();
+        assert_eq!(hosts, [("example.net", By::Naptr), ("example.org", By::Port(5080))]);
+        parked.learned.hops[0].1 = Some(at("198.51.100.1:5090"));
+        parked.learned.hops[1].1 = Some(Err(Unreachable::Unanswered));
+        assert_eq!(world.give_back(parked), [""; 0]);
+        let invite = |uri: &str, to: &str| (format!("INVITE {uri} SIP/2.0"), to.parse().unwrap());
+        let sent = [
+            invite("sip:b@example.net", "198.51.100.1:5090"),
+            invite("sip:b@192.0.2.77", "192.0.2.77:5060"),
+        ];
+        assert_eq!(world.passed_on(), sent);
+        assert_eq!(world.waiting.waiting(), 0);
+    }
+
+    #[test]
+    fn a_call_to_a_name_that_leads_nowhere_is_refused() {
+        let mut world = World::make(AskRegister::Never, 4, true);
+        world.keep(account("secret"));
+        world.challenged();
+        for (resolved, code) in [
+            (Err(Unreachable::Unknown), "404"),
+            (Err(Unreachable::Unanswered), "504"),
+            (Err(Unreachable::Transport), "500"),
+            (at("192.0.2.9:5060"), "482"),
+            (at("224.0.0.1:5060"), "500"),
+            (at("[2001:db8::1]:5060"), "500"),
+        ] {
+            let mut parked = calls_out(&mut world, &[&["sip:b@example.net"]]);
+            parked.learned.hops[0].1 = Some(resolved);
+            world.give_back(parked);
+            let [(answer, _)] = &*world.passed_on() else { panic!("one answer") };
+            assert_eq!(answer.get(8..11), Some(code));
+        }
+    }
+
+    #[test]
+    fn who_gives_up_while_a_name_is_looked_up_is_told_so_at_once() {
+        let mut world = World::make(AskRegister::Never, 4, true);
+        world.keep(account("secret"));
+        world.challenged();
+        let mut parked = calls_out(&mut world, &[&["sip:b@example.net"]]);
+        let invite = String::from_utf8(parked.datagram.clone()).unwrap();
+        world.code(&invite.replace("INVITE", "CANCEL"));
+        let codes: Vec<_> =
+            world.passed_on().into_iter().map(|(answer, _)| answer[8..11].to_owned()).collect();
+        assert_eq!(codes, ["200", "487"]);
+        parked.learned.hops[0].1 = Some(at("198.51.100.1:5060"));
+        world.give_back(parked);
+        assert_eq!(world.passed_on(), []);
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn a_request_of_a_dialog_that_has_no_hops_left_ends_here() {
 #[test]
 fn a_server_is_reached_where_its_contact_says_if_that_is_its_own() {
     let mut world = World::new();
-    world.policy.trusted = ["198.51.100.0/24".parse().unwrap()].into();
+    world.policy.trusted = ["198.51.100.0/24", "2001:db8::/32"].map(|n| n.parse().unwrap()).into();
     let trunk = Target { side: Side::Server(flow(BOB)), ..target("bob", BOB) };
     world.invite(&request("INVITE", 1, "1", ""), ALICE, &[&[trunk]]);
     world.expect("100", ALICE);
@@ -108,6 +108,9 @@ fn a_server_is_reached_where_its_contact_says_if_that_is_its_own() {
         // Nobody is sent elsewhere, nor looked up.
         (4, "sip:x@192.0.2.99:5099", BOB),
         (5, "sip:x@gw.example.net", BOB),
+        // Nor by UDP where TCP is spoken, nor to a family that its flow is not of.
+        (7, "sip:x@192.0.2.20:5099;transport=tcp", BOB),
+        (8, "sip:x@[2001:db8::7]:5080", BOB),
     ] {
         let info = within("INFO", cseq, &format!("i{cseq}"), &answered, true);
         let info = info.replace("sip:x@192.0.2.20:5060", uri);

@@ -1,6 +1,7 @@
 //! Dialogues of a caller, the proxy and its callees, on a clock that goes when it is told to.
 
 mod calls;
+mod failover;
 mod forking;
 mod forwarding;
 mod transactions;
@@ -114,6 +115,7 @@ fn target(who: &str, remote: &str) -> Target {
         flow: flow(remote),
         side: Side::Flow(flow(remote)),
         aor: None,
+        further: Box::default(),
     }
 }
 

@@ -26,6 +26,8 @@ class Phone(NamedTuple):
     called: bool = True
     # Whose phone it is, if not everybody's.
     users: tuple = ()
+    # It is a server of another domain, which registers nowhere.
+    foreign: bool = False
 
 
 class Case(NamedTuple):
@@ -60,6 +62,11 @@ class Case(NamedTuple):
     alternatives: dict = {}
     # The call comes in by another listener than it goes out.
     elsewhere: bool = False
+    # Lines of dnsmasq's configuration; `{0}` is the port of the first phone.
+    zone: tuple = ()
+    # Somebody who calls at the same time, and whom.
+    beside: Script | None = None
+    beside_users: tuple = ()
     # Seconds until nothing is left of it; a case that takes longer than others only runs by name.
     quiet: int = 60
 
@@ -72,11 +79,11 @@ def phone(name):
     return Script(f"phone-{name}")
 
 
-def connected(script, *, ring=True, match=()):
+def connected(script, *, ring=True, match=(), within=10_000):
     """The caller's part of a call from the INVITE to the ACK; `match`: what the 200 must have."""
     script.challenged()
     if ring:
-        script.receive(180)
+        script.receive(180, within=within)
     script.receive(200, routes=True, match=match)
     script.within("ACK", 2)
 

@@ -25,8 +25,8 @@ PATIENCE = 10_000
 class Script:
     """A scenario. Fields of the injection file: the caller, its `[authentication]`, the callee."""
 
-    def __init__(self, name):
-        self.name, self.steps, self.variables = name, [], []
+    def __init__(self, name, callee="sip:[field2]@[domain]"):
+        self.name, self.callee, self.steps, self.variables = name, callee, [], []
         # The steps at which each transaction of ours began.
         self.begun = {}
 
@@ -105,8 +105,9 @@ class Script:
     # --- the caller
 
     def ask(self, method, cseq, *lines, body="", credentials=False, lost=NOTHING,
-            uri="sip:[field2]@[domain]", sender="[field0]"):
+            uri=None, sender="[field0]"):
         """A request outside of any dialog."""
+        uri = uri or self.callee
         self.begun[method, cseq] = len(self.steps)
         self.send(f"{method} {uri} SIP/2.0", VIA % "", "Max-Forwards: 70",
                   f"From: <sip:{sender}@[domain]>;tag=[pid]a[call_number]", f"To: <{uri}>",
@@ -130,8 +131,9 @@ class Script:
             self.receive(407, optional=True)
             self.receive(100, optional=True)
 
-    def refused_ack(self, cseq, uri="sip:[field2]@[domain]", sender="[field0]"):
+    def refused_ack(self, cseq, uri=None, sender="[field0]"):
         """The ACK for a final response that is no 2xx: of the same transaction (§17.1.1.3)."""
+        uri = uri or self.callee
         self.send(f"ACK {uri} SIP/2.0", self.branch(("INVITE", cseq)),
                   "Max-Forwards: 70", f"From: <sip:{sender}@[domain]>;tag=[pid]a[call_number]",
                   "[last_To:]", "Call-ID: [call_id]", f"CSeq: {cseq} ACK")
@@ -148,7 +150,7 @@ class Script:
         self.begun[method, cseq] = len(self.steps)
         self.send(f"{method} [next_url] SIP/2.0", VIA % "", "[routes]", "Max-Forwards: 70",
                   "From: <sip:[field0]@[domain]>;tag=[pid]a[call_number]",
-                  "To: <sip:[field2]@[domain]>[peer_tag_param]", "Call-ID: [call_id]",
+                  f"To: <{self.callee}>[peer_tag_param]", "Call-ID: [call_id]",
                   f"CSeq: {cseq} {method}", CONTACT % "[field0]", *lines, body=body,
                   retrans=method != "ACK", lost=lost)
 

@@ -1,0 +1,135 @@
+//! The records that name servers have, by way of hickory-resolver: it asks several servers, over TCP
+//! what UDP cuts short, and keeps what it learns for as long as its TTL says (RFC 1035, RFC 2308).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    proto::rr::{Name, RData, RecordType},
+};
+
+use super::locate::{Missing, Naptr, Records, Srv};
+use crate::config::settings::Dns;
+
+/// Answers that are kept, those that there is nothing included: some hundred octets each.
+const MAX_KEPT: u64 = 8192;
+/// For how long at most, whatever the TTL says.
+const LONGEST_KEPT: Duration = Duration::from_secs(86_400);
+/// The same for the answer that there is nothing: who moves in should be reachable soon.
+const LONGEST_MISSED: Duration = Duration::from_secs(300);
+/// Questions under way to one server over one connection.
+const MAX_QUESTIONS: usize = 4096;
+/// How often a question is sent within the time that there is.
+const ATTEMPTS: u32 = 3;
+
+/// A client of name servers.
+#[derive(Debug)]
+pub(super) struct Client(TokioResolver);
+
+impl Client {
+    /// A client of the servers of the settings, or of those of `/etc/resolv.conf`.
+    pub(super) fn new(dns: &Dns) -> Result<Self, NetError> {
+        let mut builder = if dns.servers.is_empty() {
+            TokioResolver::builder_tokio()?
+        } else {
+            let servers = dns.servers.iter().map(|server| name_server(*server)).collect();
+            let config = ResolverConfig::from_name_servers(servers);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        };
+        let options = builder.options_mut();
+        options.timeout = Duration::from_secs(dns.timeout.0.into()) / ATTEMPTS;
+        options.attempts = ATTEMPTS as usize - 1;
+        options.cache_size = MAX_KEPT;
+        options.positive_max_ttl = Some(LONGEST_KEPT);
+        options.negative_max_ttl = Some(LONGEST_MISSED);
+        options.max_active_requests = MAX_QUESTIONS;
+        options.try_tcp_on_error = true;
+        builder.build().map(Self)
+    }
+
+    async fn look_up(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, Missing> {
+        let mut name = Name::from_ascii(name).map_err(|_| Missing::None)?;
+        // Never one of the own network's search list.
+        name.set_fqdn(true);
+        match self.0.lookup(name, kind).await {
+            Ok(lookup) => Ok(lookup.answers().iter().map(|record| record.data.clone()).collect()),
+            Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Err(Missing::None),
+            Err(error) => {
+                tracing::debug!(%error, %kind, "no answer of a name server");
+                Err(Missing::Unanswered)
+            }
+        }
+    }
+}
+
+fn name_server(server: SocketAddr) -> NameServerConfig {
+    let [mut udp, mut tcp] = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    (udp.port, tcp.port) = (server.port(), server.port());
+    NameServerConfig::new(server.ip(), true, vec![udp, tcp])
+}
+
+/// A name as text, without the dot at its end; empty for the root.
+fn text(name: &Name) -> Box<str> {
+    let text = name.to_ascii();
+    text.strip_suffix('.').unwrap_or(&text).into()
+}
+
+fn found<T>(found: Vec<T>) -> Result<Vec<T>, Missing> {
+    if found.is_empty() { Err(Missing::None) } else { Ok(found) }
+}
+
+impl Records for Client {
+    async fn naptr(&self, name: &str) -> Result<Vec<Naptr>, Missing> {
+        let records = self.look_up(name, RecordType::NAPTR).await?.into_iter();
+        found(
+            records
+                .filter_map(|record| match record {
+                    RData::NAPTR(naptr) => Some(Naptr {
+                        order: naptr.order,
+                        preference: naptr.preference,
+                        flags: naptr.flags,
+                        service: naptr.services,
+                        has_regexp: !naptr.regexp.is_empty(),
+                        replacement: text(&naptr.replacement),
+                    }),
+                    _ => None,
+                })
+                .collect(),
+        )
+    }
+
+    async fn srv(&self, name: &str) -> Result<Vec<Srv>, Missing> {
+        let records = self.look_up(name, RecordType::SRV).await?.into_iter();
+        found(
+            records
+                .filter_map(|record| match record {
+                    RData::SRV(srv) => Some(Srv {
+                        priority: srv.priority,
+                        weight: srv.weight,
+                        port: srv.port,
+                        target: text(&srv.target),
+                    }),
+                    _ => None,
+                })
+                .collect(),
+        )
+    }
+
+    async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Missing> {
+        let [six, four] = [RecordType::AAAA, RecordType::A].map(|kind| self.look_up(name, kind));
+        let (six, four) = tokio::join!(six, four);
+        let is_unanswered = [&six, &four].into_iter().any(|r| *r == Err(Missing::Unanswered));
+        let records = six.unwrap_or_default().into_iter().chain(four.unwrap_or_default());
+        let addresses: Vec<IpAddr> =
+            records.filter_map(|record| record.ip_addr().map(|ip| ip.to_canonical())).collect();
+        if addresses.is_empty() && is_unanswered {
+            return Err(Missing::Unanswered);
+        }
+        found(addresses)
+    }
+}
