@@ -11,6 +11,7 @@ mod link;
 mod module;
 mod modules;
 mod process;
+mod rate;
 pub mod trial;
 
 pub(super) use self::modules::Modules;

@@ -20,8 +20,9 @@ use tokio::{
 use super::{
     line::{Param, Sent},
     link::{Link, converse},
-    module::{Beginning, Effect, Installed, Module, Rate},
+    module::{Beginning, Effect, Installed, Module},
     process::Process,
+    rate::Rate,
 };
 use crate::{
     backend::{
