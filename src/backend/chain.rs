@@ -133,6 +133,27 @@ impl Guests {
         wanted.map(|(priority, _, handler)| (*priority, Rc::clone(handler))).collect()
     }
 
+    /// Tells those that want a message of it, each on its own and in the order in which it happens;
+    /// nobody's answer counts. `failed` hears of each that could not be told.
+    pub fn notify(&self, message: &Message, failed: impl Fn() + Clone + 'static) {
+        for (priority, handler) in self.of(message.name) {
+            let (mut message, failed) = (message.clone(), failed.clone());
+            tokio::task::spawn_local(async move {
+                if let Handling::Failed(_) = handler.handle(priority, &mut message).await {
+                    failed();
+                }
+            });
+        }
+        self.see(message, false);
+    }
+
+    /// Who wants which messages, and at which priority.
+    pub fn wanted(&self) -> Vec<(Rc<str>, MessageName, i32)> {
+        let present = self.0.borrow();
+        let handlers = present.handlers.iter();
+        handlers.map(|(at, name, handler)| (Rc::clone(handler.name()), *name, *at)).collect()
+    }
+
     /// Shows those that watch what became of a message.
     pub fn see(&self, message: &Message, handled: bool) {
         for watcher in &self.0.borrow().watchers {

@@ -2,6 +2,7 @@
 
 pub mod cdr;
 pub mod chain;
+pub mod engine;
 mod follow;
 mod listed;
 pub mod message;

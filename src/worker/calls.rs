@@ -403,7 +403,7 @@ impl Calls {
                 return Err(Stop::Challenged(scope, false));
             }
             Routed::Refused(code) => {
-                return Err(Stop::status("route", Status::of_refusal(code)));
+                return Err(Stop::Refused("route", Status::of_refusal(code), extra(learned)));
             }
         };
         let to_aor = groups.iter().flatten().find_map(|goal| match goal {
@@ -439,7 +439,8 @@ impl Calls {
                 None => Err(Stop::later("full", "Too Many Requests", RETRY_AFTER_FAULT)),
             };
         };
-        self.forward(x, request, id, caller, called, to_aor, groups)
+        let extra = extra(learned);
+        self.forward(x, request, id, caller, called, to_aor, groups, extra)
     }
 
     #[expect(clippy::too_many_arguments, reason = "all that is known of the request by then")]
@@ -452,6 +453,7 @@ impl Calls {
         called: Called,
         to_aor: Option<Box<[u8]>>,
         groups: VecDeque<Vec<Target>>,
+        mut extra: Vec<u8>,
     ) -> Result<(), Stop> {
         let policy = &x.rules.calls;
         let is_call = request.envelope.method == Method::Invite;
@@ -483,14 +485,15 @@ impl Calls {
                 return Err(Stop::status("max_calls", status));
             }
         }
-        let identity = caller.identity.map(|uri| {
-            [&b"P-Asserted-Identity: <"[..], &uri, b">\r\n"].concat().into_boxed_slice()
-        });
+        let strips = caller.identity.is_some() || !policy.trusts(x.flow.remote.ip());
+        if let Some(uri) = caller.identity {
+            extra.extend_from_slice(&[&b"P-Asserted-Identity: <"[..], &uri, b">\r\n"].concat());
+        }
         let plan = Plan {
             groups,
             caller: caller.side,
-            strips: identity.is_some() || !policy.trusts(x.flow.remote.ip()),
-            extra: identity.unwrap_or_default(),
+            strips,
+            extra: extra.into(),
             ring_timeout: policy.ring_timeout,
             call,
         };
@@ -576,7 +579,7 @@ impl Calls {
             Sought::Asks => return Err(Stop::Asks(Question::Auth)),
             Sought::Refused(code) => {
                 x.counters.auth(AuthResult::Refused);
-                return Err(Stop::status("refused", Status::of_refusal(code)));
+                return Err(Stop::Refused("refused", Status::of_refusal(code), extra(learned)));
             }
             Sought::Unavailable => {
                 x.counters.auth(AuthResult::Unavailable);
@@ -760,6 +763,11 @@ impl Called {
         }
         [&self.user, &b"@"[..], &self.domain].concat()
     }
+}
+
+/// Header lines that handlers have said go along.
+fn extra(learned: Option<&Learned>) -> Vec<u8> {
+    learned.and_then(|learned| learned.extra.as_deref()).unwrap_or_default().to_vec()
 }
 
 /// What the proxy goes by.

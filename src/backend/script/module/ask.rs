@@ -16,6 +16,7 @@ use crate::{
         chain::{Failure, Handling},
         message::Message,
     },
+    sip::extra::{self, Unfit},
     time::Clock,
 };
 
@@ -120,18 +121,13 @@ impl Module {
             message.retval = retval;
             for param in params {
                 match param {
-                    Param::Set(name, value) if is_harmful(&name, &value) => {
-                        self.log(|| {
+                    Param::Set(name, value) => match fit(&name, &value) {
+                        Ok(()) => message.set(&name, value),
+                        Err(why) => self.log(|| {
                             let (name, script) = (name.escape_debug(), &self.name);
-                            tracing::warn!(%script, "{name}: a header's value has no line end; left out");
-                        });
-                    }
-                    Param::Set(name, value) => {
-                        if name.starts_with("osip_") && message.get(&name).is_none() {
-                            self.warn_once(&format!("{name} is not sent to phones yet"));
-                        }
-                        message.set(&name, value);
-                    }
+                            tracing::warn!(%script, "{name}: {why}; left out");
+                        }),
+                    },
                     Param::Remove(name) => message.remove(&name),
                 }
             }
@@ -140,9 +136,12 @@ impl Module {
     }
 }
 
-/// Whether a value would break out of the header that it is meant for (DESIGN §13.10).
-fn is_harmful(name: &str, value: &str) -> bool {
-    (name.starts_with("osip_") || name == "reason") && value.contains(['\r', '\n'])
+/// Whether a value may go into what is sent (DESIGN §13.10).
+fn fit(name: &str, value: &str) -> Result<(), Unfit> {
+    if name == "reason" && value.contains(['\r', '\n']) {
+        return Err(Unfit::Control);
+    }
+    extra::check(name.as_bytes(), value.as_bytes())
 }
 
 /// Forgets a question when nobody waits for its answer any more, whyever.
