@@ -12,7 +12,8 @@ mod module;
 mod modules;
 mod process;
 mod rate;
+mod supervise;
 pub mod trial;
 
 pub(super) use self::modules::Modules;
-pub use self::process::become_program;
+pub use self::process::{become_program, supervise};
