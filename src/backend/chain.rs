@@ -52,6 +52,11 @@ pub trait Handler: fmt::Debug {
     /// The priorities at which it wants messages of a name, lower first; none if it doesn't.
     fn priorities(&self, name: MessageName) -> Vec<i32>;
 
+    /// Whether it is there: not if it only keeps the place of somebody who was, or may come.
+    fn is_present(&self) -> bool {
+        true
+    }
+
     /// Whether it takes more than memory to ask it.
     fn is_remote(&self) -> bool {
         true
@@ -150,7 +155,7 @@ impl Guests {
     /// Who wants which messages, and at which priority.
     pub fn wanted(&self) -> Vec<(Rc<str>, MessageName, i32)> {
         let present = self.0.borrow();
-        let handlers = present.handlers.iter();
+        let handlers = present.handlers.iter().filter(|(_, _, handler)| handler.is_present());
         handlers.map(|(at, name, handler)| (Rc::clone(handler.name()), *name, *at)).collect()
     }
 

@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use super::{
     client::{Client, ServerArgs, percent_encode_into, write_json},
-    table::printable,
+    table::{count, printable},
 };
 use crate::admin::view::ScriptsView;
 use crate::backend::script::{become_program, supervise, trial};
@@ -170,6 +170,7 @@ fn test(file: &Path, arg: &str, config: Option<&Path>) -> anyhow::Result<ExitCod
     if !report.faults.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    say(&format!("{}: good (messages: {})", program.name, report.installed));
+    let (installed, asked) = (report.installed.join(", "), count(report.asked as u64, "question"));
+    say(&format!("{}: good: {asked}, all answered; it has installed {installed}", program.name));
     Ok(ExitCode::SUCCESS)
 }

@@ -24,7 +24,7 @@ use std::{
 use persist::storage::Storage;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use self::{lane::Lane, legs::Recorder, told::Told};
+use self::{lane::Lane, legs::Recorder};
 use super::{
     chain::{Failure, Guests, Handles},
     message::Message,
@@ -143,7 +143,6 @@ pub(super) struct Records {
     is_wanted: Arc<AtomicBool>,
     /// Who is told as it happens, and no later.
     guests: Guests,
-    told: RefCell<Told>,
     /// Whether any of those wants to hear of calls.
     has_listeners: Cell<bool>,
     /// Whether anybody ever wanted to.
@@ -169,7 +168,6 @@ impl Records {
             waiting: coming.waiting,
             is_wanted: coming.is_wanted,
             guests,
-            told: RefCell::default(),
             has_listeners: Cell::new(false),
             was_wanted: Cell::new(false),
         });
@@ -228,9 +226,9 @@ impl Records {
             for (lane, _) in lanes.iter() {
                 lane.put(&record);
             }
-            let before = self.told.borrow_mut().of(&record);
             if self.has_listeners.get() {
-                for message in before.iter().chain([&record]) {
+                let [before, after] = told::of(&record);
+                for message in before.iter().chain([&record]).chain(&after) {
                     let (status, name) = (Arc::clone(&self.status), message.name);
                     self.guests.notify(message, move || status.failed(name));
                 }

@@ -659,6 +659,10 @@ impl Handler for Away {
         if is_it { vec![self.installed.priority] } else { Vec::new() }
     }
 
+    fn is_present(&self) -> bool {
+        false
+    }
+
     fn fault(&self) -> Option<String> {
         self.is_fault.then(|| format!("{} is away", self.who))
     }
