@@ -24,10 +24,11 @@ use super::{
     token::Token,
     view::{
         AorView, BindingView, CallPage, CallView, Page, ReadyView, ReloadedView, RemovedView,
-        SnapshotView, StatusView,
+        ScriptsView, SnapshotView, StatusView,
     },
 };
 use crate::{
+    backend::engine::{EngineAnswer, EngineQuestion},
     control::{Node, NotSaved, ReloadError},
     hex::parse_hex,
     metrics::{self, Sample},
@@ -70,7 +71,7 @@ struct Shared {
 type Api = State<Arc<Shared>>;
 
 /// Every path that is served.
-fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 14] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 16] {
     [
         ("/", get(index)),
         ("/healthz", get(async || "ok\n")),
@@ -86,6 +87,8 @@ fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 14] {
         ("/api/v1/cache/{username}", axum::routing::delete(forget)),
         ("/api/v1/reload", post(reload)),
         ("/api/v1/snapshot", post(snapshot)),
+        ("/api/v1/scripts/status", get(scripts_status)),
+        ("/api/v1/scripts/command", post(scripts_command)),
     ]
 }
 
@@ -312,6 +315,52 @@ fn remove_those(
 
 fn no_binding(aor: &[u8]) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("{} has no binding", text(aor)))
+}
+
+/// What `/api/v1/scripts/status` is asked with.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusQuery {
+    #[serde(default)]
+    module: String,
+}
+
+/// What `/api/v1/scripts/command` is asked with.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CommandQuery {
+    line: String,
+}
+
+async fn scripts_status(
+    State(shared): Api,
+    query: Result<UrlQuery<StatusQuery>, QueryRejection>,
+) -> Result<Json<ScriptsView>, Problem> {
+    let bad =
+        |rejection: QueryRejection| Problem::new(StatusCode::BAD_REQUEST, rejection.body_text());
+    let UrlQuery(StatusQuery { module }) = query.map_err(bad)?;
+    ask_modules(&shared, EngineQuestion::Status { module }).await
+}
+
+async fn scripts_command(
+    State(shared): Api,
+    query: Result<UrlQuery<CommandQuery>, QueryRejection>,
+) -> Result<Json<ScriptsView>, Problem> {
+    let bad =
+        |rejection: QueryRejection| Problem::new(StatusCode::BAD_REQUEST, rejection.body_text());
+    let UrlQuery(CommandQuery { line }) = query.map_err(bad)?;
+    ask_modules(&shared, EngineQuestion::Command { line }).await
+}
+
+/// Scripts have as long as their `timeout` says, each of them.
+async fn ask_modules(
+    shared: &Shared,
+    question: EngineQuestion,
+) -> Result<Json<ScriptsView>, Problem> {
+    let unavailable = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "nobody answers");
+    let answer = shared.node.ask_modules(question).ok_or_else(unavailable)?;
+    let EngineAnswer { handled, text } = answer.await.map_err(|_| unavailable())?;
+    Ok(Json(ScriptsView { handled, text }))
 }
 
 /// Has the back ends asked again for everybody.

@@ -197,6 +197,15 @@ impl RemovedView {
     }
 }
 
+/// What external modules said to an operator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ScriptsView {
+    /// Whether one of them took it to be its own.
+    pub handled: bool,
+    /// Their text.
+    pub text: String,
+}
+
 /// What a reload did.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReloadedView {

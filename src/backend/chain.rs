@@ -52,6 +52,11 @@ pub trait Handler: fmt::Debug {
     /// The priorities at which it wants messages of a name, lower first; none if it doesn't.
     fn priorities(&self, name: MessageName) -> Vec<i32>;
 
+    /// Whether it is there: not if it only keeps the place of somebody who was, or may come.
+    fn is_present(&self) -> bool {
+        true
+    }
+
     /// Whether it takes more than memory to ask it.
     fn is_remote(&self) -> bool {
         true
@@ -131,6 +136,27 @@ impl Guests {
         let present = self.0.borrow();
         let wanted = present.handlers.iter().filter(|(_, wanted, _)| *wanted == name);
         wanted.map(|(priority, _, handler)| (*priority, Rc::clone(handler))).collect()
+    }
+
+    /// Tells those that want a message of it, each on its own and in the order in which it happens;
+    /// nobody's answer counts. `failed` hears of each that could not be told.
+    pub fn notify(&self, message: &Message, failed: impl Fn() + Clone + 'static) {
+        for (priority, handler) in self.of(message.name) {
+            let (mut message, failed) = (message.clone(), failed.clone());
+            tokio::task::spawn_local(async move {
+                if let Handling::Failed(_) = handler.handle(priority, &mut message).await {
+                    failed();
+                }
+            });
+        }
+        self.see(message, false);
+    }
+
+    /// Who wants which messages, and at which priority.
+    pub fn wanted(&self) -> Vec<(Rc<str>, MessageName, i32)> {
+        let present = self.0.borrow();
+        let handlers = present.handlers.iter().filter(|(_, _, handler)| handler.is_present());
+        handlers.map(|(at, name, handler)| (Rc::clone(handler.name()), *name, *at)).collect()
     }
 
     /// Shows those that watch what became of a message.

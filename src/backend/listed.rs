@@ -302,7 +302,7 @@ pub(super) mod tests {
             message.set(name, *value);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        match runtime.block_on(ask(&chain, &shared.rules.load(), message)) {
+        match runtime.block_on(ask(&chain, &shared.rules.load(), &mut message)) {
             Ok(Routed::To(groups)) => {
                 let name = |goal: &Goal| match goal {
                     Goal::Aor(name) | Goal::Uri(name) => String::from_utf8_lossy(name).into_owned(),

@@ -2,7 +2,9 @@
 //!
 //! Their names, and those of their parameters, are what existing queries and scripts rely on.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
+
+use crate::sip::extra;
 
 /// What a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,11 +31,19 @@ pub enum MessageName {
     EngineStart,
     /// `engine.halt`: it is about to end.
     EngineHalt,
+    /// `engine.status`: how does a module do?
+    EngineStatus,
+    /// `engine.command`: a line that an operator has typed.
+    EngineCommand,
+    /// `chan.startup`: a leg of a call begins.
+    ChanStartup,
+    /// `chan.hangup`: it has ended.
+    ChanHangup,
 }
 
 impl MessageName {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::UserAuth,
         Self::UserRegister,
         Self::UserUnregister,
@@ -45,7 +55,15 @@ impl MessageName {
         Self::UserAuthfail,
         Self::EngineStart,
         Self::EngineHalt,
+        Self::EngineStatus,
+        Self::EngineCommand,
+        Self::ChanStartup,
+        Self::ChanHangup,
     ];
+
+    /// What is told of calls to whoever wants to hear of it, and asks nothing.
+    pub const OF_CALLS: [Self; 4] =
+        [Self::CallExecute, Self::CallCdr, Self::ChanStartup, Self::ChanHangup];
 
     /// The one with this name.
     pub fn parse(name: &str) -> Option<Self> {
@@ -83,6 +101,10 @@ impl MessageName {
             Self::UserAuthfail => "user.authfail",
             Self::EngineStart => "engine.start",
             Self::EngineHalt => "engine.halt",
+            Self::EngineStatus => "engine.status",
+            Self::EngineCommand => "engine.command",
+            Self::ChanStartup => "chan.startup",
+            Self::ChanHangup => "chan.hangup",
         }
     }
 }
@@ -129,6 +151,11 @@ impl Message {
     /// Takes all parameters of this name away.
     pub fn remove(&mut self, name: &str) {
         self.params.retain(|(key, _)| **key != *name);
+    }
+
+    /// The header lines that it adds to what is sent: those of `osip_` parameters.
+    pub fn header_lines(&self) -> Option<Arc<[u8]>> {
+        extra::lines(self.params().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
     }
 
     /// All parameters, in order.

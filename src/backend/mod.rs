@@ -3,6 +3,7 @@
 pub mod cdr;
 pub mod chain;
 mod dns;
+pub mod engine;
 mod follow;
 mod listed;
 pub mod message;

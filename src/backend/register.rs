@@ -20,6 +20,7 @@ use crate::config::{
     register::{self, Query},
     settings::Records,
 };
+use crate::sip::extra;
 
 /// Columns of `user.auth` with hashes, which go before its `result` (DESIGN §13.6).
 pub(super) const HASHES: [&str; 3] = ["ha1", "ha1_sha256", "ha1_sha512_256"];
@@ -229,6 +230,8 @@ impl Section {
         for (column, value) in rows.named(0) {
             if Some(column) == result {
                 message.retval = value.to_owned();
+            } else if let Err(why) = extra::check(column.as_bytes(), value.as_bytes()) {
+                self.log(&format!("{column}: {why}; left out"));
             } else {
                 message.set(column, value);
             }

@@ -23,22 +23,22 @@ const MAX_GOALS: usize = 64;
 pub(super) async fn route(
     chain: &Chain,
     rules: &Rules,
-    mut message: Message,
+    message: &mut Message,
 ) -> Result<Routed, Failure> {
-    match chain.dispatch(&mut message).await {
+    match chain.dispatch(message).await {
         // It ends here only where a handler turns the request down.
-        Dispatched::Handled { .. } if is_refusal(&message.retval) => return Ok(refused(&message)),
+        Dispatched::Handled { .. } if is_refusal(&message.retval) => return Ok(refused(message)),
         Dispatched::Handled { .. } | Dispatched::Unhandled => {}
         Dispatched::Failed(failure) => return Err(failure),
     }
     message.name = MessageName::CallRoute;
     message.retval.clear();
     message.further.clear();
-    match chain.dispatch(&mut message).await {
-        Dispatched::Handled { by, .. } if &*by == LISTED => Ok(listed::route(rules, &message)),
-        Dispatched::Handled { .. } => Ok(routed(&message)),
-        Dispatched::Unhandled => Ok(match reason::code_of(&message) {
-            Some(_) => refused(&message),
+    match chain.dispatch(message).await {
+        Dispatched::Handled { by, .. } if &*by == LISTED => Ok(listed::route(rules, message)),
+        Dispatched::Handled { .. } => Ok(routed(message)),
+        Dispatched::Unhandled => Ok(match reason::code_of(message) {
+            Some(_) => refused(message),
             None => Routed::Unknown,
         }),
         Dispatched::Failed(failure) => Err(failure),

@@ -14,7 +14,7 @@ use std::{
 use crossbeam::channel::Receiver;
 use tokio::{
     runtime::Runtime,
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, oneshot},
     task::{JoinSet, LocalSet},
     time::MissedTickBehavior,
 };
@@ -23,6 +23,7 @@ use super::{
     cdr::{Coming, Records, SpoolFolder, TakesRecords},
     chain::{Chain, Dispatched, Failure, Guests, Handler, OnError},
     dns::Resolver,
+    engine::{self, EngineAnswer, EngineQuestion},
     follow::{Asked, Follower, Present, TRACES},
     listed::LISTED,
     message::{Message, MessageName},
@@ -121,10 +122,18 @@ pub struct Inbox {
     pub calls: Coming,
 }
 
+/// What the back ends are told to do.
+enum Order {
+    /// To go by this.
+    Reload(Box<Setup>),
+    /// To ask what an operator asks.
+    Ask(engine::Asked),
+}
+
 /// The back ends at work.
 #[derive(Debug)]
 pub struct BackEnds {
-    setups: mpsc::UnboundedSender<Setup>,
+    orders: mpsc::UnboundedSender<Order>,
     thread: JoinHandle<()>,
 }
 
@@ -141,24 +150,31 @@ impl BackEnds {
         ended: impl Send + 'static,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (setups, coming) = mpsc::unbounded_channel();
+        let (orders, coming) = mpsc::unbounded_channel();
         let thread = thread::Builder::new().name("backends".to_owned()).spawn(move || {
             let _ended = ended;
             run(&runtime, setup, coming, shared, inbox, returns);
             // A name server that doesn't answer keeps nobody.
             runtime.shutdown_timeout(LOOK);
         })?;
-        Ok(Self { setups, thread })
+        Ok(Self { orders, thread })
     }
 
     /// Has them go by another setup from now on.
     pub fn reload(&self, setup: Setup) {
-        let _ = self.setups.send(setup);
+        let _ = self.orders.send(Order::Reload(Box::new(setup)));
+    }
+
+    /// Asks external modules what an operator asks. There is no answer if they end before.
+    pub fn ask(&self, question: EngineQuestion) -> oneshot::Receiver<EngineAnswer> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.orders.send(Order::Ask(engine::Asked { question, answer }));
+        answered
     }
 
     /// Ends the thread, once what waited to be told is told, or a second has passed.
     pub fn stop(self) {
-        drop(self.setups);
+        drop(self.orders);
         let _ = self.thread.join();
     }
 }
@@ -166,7 +182,7 @@ impl BackEnds {
 fn run(
     runtime: &Runtime,
     setup: Setup,
-    mut coming: mpsc::UnboundedReceiver<Setup>,
+    mut coming: mpsc::UnboundedReceiver<Order>,
     shared: Shared,
     Inbox { questions, bell, calls }: Inbox,
     returns: Returns,
@@ -177,8 +193,9 @@ fn run(
     tasks.block_on(runtime, async {
         let mut setup = setup;
         let (clock, status) = (Arc::clone(&shared.clock), Arc::clone(&shared.status));
-        let records = Records::start(calls, shared.spool.clone(), clock, status);
         let (guests, mut modules) = (Guests::default(), None);
+        let spool = shared.spool.clone();
+        let records = Records::start(calls, spool, clock, status, guests.clone());
         loop {
             let keeps_scripts = setup.scripts.cache > DeltaSeconds(0);
             let Made { handlers, records: keepers, notifications, preload } =
@@ -192,7 +209,7 @@ fn run(
             }
             let chain = Chain::new(handlers, setup.on_error).with_guests(guests.clone());
             let by = (&chain, setup.listed);
-            modules = Modules::renew(modules, setup.scripts, &shared, by).await;
+            modules = Modules::renew(modules, setup.scripts, (&shared, &records), by).await;
             let desk = Rc::new(Desk {
                 chain,
                 has_modules: modules.is_some(),
@@ -244,6 +261,9 @@ struct Desk {
     timer_waits: Cell<u32>,
 }
 
+/// Octets of what is kept of a user, but for the name: a million of them are to fit.
+const MAX_KEPT: usize = 4096;
+
 /// What `user.auth` may depend on for its answer to hold for other requests of the user.
 pub(super) const OF_THE_USER: [&str; 4] = ["username", "domain", "realm", "protocol"];
 
@@ -253,7 +273,7 @@ impl Desk {
         self: &Rc<Self>,
         questions: &Receiver<Parked>,
         bell: &Notify,
-        coming: &mut mpsc::UnboundedReceiver<Setup>,
+        coming: &mut mpsc::UnboundedReceiver<Order>,
         timer: Duration,
     ) -> Option<Setup> {
         let mut look = tokio::time::interval(LOOK);
@@ -269,7 +289,13 @@ impl Desk {
             }
             tokio::select! {
                 () = bell.notified() => {}
-                setup = coming.recv() => return setup,
+                order = coming.recv() => match order {
+                    Some(Order::Ask(asked)) => {
+                        tokio::task::spawn_local(engine::answer(self.chain.clone(), asked));
+                    }
+                    Some(Order::Reload(setup)) => return Some(*setup),
+                    None => return None,
+                },
                 _ = look.tick(), if is_remote => {
                     self.shared.status.set_faults(self.chain.faults());
                     let follows = [MessageName::UserRegister, MessageName::UserUnregister];
@@ -313,17 +339,18 @@ impl Desk {
     async fn answer(&self, rules: Arc<Rules>, mut parked: Parked) {
         match parked.question {
             Question::Register => {
-                let registered = self.register(&rules, &parked).await;
-                parked.learned.registered = Some(registered);
+                let (registered, extra) = self.register(&rules, &parked).await;
+                (parked.learned.registered, parked.learned.extra) = (Some(registered), extra);
             }
             Question::Route => {
-                let routed = self.route(&rules, &parked).await;
-                parked.learned.routed = Some(routed);
+                let (routed, extra) = self.route(&rules, &parked).await;
+                (parked.learned.routed, parked.learned.extra) = (Some(routed), extra);
             }
             Question::Resolve => self.resolver.resolve_all(&mut parked.learned.hops).await,
             Question::AuthFailed => self.tell_failure(&rules, &parked).await,
             Question::Auth | Question::Renew => {
-                parked.learned.account = Some(self.authenticate(&rules, &parked, None).await);
+                let (account, extra) = self.authenticate(&rules, &parked, None).await;
+                (parked.learned.account, parked.learned.extra) = (Some(account), extra);
             }
         }
         self.returns.give_back(parked);
@@ -331,10 +358,11 @@ impl Desk {
 
     /// Answers a question, and all that come meanwhile for the same user.
     async fn answer_all(&self, rules: Arc<Rules>, user: UserKey, parked: Parked) {
-        let account = self.authenticate(&rules, &parked, Some(&user)).await;
+        let (account, extra) = self.authenticate(&rules, &parked, Some(&user)).await;
         let others = self.flights.borrow_mut().remove(&user).unwrap_or_default();
         for mut parked in std::iter::once(parked).chain(others) {
             parked.learned.account = Some(account.clone());
+            parked.learned.extra.clone_from(&extra);
             self.returns.give_back(parked);
         }
     }
@@ -350,14 +378,15 @@ impl Desk {
         Context { rules, now, listeners: &self.shared.listeners }
     }
 
-    /// Asks who a user is.
+    /// Asks who a user is; header lines of the answer go with a refusal, since those of an account are
+    /// among what is known of it.
     async fn authenticate(
         &self,
         rules: &Rules,
         parked: &Parked,
         user: Option<&UserKey>,
-    ) -> Learnt<Arc<Known>> {
-        let unknown = || Learnt::Is(Arc::new(Known::Unknown));
+    ) -> (Learnt<Arc<Known>>, Option<Arc<[u8]>>) {
+        let unknown = || (Learnt::Is(Arc::new(Known::Unknown)), None);
         let context = self.context(rules);
         let message = request::read(parked, rules, |request, aor| {
             let own = user.cloned().or_else(|| request::user_of(request, aor, rules, context.now));
@@ -384,33 +413,43 @@ impl Desk {
                 tracing::debug!(reason, "user.auth failed");
                 self.shared.status.failed(MessageName::UserAuth);
                 let now = self.shared.clock.now();
-                return match cache.map(|c| c.find(now, &user.username, &user.domain)) {
+                let learnt = match cache.map(|c| c.find(now, &user.username, &user.domain)) {
                     Some(Cached::Fresh(known) | Cached::Stale(known)) => Learnt::Is(known),
                     Some(Cached::Missing) | None => Learnt::Unavailable,
                 };
+                return (learnt, None);
             }
         };
         let known = Arc::new(known);
-        if let Some((cache, generation)) = cache.zip(generation).filter(|_| keeps && is_last_word) {
+        // What is long is asked for again, lest it fill the memory.
+        let is_kept = keeps && is_last_word && known.octets() <= MAX_KEPT;
+        if let Some((cache, generation)) = cache.zip(generation).filter(|_| is_kept) {
             let now = self.shared.clock.now();
             cache.keep(now, generation, &user.username, &user.domain, &known);
         }
-        Learnt::Is(known)
+        let extra = matches!(*known, Known::Refused(_)).then(|| message.header_lines());
+        (Learnt::Is(known), extra.flatten())
     }
 
     /// Asks where a request goes.
-    async fn route(&self, rules: &Rules, parked: &Parked) -> Learnt<Arc<Routed>> {
+    async fn route(
+        &self,
+        rules: &Rules,
+        parked: &Parked,
+    ) -> (Learnt<Arc<Routed>>, Option<Arc<[u8]>>) {
         let context = self.context(rules);
         let message = request::read(parked, rules, |request, _| {
             request::route(request, (&parked.flow, &parked.learned), &context)
         });
-        let Some(message) = message else { return Learnt::Is(Arc::new(Routed::Unknown)) };
-        match route::route(&self.chain, rules, message).await {
-            Ok(routed) => Learnt::Is(Arc::new(routed)),
+        let Some(mut message) = message else {
+            return (Learnt::Is(Arc::new(Routed::Unknown)), None);
+        };
+        match route::route(&self.chain, rules, &mut message).await {
+            Ok(routed) => (Learnt::Is(Arc::new(routed)), message.header_lines()),
             Err(Failure { reason, .. }) => {
                 tracing::debug!(reason, "call.route failed");
                 self.shared.status.failed(MessageName::CallRoute);
-                Learnt::Unavailable
+                (Learnt::Unavailable, None)
             }
         }
     }
@@ -429,7 +468,11 @@ impl Desk {
     }
 
     /// Asks whether a phone may be bound.
-    async fn register(&self, rules: &Rules, parked: &Parked) -> Learnt<Registered> {
+    async fn register(
+        &self,
+        rules: &Rules,
+        parked: &Parked,
+    ) -> (Learnt<Registered>, Option<Arc<[u8]>>) {
         let context = self.context(rules);
         let message = request::read(parked, rules, |request, aor| {
             let aor = aor?;
@@ -437,7 +480,7 @@ impl Desk {
             Some((aor.as_bytes().to_vec(), binding))
         });
         let Some((aor, request::Asked { mut message, contact })) = message.flatten() else {
-            return Learnt::Is(Registered::Unhandled);
+            return (Learnt::Is(Registered::Unhandled), None);
         };
         let asked = message.get("expires").map(str::to_owned);
         while !self.follower.borrow_mut().begin(&aor) {
@@ -473,7 +516,7 @@ impl Desk {
             }
         };
         self.follower.borrow_mut().end(now, &aor, asked);
-        learnt
+        (learnt, message.header_lines())
     }
 
     /// Has the handlers told of what has changed.

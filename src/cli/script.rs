@@ -6,7 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use crate::backend::script::{become_program, trial};
+use super::{
+    client::{Client, ServerArgs, percent_encode_into, write_json},
+    table::{count, printable},
+};
+use crate::admin::view::ScriptsView;
+use crate::backend::script::{become_program, supervise, trial};
 use crate::config::extmodule::{self, Extmodule, Program, Rights};
 use crate::config::first_start::{FOLDERS, Located, locate};
 use crate::config::{Accepted, Findings};
@@ -15,11 +20,11 @@ use crate::config::{Accepted, Findings};
 #[derive(Clone, Debug, clap::Args)]
 pub struct Script {
     #[command(subcommand)]
-    command: Command,
+    action: Action,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
-enum Command {
+enum Action {
     /// Start a script, ask it what a REGISTER and a call would ask, and print the dialogue; exit code
     /// 1 if it installs nothing, or does not answer
     Test {
@@ -32,20 +37,59 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         config: Option<PathBuf>,
     },
-    /// Take these limits and become the program; what scripts are started by
+    /// Ask the scripts of a running server how they do (engine.status)
+    Status {
+        /// The module to ask; without it, all
+        #[arg(default_value = "")]
+        module: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Have the scripts of a running server do what a line says (engine.command); exit code 1 if none
+    /// understands it
+    Command {
+        /// The line
+        #[arg(required = true)]
+        words: Vec<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Run a program and take with it what it leaves behind; what scripts are started by
+    #[command(hide = true)]
+    Supervise {
+        /// The process that it runs for
+        parent: u32,
+        #[command(flatten)]
+        program: Launched,
+    },
+    /// Take these limits and become the program; what `supervise` starts
     #[command(hide = true)]
     Launch {
-        #[arg(long)]
-        files: Option<u64>,
-        #[arg(long)]
-        processes: Option<u64>,
-        #[arg(long)]
-        memory: Option<u64>,
-        #[arg(long)]
-        cpu: Option<u64>,
-        path: PathBuf,
-        arg: String,
+        #[command(flatten)]
+        program: Launched,
     },
+}
+
+/// A program with its limits.
+#[derive(Clone, Debug, clap::Args)]
+struct Launched {
+    #[arg(long)]
+    files: Option<u64>,
+    #[arg(long)]
+    processes: Option<u64>,
+    #[arg(long)]
+    memory: Option<u64>,
+    #[arg(long)]
+    cpu: Option<u64>,
+    path: PathBuf,
+    arg: String,
+}
+
+impl Launched {
+    fn rights(&self) -> Rights {
+        let Self { files, processes, memory, cpu, .. } = *self;
+        Rights { user: None, files, processes, memory, cpu }
+    }
 }
 
 /// Runs `bindery script`.
@@ -53,15 +97,45 @@ enum Command {
 /// # Errors
 /// The configuration can't be used, or the script can't be started.
 pub fn run(args: &Script) -> anyhow::Result<ExitCode> {
-    match &args.command {
-        Command::Test { file, arg, config } => test(file, arg, config.as_deref()),
-        Command::Launch { files, processes, memory, cpu, path, arg } => {
-            let (files, processes, memory, cpu) = (*files, *processes, *memory, *cpu);
-            let rights = Rights { user: None, files, processes, memory, cpu };
-            let error = become_program(&rights, path, arg);
-            Err(error).with_context(|| path.display().to_string())
+    match &args.action {
+        Action::Test { file, arg, config } => test(file, arg, config.as_deref()),
+        Action::Status { module, server } => {
+            let mut path = "scripts/status?module=".to_owned();
+            percent_encode_into(module.as_bytes(), &mut path);
+            show(server, &Client::new(server)?.get(&path)?)
+        }
+        Action::Command { words, server } => {
+            let line = words.join(" ");
+            let mut path = "scripts/command?line=".to_owned();
+            percent_encode_into(line.as_bytes(), &mut path);
+            let view: ScriptsView = Client::new(server)?.post(&path)?;
+            if !view.handled && !server.json {
+                anyhow::bail!("no script understands {}", printable(&line));
+            }
+            show(server, &view)
+        }
+        Action::Supervise { parent, program } => {
+            let error = supervise(*parent, &program.rights(), &program.path, &program.arg);
+            Err(error).with_context(|| program.path.display().to_string())
+        }
+        Action::Launch { program } => {
+            let error = become_program(&program.rights(), &program.path, &program.arg);
+            Err(error).with_context(|| program.path.display().to_string())
         }
     }
+}
+
+/// Prints what scripts said.
+fn show(server: &ServerArgs, view: &ScriptsView) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    if server.json {
+        write_json(&mut out, view)?;
+    } else {
+        for line in view.text.lines() {
+            writeln!(out, "{}", printable(line))?;
+        }
+    }
+    Ok(if view.handled { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn test(file: &Path, arg: &str, config: Option<&Path>) -> anyhow::Result<ExitCode> {
@@ -96,6 +170,7 @@ fn test(file: &Path, arg: &str, config: Option<&Path>) -> anyhow::Result<ExitCod
     if !report.faults.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    say(&format!("{}: good (messages: {})", program.name, report.installed));
+    let (installed, asked) = (report.installed.join(", "), count(report.asked as u64, "question"));
+    say(&format!("{}: good: {asked}, all answered; it has installed {installed}", program.name));
     Ok(ExitCode::SUCCESS)
 }

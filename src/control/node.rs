@@ -17,6 +17,7 @@ use crate::{
     auth::{Authenticator, NonceKeys},
     backend::{
         self, BackEnds, Files, Loaded, Status,
+        engine::{EngineAnswer, EngineQuestion},
         regfile::{General, Regfile},
     },
     calls::CallBook,
@@ -307,6 +308,15 @@ impl Node {
         let pruned = self.change(|journal| self.location.update(aor, when, journal, change));
         self.is_saving()?;
         Ok(pruned)
+    }
+
+    /// Asks external modules what an operator asks; `None` if there is nobody who could.
+    pub fn ask_modules(
+        &self,
+        question: EngineQuestion,
+    ) -> Option<tokio::sync::oneshot::Receiver<EngineAnswer>> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.as_ref().map(|backends| backends.ask(question))
     }
 
     /// Forgets what back ends told of a user, or of all: they are asked again. `false` if nothing

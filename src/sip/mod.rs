@@ -10,6 +10,7 @@
 
 pub mod encode;
 mod error;
+pub mod extra;
 mod grammar;
 pub mod header;
 pub mod limits;

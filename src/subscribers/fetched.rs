@@ -67,6 +67,18 @@ pub enum Known {
     Unknown,
 }
 
+impl Known {
+    /// Octets of what a back end said of it besides a password.
+    pub fn octets(&self) -> usize {
+        match self {
+            Self::Account(fetched) => {
+                fetched.params.iter().map(|(name, value)| name.len() + value.len()).sum()
+            }
+            Self::Listed | Self::Refused(_) | Self::Unknown => 0,
+        }
+    }
+}
+
 /// What was found in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cached {

@@ -1,6 +1,6 @@
 //! The answers a worker writes, each into its slot.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use super::rules::Rules;
 use crate::{
@@ -19,6 +19,8 @@ const ALLOW: &[u8] = b"Allow: REGISTER, OPTIONS\r\n";
 /// Extensions that this server knows (RFC 3327).
 pub(super) const SUPPORTED: [&str; 1] = ["path"];
 const SUPPORTED_HEADER: &[u8] = b"Supported: path\r\n";
+/// Octets of the last header and the empty line.
+const END: usize = b"Content-Length: 0\r\n\r\n".len();
 /// Seconds after which a client that was turned away for lack of room may come again: some
 /// bindings will have ended by then.
 const RETRY_AFTER: u32 = 60;
@@ -49,6 +51,8 @@ pub(super) struct Answer<'a> {
     pub(super) rules: &'a Rules,
     pub(super) envelope: &'a Envelope<'a>,
     pub(super) source: SocketAddr,
+    /// Header lines that back ends add, but to challenges.
+    pub(super) extra: Option<Arc<[u8]>>,
     /// The To tag, the same for each retransmission (RFC 3261 §8.2.7).
     pub(super) tag: u32,
 }
@@ -66,6 +70,13 @@ impl Answer<'_> {
         headers(response.buf());
         if let Some(server) = &self.rules.server {
             response.header(b"Server: ", server.as_bytes());
+        }
+        if let Some(extra) = &self.extra
+            && !matches!(status.code, 401 | 407)
+            // Better an answer without than none: where `maxpkt` is small, so is the room.
+            && response.buf().room() >= extra.len() + END
+        {
+            response.buf().put(extra);
         }
         response.finish()
     }

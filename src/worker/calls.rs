@@ -424,7 +424,7 @@ impl Calls {
                 return Err(Stop::Challenged(scope, false));
             }
             Routed::Refused(code) => {
-                return Err(Stop::status("route", Status::of_refusal(code)));
+                return Err(Stop::Refused("route", Status::of_refusal(code), extra(learned)));
             }
         };
         let max_calls = if is_call { rules.calls.max_calls } else { 0 };
@@ -479,7 +479,7 @@ impl Calls {
                 None => Err(Stop::later("full", "Too Many Requests", RETRY_AFTER_FAULT)),
             };
         };
-        self.forward(x, request, id, caller, groups)
+        self.forward(x, request, id, caller, groups, extra(learned))
     }
 
     fn forward(
@@ -489,6 +489,7 @@ impl Calls {
         id: ContextId,
         caller: Caller,
         groups: VecDeque<Vec<Target>>,
+        mut extra: Vec<u8>,
     ) -> Result<(), Stop> {
         let policy = &x.rules.calls;
         let to_aor = groups.iter().flatten().find_map(|target| target.aor.clone());
@@ -497,14 +498,15 @@ impl Calls {
             self.shared.book.reserve(&aors, policy.max_calls).map_err(|InUse| busy())?;
         }
         let call = self.parties.take().map(|parties| Call::new(x.now, parties, to_aor));
-        let identity = caller.identity.map(|uri| {
-            [&b"P-Asserted-Identity: <"[..], &uri, b">\r\n"].concat().into_boxed_slice()
-        });
+        let strips = caller.identity.is_some() || !policy.trusts(x.flow.remote.ip());
+        if let Some(uri) = caller.identity {
+            extra.extend_from_slice(&[&b"P-Asserted-Identity: <"[..], &uri, b">\r\n"].concat());
+        }
         let plan = Plan {
             groups,
             caller: caller.side,
-            strips: identity.is_some() || !policy.trusts(x.flow.remote.ip()),
-            extra: identity.unwrap_or_default(),
+            strips,
+            extra: extra.into(),
             ring_timeout: policy.ring_timeout,
             call,
         };
@@ -590,7 +592,7 @@ impl Calls {
             Sought::Asks => return Err(Stop::Asks(Question::Auth)),
             Sought::Refused(code) => {
                 x.counters.auth(AuthResult::Refused);
-                return Err(Stop::status("refused", Status::of_refusal(code)));
+                return Err(Stop::Refused("refused", Status::of_refusal(code), extra(learned)));
             }
             Sought::Unavailable => {
                 x.counters.auth(AuthResult::Unavailable);
@@ -815,6 +817,11 @@ fn parties(request: &Request<'_>, source: SocketAddr, caller: &Caller, called: &
 /// Somebody has as many calls as may be.
 fn busy() -> Stop {
     Stop::status("max_calls", Status::BUSY_HERE.because("Too Many Calls"))
+}
+
+/// Header lines that handlers have said go along.
+fn extra(learned: Option<&Learned>) -> Vec<u8> {
+    learned.and_then(|learned| learned.extra.as_deref()).unwrap_or_default().to_vec()
 }
 
 /// What the proxy goes by.

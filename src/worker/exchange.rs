@@ -2,6 +2,7 @@
 
 use std::{
     hash::Hasher,
+    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -119,6 +120,8 @@ pub(super) struct Exchange<'x, 'a> {
     pub(super) counters: &'a Counters,
     pub(super) space: &'x mut Space,
     pub(super) out: &'x mut [u8],
+    /// Header lines that back ends have added to the answer.
+    pub(super) extra: Option<Arc<[u8]>>,
 }
 
 impl<'x, 'a> Exchange<'x, 'a> {
@@ -215,6 +218,7 @@ impl<'x, 'a> Exchange<'x, 'a> {
             rules: self.rules,
             envelope: self.envelope,
             source: self.flow.remote,
+            extra: self.extra.clone(),
             tag: u32::from_be_bytes([t0, t1, t2, t3]),
         }
     }

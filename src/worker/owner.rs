@@ -1,5 +1,7 @@
 //! Whose a REGISTER is: an account of `regfile.conf`, or of a back end.
 
+use std::sync::Arc;
+
 use super::{
     parking::{Learned, Learnt},
     rules::{AskAuth, Rules},
@@ -9,6 +11,7 @@ use crate::{
         Authenticator, Claim, Secret,
         authorization::{MAX_USERNAME, Quoted},
     },
+    sip::extra,
     subscribers::{Account, Cached, Known, LoginKey, split_name},
     time::{DeltaSeconds, Now},
 };
@@ -82,7 +85,7 @@ pub(super) struct Claimant<'a> {
 }
 
 /// What is known of a claimant.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Sought<'a> {
     /// The account, and what its credentials are checked against.
     Found {
@@ -90,6 +93,8 @@ pub(super) enum Sought<'a> {
         secret: Secret,
         /// Whether it is time to ask again.
         is_stale: bool,
+        /// Header lines of answers to it.
+        extra: Option<Arc<[u8]>>,
     },
     /// There is no such account.
     Unknown,
@@ -126,7 +131,8 @@ impl<'a> Claimant<'a> {
         Authenticator::look_up(&self.claim, |username| {
             let login = rules.subscribers.login_at(self.login?, username, self.domain)?;
             let (owner, secret) = (Owner::Listed(login.account), login.secret);
-            found = Some(Sought::Found { owner, secret, is_stale: false });
+            let extra = extra::lines(login.account.params());
+            found = Some(Sought::Found { owner, secret, is_stale: false, extra });
             None
         });
         found
@@ -153,16 +159,19 @@ impl<'a> Claimant<'a> {
         }
     }
 
-    fn found(&self, rules: &'a Rules, known: &Known, is_stale: bool) -> Sought<'a> {
+    fn found<'k>(&self, rules: &'a Rules, known: &'k Known, is_stale: bool) -> Sought<'a> {
         match known {
             Known::Account(fetched) => {
                 let (username, granted) = (self.claim.username(), fetched.granted);
                 let owner = Owner::Fetched { username, granted };
-                Sought::Found { owner, secret: fetched.secret, is_stale }
+                let octets =
+                    |(name, value): &'k (Box<str>, Box<str>)| (name.as_bytes(), value.as_bytes());
+                let extra = extra::lines(fetched.params.iter().map(octets));
+                Sought::Found { owner, secret: fetched.secret, is_stale, extra }
             }
             Known::Listed => match self.among_listed(rules) {
-                Some(Sought::Found { owner, secret, .. }) => {
-                    Sought::Found { owner, secret, is_stale }
+                Some(Sought::Found { owner, secret, extra, .. }) => {
+                    Sought::Found { owner, secret, is_stale, extra }
                 }
                 _ => Sought::Unknown,
             },

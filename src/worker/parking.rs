@@ -53,6 +53,9 @@ pub struct Learned {
     pub registered: Option<Learnt<Registered>>,
     /// To [`Question::Route`].
     pub routed: Option<Learnt<Arc<Routed>>>,
+    /// Header lines that go with the answer, or with the request if it is passed on
+    /// ([`crate::sip::extra`]).
+    pub extra: Option<Arc<[u8]>>,
     /// The account that the request proved to come from, as its credentials name it.
     pub caller: Option<Box<[u8]>>,
     /// Whether its From names an address of that account.
@@ -194,19 +197,25 @@ pub struct Parking {
     /// How many more there may be.
     left: usize,
     waiting: HashMap<u64, SocketAddr>,
+    /// How many of those that are away are long.
+    long: usize,
 }
 
 /// Why a request can't wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unparked {
-    /// As many wait as may, or nobody answers any more, or it is too long.
+    /// As many wait as may, or as many long ones, or nobody answers any more.
     NoRoom,
     /// It does already.
     Waits,
 }
 
-/// Octets of a request that may wait: more than headers take that mean anything to a registrar.
-const MAX_LEN: usize = 8192;
+/// Octets of a request that is like others: more than headers take that mean anything to a registrar.
+const USUAL: usize = 8192;
+
+/// Requests longer than that which may wait at once, up to the longest datagram each: 4 MiB for each
+/// worker, whatever strangers send.
+const MAX_LONG: usize = 64;
 
 /// Octets of room that are kept for the next request.
 const KEPT: usize = 2048;
@@ -215,7 +224,7 @@ impl Parking {
     /// Room for `capacity` requests of `worker`, which are put to `questions`.
     pub fn new(worker: usize, capacity: usize, questions: Questions) -> Self {
         let waiting = HashMap::with_capacity(capacity);
-        Self { worker, questions, free: Vec::new(), left: capacity, waiting }
+        Self { worker, questions, free: Vec::new(), left: capacity, waiting, long: 0 }
     }
 
     /// Whether this request, or one that it repeats, waits.
@@ -235,7 +244,8 @@ impl Parking {
         if self.has(hash, flow.remote) {
             return Err(Unparked::Waits);
         }
-        if datagram.len() > MAX_LEN {
+        let is_long = datagram.len() > USUAL;
+        if is_long && self.long >= MAX_LONG {
             return Err(Unparked::NoRoom);
         }
         let mut parked = match self.free.pop() {
@@ -258,6 +268,7 @@ impl Parking {
         parked.learned = learned.cloned().unwrap_or_default();
         match self.questions.put(parked) {
             Ok(()) => {
+                self.long += usize::from(is_long);
                 if !question.is_behind() {
                     self.waiting.insert(hash, flow.remote);
                     self.questions.waiting.fetch_add(1, Ordering::Relaxed);
@@ -273,6 +284,9 @@ impl Parking {
 
     /// Takes note that a request has come back: it may be parked again.
     pub(super) fn came_back(&mut self, parked: &Parked) {
+        if parked.datagram.len() > USUAL {
+            self.long = self.long.saturating_sub(1);
+        }
         if !parked.question.is_behind() {
             self.waiting.remove(&parked.hash);
             self.questions.waiting.fetch_sub(1, Ordering::Relaxed);

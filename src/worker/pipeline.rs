@@ -444,7 +444,20 @@ impl<'a> Shared<'_, 'a> {
     ) -> Exchange<'x, 'a> {
         let Self { now, rules, location, journal, counters, space } = self;
         let (now, journal) = (*now, &mut **journal);
-        Exchange { now, flow, envelope, hash, rules, location, journal, counters, space, out }
+        let extra = None;
+        Exchange {
+            now,
+            flow,
+            envelope,
+            hash,
+            rules,
+            location,
+            journal,
+            counters,
+            space,
+            out,
+            extra,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! REGISTER, from step 3 of RFC 3261 §10.3 on.
 
+use std::sync::Arc;
+
 use super::{
     answer::{SUPPORTED, Unavailable},
     counters::{AuthResult, RegisterResult},
@@ -46,6 +48,8 @@ pub(super) struct Registration<'a> {
     owner: Option<Owner<'a>>,
     /// Whether it is time to ask for the account again.
     is_stale: bool,
+    /// Header lines that its account adds to answers.
+    extra: Option<Arc<[u8]>>,
     proof: Proof<'a>,
     learned: Option<&'a Learned>,
 }
@@ -109,8 +113,8 @@ impl<'a> Registration<'a> {
             return;
         };
         let secret = match claimant.seek(now, rules, self.learned) {
-            Sought::Found { owner, secret, is_stale } => {
-                (self.owner, self.is_stale) = (Some(owner), is_stale);
+            Sought::Found { owner, secret, is_stale, extra } => {
+                (self.owner, self.is_stale, self.extra) = (Some(owner), is_stale, extra);
                 Some(secret)
             }
             Sought::Unknown => None,
@@ -205,6 +209,7 @@ impl<'a> Exchange<'_, 'a> {
             scope,
             owner,
             is_stale: false,
+            extra: None,
             proof,
             learned,
         })
@@ -213,6 +218,9 @@ impl<'a> Exchange<'_, 'a> {
     /// Answers a REGISTER whose digest is computed.
     pub(super) fn register(&mut self, registration: &Registration<'a>) -> Ended {
         let Registration { aor, key, owner, scope, learned, .. } = *registration;
+        // What was said of this very request goes before what is known of its account.
+        let said = learned.and_then(|learned| learned.extra.clone());
+        self.extra = said.or_else(|| registration.extra.clone());
         let domain = aor.and_then(|aor| aor.domain()).unwrap_or_default();
         let used = match self.end_trial(registration) {
             Ok(used) => used,

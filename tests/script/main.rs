@@ -1,7 +1,12 @@
 //! External modules with the real program: scripts that it starts, and modules that connect.
 
+mod calls;
 mod client;
+mod headers;
+mod leavings;
+mod operator;
 mod outages;
+mod party;
 mod python_yate;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "some of it is for other tests")]
@@ -82,7 +87,8 @@ fn a_script_can_be_tried_out() {
         "      username=100",
         "    user.auth: handled; the password is what it returned",
         "    call.route: handled; the call goes to sip/sip:100@192.0.2.10:5062;transport=udp",
-        "good (messages: 4)",
+        "good: 5 questions, all answered; it has installed user.auth, user.register, \
+         user.unregister, call.route",
     ] {
         assert!(said.contains(line), "no {line:?} in\n{said}");
     }

@@ -7,9 +7,10 @@
 mod file;
 mod lane;
 mod legs;
+mod told;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     path::PathBuf,
     rc::Rc,
@@ -25,7 +26,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use self::{lane::Lane, legs::Recorder};
 use super::{
-    chain::{Failure, Handles},
+    chain::{Failure, Guests, Handles},
     message::Message,
     status::Status,
 };
@@ -140,6 +141,12 @@ pub(super) struct Records {
     status: Arc<Status>,
     waiting: Arc<AtomicU64>,
     is_wanted: Arc<AtomicBool>,
+    /// Who is told as it happens, and no later.
+    guests: Guests,
+    /// Whether any of those wants to hear of calls.
+    has_listeners: Cell<bool>,
+    /// Whether anybody ever wanted to.
+    was_wanted: Cell<bool>,
 }
 
 impl Records {
@@ -149,6 +156,7 @@ impl Records {
         folder: Option<SpoolFolder>,
         clock: Arc<SystemClock>,
         status: Arc<Status>,
+        guests: Guests,
     ) -> Rc<Self> {
         let now = clock.now();
         let records = Rc::new(Self {
@@ -159,6 +167,9 @@ impl Records {
             status,
             waiting: coming.waiting,
             is_wanted: coming.is_wanted,
+            guests,
+            has_listeners: Cell::new(false),
+            was_wanted: Cell::new(false),
         });
         let own = Rc::clone(&records);
         let mut receiver = coming.receiver;
@@ -191,8 +202,22 @@ impl Records {
             let task = tokio::task::spawn_local(async move { running.run().await });
             lanes.push((lane, task));
         }
-        // Most sites keep none, and making them would cost a call a third more.
-        self.is_wanted.store(!lanes.is_empty(), Ordering::Relaxed);
+        drop(lanes);
+        self.want();
+    }
+
+    /// Whether anybody wants to hear of calls as they go.
+    pub(super) fn set_listeners(&self, has_any: bool) {
+        self.has_listeners.set(has_any);
+        self.want();
+    }
+
+    fn want(&self) {
+        // Most sites keep none, and making them would cost a call a third more. Who has begun goes
+        // on: of calls whose end is missed, nobody would know that they have ended.
+        let is_wanted = self.has_listeners.get() || !self.lanes.borrow().is_empty();
+        let is_wanted = self.was_wanted.replace(is_wanted || self.was_wanted.get()) || is_wanted;
+        self.is_wanted.store(is_wanted, Ordering::Relaxed);
     }
 
     fn give(&self, records: Vec<Message>) {
@@ -200,6 +225,13 @@ impl Records {
         for record in records {
             for (lane, _) in lanes.iter() {
                 lane.put(&record);
+            }
+            if self.has_listeners.get() {
+                let [before, after] = told::of(&record);
+                for message in before.iter().chain([&record]).chain(&after) {
+                    let (status, name) = (Arc::clone(&self.status), message.name);
+                    self.guests.notify(message, move || status.failed(name));
+                }
             }
         }
     }

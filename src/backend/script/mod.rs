@@ -11,7 +11,9 @@ mod link;
 mod module;
 mod modules;
 mod process;
+mod rate;
+mod supervise;
 pub mod trial;
 
 pub(super) use self::modules::Modules;
-pub use self::process::become_program;
+pub use self::process::{become_program, supervise};

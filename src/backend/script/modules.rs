@@ -20,11 +20,13 @@ use tokio::{
 use super::{
     line::{Param, Sent},
     link::{Link, converse},
-    module::{Beginning, Effect, Installed, Module, Rate},
+    module::{Beginning, Effect, Installed, Module},
     process::Process,
+    rate::Rate,
 };
 use crate::{
     backend::{
+        cdr::Records,
         chain::{Chain, Dispatched, Failure, Guests, Handler, Handles, Handling, Watcher},
         message::{Message, MessageName},
         run::Shared,
@@ -73,6 +75,8 @@ const QUESTIONS: [MessageName; 3] =
 pub(in crate::backend) struct Modules {
     settings: Extmodule,
     shared: Shared,
+    /// Whom modules hear of calls from.
+    records: Rc<Records>,
     guests: Guests,
     chain: RefCell<Chain>,
     /// `auth` of `regfile.conf`: who is asked before it has to be asked for each request.
@@ -116,7 +120,7 @@ impl Modules {
     pub(in crate::backend) async fn renew(
         old: Option<Rc<Self>>,
         settings: Extmodule,
-        shared: &Shared,
+        (shared, records): (&Shared, &Rc<Records>),
         (chain, listed): (&Chain, i32),
     ) -> Option<Rc<Self>> {
         if let Some(old) = old {
@@ -129,10 +133,16 @@ impl Modules {
             old.stop().await;
         }
         let has_any = settings.has_modules() || !settings.execute.is_empty();
-        has_any.then(|| Self::start(settings, shared.clone(), chain.clone(), listed))
+        let with = (shared.clone(), Rc::clone(records));
+        has_any.then(|| Self::start(settings, with, chain.clone(), listed))
     }
 
-    fn start(settings: Extmodule, shared: Shared, chain: Chain, listed: i32) -> Rc<Self> {
+    fn start(
+        settings: Extmodule,
+        (shared, records): (Shared, Rc<Records>),
+        chain: Chain,
+        listed: i32,
+    ) -> Rc<Self> {
         let expected = QUESTIONS.map(|name| Away::expected("no external module", name, false));
         let away = if settings.has_modules() { expected.into() } else { Vec::new() };
         let modules = Rc::new(Self {
@@ -148,6 +158,7 @@ impl Modules {
             is_stopping: Cell::new(false),
             settings,
             shared,
+            records,
         });
         modules.publish();
         for program in modules.settings.scripts.clone() {
@@ -191,6 +202,7 @@ impl Modules {
         let mut tasks = self.tasks.take();
         tasks.shutdown().await;
         self.guests.replace(Vec::new(), Vec::new());
+        self.records.set_listeners(false);
         for listener in &self.settings.listeners {
             if let At::Unix(path) = &listener.at {
                 remove_socket(path);
@@ -238,6 +250,10 @@ impl Modules {
         let failed = MessageName::UserAuthfail;
         let is_watched = present.iter().any(|module| module.is_watching(failed));
         let failures = is_watched || of(failed).next().is_some();
+        let hears = |name| {
+            of(name).next().is_some() || present.iter().any(|module| module.is_watching(name))
+        };
+        self.records.set_listeners(MessageName::OF_CALLS.into_iter().any(hears));
         let had_auth = self.guests.want(MessageName::UserAuth);
         let rules = self.shared.rules.load();
         if auth.is_some() && !had_auth && self.settings.cache.0 == 0 {
@@ -641,6 +657,10 @@ impl Handler for Away {
     fn priorities(&self, name: MessageName) -> Vec<i32> {
         let is_it = name.as_str() == self.installed.name;
         if is_it { vec![self.installed.priority] } else { Vec::new() }
+    }
+
+    fn is_present(&self) -> bool {
+        false
     }
 
     fn fault(&self) -> Option<String> {

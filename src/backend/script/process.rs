@@ -12,11 +12,14 @@ use std::{
 };
 
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process_group, waitid,
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
 };
 use tokio::{net::unix::pipe, time::Instant};
 
-use super::link::Link;
+use super::{
+    link::Link,
+    supervise::{self, END},
+};
 use crate::config::extmodule::{Program, Rights};
 
 /// How often a process is looked at, whether it has ended.
@@ -28,12 +31,18 @@ const PATIENCE: Duration = Duration::from_millis(60);
 /// How long it has after SIGTERM.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The subcommand by which a process takes its limits before it becomes the program.
+/// How long its supervisor has to kill all that it has started.
+const KILLS: Duration = Duration::from_secs(3);
+
+/// The subcommand that supervises a program, and the one by which a process takes its limits before
+/// it becomes the program.
+const SUPERVISE: [&str; 2] = ["script", "supervise"];
 const LAUNCH: [&str; 2] = ["script", "launch"];
 
 /// A process and all that it has started. They end with this value, whatever they do.
 #[derive(Debug)]
 pub(super) struct Process {
+    /// Its supervisor, which leads its group and ends as it does.
     child: Child,
     /// Until it has ended: another may have its number then.
     group: Option<Pid>,
@@ -93,9 +102,24 @@ impl Process {
         match tokio::time::timeout_at(until, self.ended()).await {
             Ok(ended) => ended,
             Err(_) => {
-                self.signal(Signal::KILL);
-                self.ended().await
+                self.end();
+                match tokio::time::timeout(KILLS, self.ended()).await {
+                    Ok(ended) => ended,
+                    // Somebody keeps the supervisor from it.
+                    Err(_) => {
+                        self.signal(Signal::KILL);
+                        self.ended().await
+                    }
+                }
             }
+        }
+    }
+
+    /// Has the supervisor kill all, though somebody may have stopped it.
+    fn end(&self) {
+        if let Some(group) = self.group {
+            let _ = kill_process(group, END);
+            let _ = kill_process(group, Signal::CONT);
         }
     }
 
@@ -110,8 +134,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.ended.is_none() {
-            self.signal(Signal::KILL);
-            // A moment, after SIGKILL.
+            self.end();
+            // A moment: it only kills.
             let _ = self.child.wait();
         }
     }
@@ -138,23 +162,37 @@ impl Ended {
     }
 }
 
-/// This very program, even if its file was replaced meanwhile: it takes the limits and becomes the
-/// other. Nothing can be done between fork and exec without `unsafe`.
+/// This very program, even if its file was replaced meanwhile: it supervises another one, which takes
+/// the limits and becomes the program. Nothing can be done between fork and exec without `unsafe`.
 fn command(program: &Program) -> Command {
-    let Rights { user, files, processes, memory, cpu } = &program.rights;
-    let mut command = Command::new("/proc/self/exe");
-    command.args(LAUNCH).process_group(0);
-    if let Some((user, group)) = user {
-        command.uid(*user).gid(*group);
+    let mut command = Command::new(OURSELVES);
+    command.args(SUPERVISE).arg(std::process::id().to_string()).process_group(0);
+    if let Some((user, group)) = program.rights.user {
+        command.uid(user).gid(group);
     }
+    add_limits(&mut command, &program.rights);
+    command.arg("--").arg(&program.path).arg(&*program.arg);
+    command
+}
+
+/// Supervises a program for `parent`. It returns only if that can't be done.
+pub fn supervise(parent: u32, rights: &Rights, path: &std::path::Path, arg: &str) -> io::Error {
+    let mut command = Command::new(OURSELVES);
+    command.args(LAUNCH);
+    add_limits(&mut command, rights);
+    supervise::supervise(command.arg("--").arg(path).arg(arg), parent)
+}
+
+const OURSELVES: &str = "/proc/self/exe";
+
+fn add_limits(command: &mut Command, rights: &Rights) {
+    let Rights { user: _, files, processes, memory, cpu } = rights;
     let limits = [("--files", files), ("--processes", processes), ("--memory", memory)];
     for (name, limit) in limits.into_iter().chain([("--cpu", cpu)]) {
         if let Some(limit) = limit {
             command.arg(name).arg(limit.to_string());
         }
     }
-    command.arg("--").arg(&program.path).arg(&*program.arg);
-    command
 }
 
 /// Takes these limits and becomes the program. It returns only if that can't be done.
@@ -172,7 +210,7 @@ pub fn become_program(rights: &Rights, path: &std::path::Path, arg: &str) -> io:
             return error.into();
         }
     }
-    // Should we be killed, it has nobody left to ask it anything.
+    // Should its supervisor be killed, nobody would end it.
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
         return error.into();
     }

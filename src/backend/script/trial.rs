@@ -28,8 +28,10 @@ const SETTLES: Duration = Duration::from_millis(300);
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// How many messages it has installed.
-    pub installed: usize,
+    /// The names of the messages that it has installed.
+    pub installed: Vec<String>,
+    /// How many questions it was asked.
+    pub asked: usize,
     /// What went wrong, a sentence each.
     pub faults: Vec<String>,
 }
@@ -109,7 +111,8 @@ async fn question(module: &Module, report: &RefCell<Report>, say: &dyn Fn(&str))
             return report.borrow_mut().faults.push("it has installed nothing".to_owned());
         }
     }
-    report.borrow_mut().installed = settled.0;
+    let names = module.installed().into_iter().map(|installed| installed.name);
+    report.borrow_mut().installed = names.collect();
     for mut message in samples() {
         let name = message.name;
         let installed = module.installed();
@@ -122,6 +125,7 @@ async fn question(module: &Module, report: &RefCell<Report>, say: &dyn Fn(&str))
             say(&format!("    {name}: not for it, by its filter"));
             continue;
         }
+        report.borrow_mut().asked += 1;
         match module.ask(&mut message).await {
             Handling::Handled => say(&format!("    {name}: handled; {}", meaning(&message))),
             Handling::Passed => say(&format!("    {name}: left to others")),
@@ -213,39 +217,55 @@ fn samples() -> Vec<Message> {
         ("sip_to", "sip:100@192.0.2.10:5062;transport=udp"),
         ("sip_contact", "<sip:100@192.0.2.10:5062;transport=udp>;expires=600"),
     ];
-    let call = [
-        ("id", "sip/1"),
-        ("module", "sip"),
-        ("status", "incoming"),
-        ("address", "192.0.2.10:5062"),
-        ("billid", "1"),
-        ("answered", "false"),
-        ("direction", "incoming"),
-        ("caller", "100"),
-        ("called", "200"),
-        ("callername", "Hundred"),
-        ("sip_uri", "sip:200@example.com"),
-        ("sip_from", "sip:100@example.com"),
-        ("sip_to", "<sip:200@example.com>"),
-        ("sip_callid", "2@192.0.2.10"),
-        ("device", "Phone/1.0: 100%"),
-        ("username", "100"),
-        ("realm", "example.com"),
-    ];
-    let back = [("called", "100"), ("caller", "200")];
+    let status = |status| [("module", "sip"), ("status", status), ("address", "192.0.2.10:5062")];
+    let incoming = [("answered", "false"), ("direction", "incoming"), ("callid", "2@192.0.2.10")];
+    let to = |caller, called, uri, from, to| {
+        [
+            ("caller", caller),
+            ("called", called),
+            ("ip_host", "192.0.2.10"),
+            ("ip_port", "5062"),
+            ("ip_transport", "UDP"),
+            ("connection_id", "general"),
+            ("connection_reliable", "false"),
+            ("sip_uri", uri),
+            ("sip_from", from),
+            ("sip_to", to),
+            ("sip_callid", "2@192.0.2.10"),
+            ("device", "Phone/1.0: 100%"),
+            ("username", caller),
+            ("realm", "example.com"),
+            ("domain", "example.com"),
+            ("called_domain", "example.com"),
+            ("method", "INVITE"),
+        ]
+    };
+    let (one, other) = ("sip:100@example.com", "sip:200@example.com");
+    let (there, back) = (to("100", "200", other, one, other), to("200", "100", one, other, one));
+    let (leg, billid) = ([("id", "sip/1")], [("billid", "1800000000-1")]);
+    let parties = [("caller", "100"), ("called", "200"), ("username", "100")];
+    let callto = [("callto", "sip/sip:200")];
     let record = [
         ("time", "1800000000.000"),
         ("chan", "sip/1"),
         ("cdrid", "1"),
+        ("runid", "1800000000"),
         ("operation", "finalize"),
         ("direction", "incoming"),
         ("duration", "12.000"),
         ("billtime", "10.000"),
         ("ringtime", "2.000"),
         ("status", "answered"),
+        ("external", "100"),
+        ("cdrwrite", "true"),
+        ("billid", "1800000000-1"),
+        ("address", "192.0.2.10:5062"),
         ("caller", "100"),
         ("called", "200"),
+        ("calledfull", "200"),
         ("username", "100"),
+        ("callid", "2@192.0.2.10"),
+        ("inuse", "0"),
     ];
     let gone = [("username", "100"), ("driver", "sip"), ("expires", "0")];
     vec![
@@ -253,11 +273,18 @@ fn samples() -> Vec<Message> {
         make(MessageName::UserAuth, &[&credentials, &flow, &who, &number]),
         make(MessageName::UserRegister, &[&bound, &flow, &route]),
         make(MessageName::UserAuthfail, &[&credentials, &flow, &who, &number]),
-        make(MessageName::CallPreroute, &[&call, &flow]),
-        make(MessageName::CallRoute, &[&call, &flow]),
-        make(MessageName::CallRoute, &[&back, &flow]),
-        make(MessageName::CallExecute, &[&call, &flow]),
+        make(MessageName::CallPreroute, &[&status("incoming"), &incoming, &there]),
+        make(MessageName::CallRoute, &[&status("incoming"), &incoming, &there]),
+        make(MessageName::CallRoute, &[&status("incoming"), &incoming, &back]),
+        make(MessageName::ChanStartup, &[&leg, &status("incoming"), &billid, &incoming, &parties]),
+        make(
+            MessageName::CallExecute,
+            &[&leg, &status("incoming"), &billid, &incoming, &parties, &callto],
+        ),
+        make(MessageName::ChanHangup, &[&leg, &status("answered"), &billid, &incoming]),
         make(MessageName::CallCdr, &[&record]),
+        make(MessageName::EngineStatus, &[&[("details", "true")]]),
+        make(MessageName::EngineCommand, &[&[("line", "hello")]]),
         make(MessageName::EngineTimer, &[&[("time", "1800000000")]]),
         make(MessageName::UserUnregister, &[&gone]),
         make(MessageName::EngineHalt, &[]),

@@ -42,6 +42,11 @@ impl<'a> Buf<'a> {
         self.put(&text);
     }
 
+    /// How much more fits.
+    pub fn room(&self) -> usize {
+        self.bytes.len() - self.len
+    }
+
     /// What has been written, unless something did not fit.
     pub fn finish(&self) -> Option<usize> {
         (!self.overflow).then_some(self.len)
