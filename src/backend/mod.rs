@@ -3,6 +3,7 @@
 pub mod cdr;
 pub mod chain;
 mod follow;
+pub mod hook;
 mod listed;
 pub mod message;
 mod preload;
@@ -29,6 +30,7 @@ use std::path::Path;
 use crate::auth::Secret;
 use crate::config::cdrfile::{self, CdrFile};
 use crate::config::extmodule::{self, Extmodule};
+use crate::config::hooks::Event;
 use crate::config::register::{self as register_conf, Register};
 use crate::config::resolve::{self, Host, Overrides};
 use crate::config::settings::Config;
@@ -138,7 +140,8 @@ pub fn load(
     let asks = |message| register.as_ref().is_some_and(|r| r.handler(message).is_some());
     let scripts = extmodule::read(folder, &mut findings);
     let has_scripts = scripts.as_ref().is_some_and(Extmodule::has_modules);
-    let has_others = has_scripts || asks(register_conf::Message::UserAuth);
+    let has_hooks = config.hooks.iter().any(|hook| hook.wants(Event::Auth));
+    let has_others = has_scripts || has_hooks || asks(register_conf::Message::UserAuth);
     let regfile = regfile::read(folder, &config, has_others, &mut findings);
     advise(folder, &config, &regfile, has_others, &mut findings);
     advise_register(folder, &config, register.as_ref(), &mut findings);

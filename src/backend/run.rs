@@ -23,6 +23,7 @@ use super::{
     cdr::{Coming, Records, SpoolFolder, TakesRecords},
     chain::{Chain, Dispatched, Failure, Guests, Handler, OnError},
     follow::{Asked, Follower, Present, TRACES},
+    hook::{self, Hooks},
     listed::LISTED,
     message::{Message, MessageName},
     preload::Preload,
@@ -36,9 +37,9 @@ use super::{
 };
 use crate::{
     auth::{Ha1Set, Secret},
-    config::extmodule::Extmodule,
+    config::{extmodule::Extmodule, hooks::Hook, settings},
     hex::parse_hex,
-    location::Location,
+    location::{Location, Subscription},
     proxy::Routed,
     subscribers::{Cached, Fetched, Known, split_name},
     time::{Clock, Deadline, DeltaSeconds, SystemClock},
@@ -84,6 +85,8 @@ pub struct Setup {
     pub timer: Duration,
     /// The external modules.
     pub scripts: Extmodule,
+    /// The hooks, and which legs of calls they are told of.
+    pub hooks: (Box<[Hook]>, settings::Records),
     /// The priority of `regfile.conf` for `user.auth`.
     pub listed: i32,
     /// Whether what queries say of users may be kept.
@@ -139,9 +142,11 @@ impl BackEnds {
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (setups, coming) = mpsc::unbounded_channel();
+        // Before anything is restored: what has ended meanwhile is told too.
+        let changes = hook::changes(&setup.hooks.0, &shared.location);
         let thread = thread::Builder::new().name("backends".to_owned()).spawn(move || {
             let _ended = ended;
-            run(&runtime, setup, coming, shared, inbox, returns);
+            run(&runtime, setup, coming, (shared, changes), inbox, returns);
             // A name server that doesn't answer keeps nobody.
             runtime.shutdown_timeout(LOOK);
         })?;
@@ -164,7 +169,7 @@ fn run(
     runtime: &Runtime,
     setup: Setup,
     mut coming: mpsc::UnboundedReceiver<Setup>,
-    shared: Shared,
+    (shared, changes): (Shared, Option<Subscription>),
     Inbox { questions, bell, calls }: Inbox,
     returns: Returns,
 ) {
@@ -175,11 +180,15 @@ fn run(
         let mut setup = setup;
         let (clock, status) = (Arc::clone(&shared.clock), Arc::clone(&shared.status));
         let records = Records::start(calls, shared.spool.clone(), clock, status);
+        let hooks = Hooks::start(&shared, changes);
         let (guests, mut modules) = (Guests::default(), None);
         loop {
             let keeps_scripts = setup.scripts.cache > DeltaSeconds(0);
-            let Made { handlers, records: keepers, notifications, preload } =
+            let Made { mut handlers, records: mut keepers, notifications, preload } =
                 (setup.handlers)(&shared);
+            let roles = hooks.replace(&setup.hooks.0, setup.hooks.1);
+            handlers.extend(roles.handlers);
+            keepers.extend(roles.keepers);
             records.set_handlers(&keepers);
             // Also of one that another setup cut short.
             shared.status.set_preloading(preload.is_some());
@@ -212,6 +221,7 @@ fn run(
                 None => {
                     let told = tokio::time::timeout(LAST_WORDS, desk.tell_all());
                     let _ = tokio::join!(told, records.finish(LAST_WORDS));
+                    hooks.finish(LAST_WORDS).await;
                     if let Some(modules) = modules {
                         modules.stop().await;
                     }
@@ -266,8 +276,7 @@ impl Desk {
                 setup = coming.recv() => return setup,
                 _ = look.tick(), if is_remote => {
                     self.shared.status.set_faults(self.chain.faults());
-                    let follows = [MessageName::UserRegister, MessageName::UserUnregister];
-                    if follows.into_iter().any(|name| self.chain.has_remote(name)) {
+                    if self.chain.has_followers() {
                         self.follow();
                     }
                 }
@@ -433,12 +442,19 @@ impl Desk {
             return Learnt::Is(Registered::Unhandled);
         };
         let asked = message.get("expires").map(str::to_owned);
-        while !self.follower.borrow_mut().begin(&aor) {
+        message.is_question = true;
+        let follows = self.chain.has_followers();
+        while follows && !self.follower.borrow_mut().begin(&aor) {
             tokio::time::sleep(BUSY).await;
         }
         let dispatched = self.chain.dispatch(&mut message).await;
         let now = self.shared.clock.now();
         let (asked, learnt) = match dispatched {
+            // A hook's refusal, which leaves nobody else a say.
+            Dispatched::Handled { .. } if message.retval == "-" => {
+                let code = reason::code_of(&message).unwrap_or(403);
+                (Asked::Nothing, Learnt::Is(Registered::Refused(code)))
+            }
             Dispatched::Handled { failed, .. } => {
                 let expires = message.get("expires");
                 let granted = expires.filter(|expires| Some(*expires) != asked.as_deref());
@@ -465,7 +481,9 @@ impl Desk {
                 (Asked::Unknown, Learnt::Unavailable)
             }
         };
-        self.follower.borrow_mut().end(now, &aor, asked);
+        if follows {
+            self.follower.borrow_mut().end(now, &aor, asked);
+        }
         learnt
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::bounds;
 use super::conf::{Conf, Section};
+use super::hooks;
 use super::nearest::hint;
 use super::section::Keys;
 use super::settings::{
@@ -34,7 +35,7 @@ pub const MAX_LISTENERS: usize = 256;
 /// The file in the state folder that holds the admin token, unless `[admin] token_file` names one.
 pub const TOKEN_FILE: &str = "admin.token";
 
-/// Sections of `bindery.conf`, besides `listener NAME` and `domain NAME`.
+/// Sections of `bindery.conf`, besides `listener NAME`, `domain NAME` and `hook NAME`.
 const SECTIONS: [&str; 9] =
     ["general", "registrar", "auth", "cache", "backend", "calls", "persist", "admin", "limits"];
 
@@ -160,6 +161,7 @@ fn resolve(
         calls,
         admin: admin(conf, folder, &state, overrides, findings),
         limits: limits(conf, findings),
+        hooks: hooks::read(conf, folder, |name| named("hook", name).map(Into::into), findings),
         state,
     }
 }
@@ -169,16 +171,22 @@ fn refuse_sections(conf: &Conf, findings: &mut Findings) {
     for Section { name, place, .. } in conf.sections() {
         let name = lossy(name);
         let named = |kind| named(kind, &name).is_some();
-        let what = if SECTIONS.contains(&&*name) || named("listener") || named("domain") {
+        let what = if SECTIONS.contains(&&*name)
+            || named("listener")
+            || named("domain")
+            || named("hook")
+        {
             continue;
         } else if name == "listener" {
             "a listener needs a name: [listener NAME]".to_owned()
         } else if name == "domain" {
             "a domain's section needs its name: [domain NAME]".to_owned()
+        } else if name == "hook" {
+            "a hook needs a name: [hook NAME]".to_owned()
         } else {
             format!(
                 "unknown section [{name}]{}",
-                hint(&name, SECTIONS.into_iter().chain(["listener", "domain"]))
+                hint(&name, SECTIONS.into_iter().chain(["listener", "domain", "hook"]))
             )
         };
         findings.error(place.clone(), what);

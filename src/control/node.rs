@@ -196,6 +196,7 @@ impl Node {
             && (&old.cache, &old.backend, &old.auth)
                 == (&config.cache, &config.backend, &config.auth)
             && old.calls.cdr == config.calls.cdr
+            && old.hooks == config.hooks
             && old.general.domains == config.general.domains;
         let setup = (!is_same).then(|| {
             let (general, files) = &written;
