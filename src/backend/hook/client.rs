@@ -32,6 +32,9 @@ const MAX_HEADERS: usize = 32 << 10;
 /// How long a connection is kept that nobody uses: shorter than most receivers keep one.
 const IDLE: Duration = Duration::from_secs(20);
 
+/// How often a receiver is asked over HTTP/2 whether it is still there, and how long it may take.
+const ALIVE: Duration = Duration::from_secs(5);
+
 type Http = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// What a receiver is reached with.
@@ -170,7 +173,9 @@ fn http(hook: &Hook) -> Result<Http, String> {
         .pool_max_idle_per_host(hook.concurrency)
         .http1_max_buf_size(MAX_HEADERS)
         .http2_max_header_list_size(u32::try_from(MAX_HEADERS).unwrap_or(u32::MAX))
-        .http2_keep_alive_interval(IDLE);
+        // A connection that has died without a word would take all questions with it.
+        .http2_keep_alive_interval(ALIVE)
+        .http2_keep_alive_timeout(ALIVE);
     Ok(builder.build(connector))
 }
 

@@ -26,6 +26,10 @@ const LAST: i32 = i32::MAX;
 /// A fault that goes on is logged once in so long, and shown for so long after it was last seen.
 const LOGGED: Duration = Duration::from_secs(60);
 
+/// Questions in a row that have to fail before it counts as a fault: one that is late now and then
+/// is no reason to take the node out of service.
+const IN_A_ROW: u32 = 3;
+
 /// A hook that is asked.
 #[derive(Debug)]
 pub(super) struct Questions {
@@ -37,8 +41,8 @@ pub(super) struct Questions {
     clock: Arc<SystemClock>,
     status: Arc<Status>,
     logged: Cell<Option<Instant>>,
-    /// Why the last question was not answered, if it was not, and when.
-    failing: RefCell<Option<(Instant, String)>>,
+    /// How many questions in a row were not answered; when and why the last one was not.
+    failing: RefCell<Option<(u32, Instant, String)>>,
 }
 
 /// Why a question has no answer.
@@ -145,7 +149,10 @@ impl Questions {
             Err(unanswered) => {
                 let reason = format!("{}: {unanswered}", self.name);
                 self.log(event, &unanswered);
-                self.failing.replace(Some((begun, reason.clone())));
+                let mut failing = self.failing.borrow_mut();
+                let before = failing.as_ref().map_or(0, |(count, ..)| *count);
+                *failing = Some((before.saturating_add(1), begun, reason.clone()));
+                drop(failing);
                 Handling::Failed(Failure { reason, is_outage: true })
             }
         }
@@ -189,8 +196,9 @@ impl Handler for Questions {
 
     fn fault(&self) -> Option<String> {
         let failing = self.failing.borrow();
-        let recent = failing.as_ref().filter(|(at, _)| at.elapsed() < LOGGED);
-        recent.map(|(_, reason)| reason.clone())
+        let is_fault = |count: u32, at: &Instant| count >= IN_A_ROW && at.elapsed() < LOGGED;
+        let fault = failing.as_ref().filter(|(count, at, _)| is_fault(*count, at));
+        fault.map(|(_, _, reason)| reason.clone())
     }
 
     fn handle<'m>(&'m self, priority: i32, message: &'m mut Message) -> Handles<'m> {

@@ -200,6 +200,7 @@ impl Herald {
         let event = match (before, after) {
             (Some(before), Some(after)) if before == after => return,
             (Some(before), Some(after)) if after.count < before.count => fewer,
+            (None, Some(_)) if *cause == Cause::Expired => fewer,
             (_, Some(_)) => Event::Registered,
             (Some(_), None) => fewer,
             // What ended while nobody was here was bound, as nobody has told otherwise.
@@ -474,9 +475,11 @@ mod tests {
         world.bind(Cause::Registered, &[ONE]);
         assert_eq!(world.told(), NOTHING);
         world.herald.finish();
-        // A stop.
+        // A stop, and what ended before the next start.
         let mut world = World::new(&storage, before);
-        assert_eq!(world.told(), NOTHING);
+        world.bind(Cause::Expired, &[OTHER]);
+        bind(&world.shared, "carol@example.com", Cause::Expired, &[]);
+        assert_eq!(world.told(), ["expire expired 1", "expire expired 0"]);
         // A crash.
         drop(world);
         let mut world = World::new(&storage, before);

@@ -15,7 +15,7 @@ mod signature;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 pub use self::counts::{Counts, HookLabels};
 use self::{
@@ -187,7 +187,8 @@ impl Hooks {
         if let Some(ticking) = self.ticking.take() {
             ticking.abort();
         }
-        while self.look() {}
+        let until = Instant::now() + patience;
+        while self.look() && Instant::now() < until {}
         self.herald.borrow_mut().finish();
         let all_told = async {
             while !self.outboxes.borrow().iter().all(|(outbox, _)| outbox.is_idle()) {
@@ -245,5 +246,30 @@ impl TakesRecords for CallLane {
             self.outbox.put(note);
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn openapi_names_every_event() {
+        let text = include_str!("../../../docs/examples/webhooks.openapi.json");
+        let openapi: Value = serde_json::from_str(text).unwrap();
+        let all: BTreeSet<&str> = Event::ALL.iter().map(|event| event.as_str()).collect();
+        let described = openapi["webhooks"].as_object().unwrap();
+        assert_eq!(described.keys().map(String::as_str).collect::<BTreeSet<_>>(), all);
+        let listed = openapi["components"]["schemas"]["event"]["enum"].as_array().unwrap();
+        assert_eq!(listed.iter().filter_map(Value::as_str).collect::<BTreeSet<_>>(), all);
+        // Every reference leads somewhere.
+        for reference in text.split("\"$ref\": \"#").skip(1) {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(openapi.pointer(pointer).is_some(), "{pointer}");
+        }
     }
 }

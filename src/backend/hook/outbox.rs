@@ -213,7 +213,8 @@ impl Outbox {
     /// Sends what waits, for ever.
     pub(super) async fn run(self: Rc<Self>) {
         let mut under_way = JoinSet::new();
-        let mut is_synced = true;
+        // When what came first since the last sync has to be on the medium, if it still waits.
+        let mut sync_at: Option<Instant> = None;
         loop {
             if let Some(client) = self.client() {
                 self.fill();
@@ -228,13 +229,14 @@ impl Outbox {
                 }
             }
             tokio::select! {
-                () = self.bell.notified() => is_synced = false,
+                () = self.bell.notified() => {
+                    sync_at.get_or_insert_with(|| Instant::now() + SYNC);
+                }
                 Some(Ok(number)) = under_way.join_next(), if !under_way.is_empty() => {
                     self.done(number);
                 }
-                () = tokio::time::sleep(SYNC), if !is_synced => {
-                    self.sync();
-                    is_synced = true;
+                () = sleep_until(sync_at), if sync_at.is_some() => {
+                    sync_at = (!self.sync()).then(|| Instant::now() + SYNC);
                 }
             }
         }
@@ -387,13 +389,21 @@ impl Outbox {
         }
     }
 
-    /// Has what waits outlive a power cut too.
-    fn sync(&self) {
+    /// Has what waits outlive a power cut too, unless the receiver is taking it anyway: a sync holds
+    /// up all questions. Whether all that was there is taken or on the medium.
+    fn sync(&self) -> bool {
         let mut waiting = self.waiting.borrow_mut();
+        let now = self.clock.now().unix;
+        match waiting.window.front() {
+            None if waiting.len() == 0 => return true,
+            Some(item) if now <= item.note.unix => return false,
+            _ => {}
+        }
         let synced = waiting.spool.as_mut().map_or(Ok(()), Spool::sync);
         if let Err(error) = synced {
             self.log(&error.to_string());
         }
+        true
     }
 
     /// Ends this process's use of the spool.
@@ -427,6 +437,14 @@ impl Outbox {
         }
         self.logged.set(Some(now));
         tracing::error!(hook = &*self.name, "{error}");
+    }
+}
+
+/// For ever without an instant.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
