@@ -74,7 +74,7 @@ fn the_examples_are_asked_and_told() {
         // Only a change is told; a refresh is none.
         wait_until("unregister", || receiver.told_of("100").len() >= 2);
         assert_eq!(receiver.told_of("100"), ["registered", "unregister"]);
-        assert_eq!(Phone::new(server.sip[0], "short", "brief").register(1).code, 200);
+        assert_eq!(Phone::new(server.sip[0], "short", "brief").register(2).code, 200);
         wait_until("expire", || receiver.told_of("short") == ["registered", "expire"]);
 
         let answer = End::new().call(server.sip[0], "200", &callee);
