@@ -71,13 +71,14 @@ struct Shared {
 type Api = State<Arc<Shared>>;
 
 /// Every path that is served.
-fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 16] {
+fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 17] {
     [
         ("/", get(index)),
         ("/healthz", get(async || "ok\n")),
         ("/readyz", get(readyz)),
         ("/metrics", get(metrics)),
         ("/api/v1/openapi.json", get(openapi)),
+        ("/api/v1/webhooks.openapi.json", get(webhooks)),
         ("/api/v1/status", get(status)),
         ("/api/v1/bindings", get(list)),
         ("/api/v1/bindings/{aor}", get(show).delete(remove)),
@@ -194,6 +195,12 @@ async fn metrics(State(shared): Api) -> impl IntoResponse {
 
 async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
+}
+
+/// What hooks are sent, and what they may answer.
+async fn webhooks() -> impl IntoResponse {
+    let text = include_str!("../../docs/examples/webhooks.openapi.json");
+    ([(header::CONTENT_TYPE, "application/json")], text)
 }
 
 async fn status(State(shared): Api) -> Json<StatusView> {

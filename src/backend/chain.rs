@@ -62,6 +62,17 @@ pub trait Handler: fmt::Debug {
         true
     }
 
+    /// Whether it is told behind the answers how AoRs are bound (`user.register`,
+    /// `user.unregister`).
+    fn follows(&self) -> bool {
+        self.is_remote()
+    }
+
+    /// What happens to a message that it could not say anything about, if it has a say in that.
+    fn on_error(&self) -> Option<OnError> {
+        None
+    }
+
     /// What it has to do once before it can say anything.
     fn start(&self) -> Handles<'_, ()> {
         Box::pin(async {})
@@ -210,6 +221,13 @@ impl Chain {
         self.guests.want(name) || self.handlers.iter().any(is_wanted)
     }
 
+    /// Whether anybody is told behind the answers how AoRs are bound.
+    pub fn has_followers(&self) -> bool {
+        let names = [MessageName::UserRegister, MessageName::UserUnregister];
+        let follows = |(_, wanted, handler): &Placed| names.contains(wanted) && handler.follows();
+        names.into_iter().any(|name| self.guests.want(name)) || self.handlers.iter().any(follows)
+    }
+
     /// Those that stay and want messages of this name.
     fn fixed(&self, name: MessageName) -> impl Iterator<Item = (i32, Rc<dyn Handler>)> {
         let wanted = self.handlers.iter().filter(move |(_, wanted, _)| *wanted == name);
@@ -240,7 +258,7 @@ impl Chain {
                 Handling::Passed => {}
                 Handling::Failed(reason) => {
                     failure.get_or_insert(reason);
-                    if self.on_error == OnError::Refuse {
+                    if handler.on_error().unwrap_or(self.on_error) == OnError::Refuse {
                         break;
                     }
                 }

@@ -126,13 +126,25 @@ pub struct Message {
     pub further: Vec<String>,
     /// The script that sent it, by its number, if one did: it is not shown its own.
     pub sender: Option<u32>,
+    /// Whether a request waits for what becomes of it; else it tells of what is so already.
+    pub is_question: bool,
+    /// Whether somebody has no objection who leaves it to others all the same.
+    pub is_accepted: bool,
     params: Vec<(Box<str>, String)>,
 }
 
 impl Message {
     /// A message without parameters.
     pub fn new(name: MessageName) -> Self {
-        Self { name, retval: String::new(), further: Vec::new(), sender: None, params: Vec::new() }
+        Self {
+            name,
+            retval: String::new(),
+            further: Vec::new(),
+            sender: None,
+            is_question: false,
+            is_accepted: false,
+            params: Vec::new(),
+        }
     }
 
     /// The first parameter of this name.

@@ -25,6 +25,7 @@ use super::{
     dns::Resolver,
     engine::{self, EngineAnswer, EngineQuestion},
     follow::{Asked, Follower, Present, TRACES},
+    hook::{self, Hooks},
     listed::LISTED,
     message::{Message, MessageName},
     preload::Preload,
@@ -38,9 +39,13 @@ use super::{
 };
 use crate::{
     auth::{Ha1Set, Secret},
-    config::{extmodule::Extmodule, settings::Dns},
+    config::{
+        extmodule::Extmodule,
+        hooks::Hook,
+        settings::{self, Dns},
+    },
     hex::parse_hex,
-    location::Location,
+    location::{Location, Subscription},
     proxy::Routed,
     subscribers::{Cached, Fetched, Known, split_name},
     time::{Clock, Deadline, DeltaSeconds, SystemClock},
@@ -86,6 +91,8 @@ pub struct Setup {
     pub timer: Duration,
     /// The external modules.
     pub scripts: Extmodule,
+    /// The hooks, and which legs of calls they are told of.
+    pub hooks: (Box<[Hook]>, settings::Records),
     /// The priority of `regfile.conf` for `user.auth`.
     pub listed: i32,
     /// Whether what queries say of users may be kept.
@@ -151,9 +158,11 @@ impl BackEnds {
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (orders, coming) = mpsc::unbounded_channel();
+        // Before anything is restored: what has ended meanwhile is told too.
+        let changes = hook::changes(&setup.hooks.0, &shared.location);
         let thread = thread::Builder::new().name("backends".to_owned()).spawn(move || {
             let _ended = ended;
-            run(&runtime, setup, coming, shared, inbox, returns);
+            run(&runtime, setup, coming, (shared, changes), inbox, returns);
             // A name server that doesn't answer keeps nobody.
             runtime.shutdown_timeout(LOOK);
         })?;
@@ -183,7 +192,7 @@ fn run(
     runtime: &Runtime,
     setup: Setup,
     mut coming: mpsc::UnboundedReceiver<Order>,
-    shared: Shared,
+    (shared, changes): (Shared, Option<Subscription>),
     Inbox { questions, bell, calls }: Inbox,
     returns: Returns,
 ) {
@@ -196,10 +205,14 @@ fn run(
         let (guests, mut modules) = (Guests::default(), None);
         let spool = shared.spool.clone();
         let records = Records::start(calls, spool, clock, status, guests.clone());
+        let hooks = Hooks::start(&shared, changes);
         loop {
             let keeps_scripts = setup.scripts.cache > DeltaSeconds(0);
-            let Made { handlers, records: keepers, notifications, preload } =
+            let Made { mut handlers, records: mut keepers, notifications, preload } =
                 (setup.handlers)(&shared);
+            let roles = hooks.replace(&setup.hooks.0, setup.hooks.1);
+            handlers.extend(roles.handlers);
+            keepers.extend(roles.keepers);
             records.set_handlers(&keepers);
             // Also of one that another setup cut short.
             shared.status.set_preloading(preload.is_some());
@@ -233,6 +246,7 @@ fn run(
                 None => {
                     let told = tokio::time::timeout(LAST_WORDS, desk.tell_all());
                     let _ = tokio::join!(told, records.finish(LAST_WORDS));
+                    hooks.finish(LAST_WORDS).await;
                     if let Some(modules) = modules {
                         modules.stop().await;
                     }
@@ -298,8 +312,7 @@ impl Desk {
                 },
                 _ = look.tick(), if is_remote => {
                     self.shared.status.set_faults(self.chain.faults());
-                    let follows = [MessageName::UserRegister, MessageName::UserUnregister];
-                    if follows.into_iter().any(|name| self.chain.has_remote(name)) {
+                    if self.chain.has_followers() {
                         self.follow();
                     }
                 }
@@ -483,12 +496,19 @@ impl Desk {
             return (Learnt::Is(Registered::Unhandled), None);
         };
         let asked = message.get("expires").map(str::to_owned);
-        while !self.follower.borrow_mut().begin(&aor) {
+        message.is_question = true;
+        let follows = self.chain.has_followers();
+        while follows && !self.follower.borrow_mut().begin(&aor) {
             tokio::time::sleep(BUSY).await;
         }
         let dispatched = self.chain.dispatch(&mut message).await;
         let now = self.shared.clock.now();
         let (asked, learnt) = match dispatched {
+            // A hook's refusal, which leaves nobody else a say.
+            Dispatched::Handled { .. } if message.retval == "-" => {
+                let code = reason::code_of(&message).unwrap_or(403);
+                (Asked::Nothing, Learnt::Is(Registered::Refused(code)))
+            }
             Dispatched::Handled { failed, .. } => {
                 let expires = message.get("expires");
                 let granted = expires.filter(|expires| Some(*expires) != asked.as_deref());
@@ -515,7 +535,9 @@ impl Desk {
                 (Asked::Unknown, Learnt::Unavailable)
             }
         };
-        self.follower.borrow_mut().end(now, &aor, asked);
+        if follows {
+            self.follower.borrow_mut().end(now, &aor, asked);
+        }
         (learnt, message.header_lines())
     }
 

@@ -25,6 +25,7 @@ use crate::{
     config::{
         cdrfile::CdrFile,
         extmodule::Extmodule,
+        hooks::Event,
         register::{self, Query, Register},
         settings::{Config, Records},
     },
@@ -64,35 +65,49 @@ pub fn elsewhere(
     };
     let scripts = scripts.filter(|scripts| scripts.has_modules());
     let auth = register.and_then(|register| register.handler(register::Message::UserAuth));
+    let has_hook = |event| config.hooks.iter().any(|hook| hook.wants(event));
     let asks = |register: &Register| register.handler(register::Message::UserRegister).is_some();
     let kept = scripts.map(|scripts| scripts.cache).filter(|kept| *kept > DeltaSeconds(0));
-    let Lifetimes { found, .. } = config.cache.lifetimes;
-    let found = match (keeps_queries(config, register), kept) {
-        (true, kept) if auth.is_some() => Some(kept.map_or(found, |kept| kept.min(found))),
-        (true, kept) => kept,
-        (false, _) => None,
-    };
+    let auth_hooks = || config.hooks.iter().filter(|hook| hook.wants(Event::Auth));
+    let of_queries = auth.map(|_| config.cache.lifetimes.found);
+    let of_hooks = auth_hooks().map(|hook| hook.cache).min();
+    let found = [of_queries, kept, of_hooks].into_iter().flatten().min();
+    let found = found.filter(|_| keeps_queries(config, register) && keeps_hooks(config));
     let size = usize::try_from(config.cache.size).unwrap_or(usize::MAX);
     let cache = |found| FetchedCache::new(size, Lifetimes { found, ..config.cache.lifetimes });
     let installed = Arc::new(Installed::default());
     // Until the first of them has come, somebody is to say that none is there.
     installed.set(AskAuth::AfterListed, true, false);
     Elsewhere {
-        auth: match auth {
-            Some(auth) if auth.priority < general.auth => AskAuth::BeforeListed,
-            Some(_) => AskAuth::AfterListed,
-            None => AskAuth::Never,
-        },
-        register: if register.is_some_and(asks) {
+        auth: auth
+            .map(|auth| auth.priority)
+            .into_iter()
+            .chain(auth_hooks().map(|hook| hook.priority))
+            .map(|priority| match priority < general.auth {
+                true => AskAuth::BeforeListed,
+                false => AskAuth::AfterListed,
+            })
+            .max()
+            .unwrap_or_default(),
+        register: if register.is_some_and(asks) || has_hook(Event::Register) {
             config.backend.register_wait
         } else {
             AskRegister::Never
         },
         // A script may want to hear of each call.
-        route: has_own_routes || register.is_some_and(routes) || scripts.is_some(),
+        route: has_own_routes
+            || register.is_some_and(routes)
+            || scripts.is_some()
+            || has_hook(Event::Route),
         fetched: found.map(|found| Arc::new(cache(found))),
         scripts: scripts.map(|_| Scripts { installed, register: config.backend.register_wait }),
     }
+}
+
+/// Whether what hooks say of a user may be kept.
+fn keeps_hooks(config: &Config) -> bool {
+    let mut asked = config.hooks.iter().filter(|hook| hook.wants(Event::Auth));
+    asked.all(|hook| hook.cache > DeltaSeconds(0))
 }
 
 /// Whether what queries say of a user depends on nothing but who that is.
@@ -115,7 +130,8 @@ pub fn setup(
     Files { register, cdrfile, scripts }: Files,
 ) -> Setup {
     let timer = register.as_ref().map_or(TIMER, |r| Duration::from_secs(r.expires.0.into()));
-    let keeps_queries = keeps_queries(config, register.as_ref());
+    let keeps_queries = keeps_queries(config, register.as_ref()) && keeps_hooks(config);
+    let hooks = (config.hooks.clone(), config.calls.cdr);
     let (general, listed) = (general.clone(), general.auth);
     let allow_empty_password = config.backend.allow_empty_password;
     let preload = config.cache.preload.clone();
@@ -130,7 +146,7 @@ pub fn setup(
     let queue = usize::try_from(config.backend.queue).unwrap_or(usize::MAX);
     let (on_error, scripts) = (config.backend.on_error, scripts.unwrap_or_default());
     let dns = config.calls.dns.clone();
-    Setup { handlers, on_error, queue, timer, scripts, listed, keeps_queries, dns }
+    Setup { handlers, on_error, queue, timer, scripts, hooks, listed, keeps_queries, dns }
 }
 
 fn make(

@@ -13,7 +13,7 @@ use prometheus_client::{
     metrics::{family::Family, histogram::Histogram},
 };
 
-use super::message::MessageName;
+use super::{hook::Counts, message::MessageName};
 
 /// A query of a back end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,6 +64,7 @@ pub struct Status {
     queries: Family<QueryLabels, Histogram, fn() -> Histogram>,
     records: [AtomicU64; Kept::ALL.len()],
     spooled: AtomicU64,
+    hooks: Counts,
 }
 
 impl Default for Status {
@@ -76,6 +77,7 @@ impl Default for Status {
             queries: Family::new_with_constructor(seconds),
             records: Default::default(),
             spooled: AtomicU64::new(0),
+            hooks: Counts::default(),
         }
     }
 }
@@ -157,6 +159,11 @@ impl Status {
         // Only the back ends' thread writes.
         let others = self.spooled.load(Ordering::Relaxed).saturating_sub(before);
         self.spooled.store(others.saturating_add(now), Ordering::Relaxed);
+    }
+
+    /// How hooks do.
+    pub fn hooks(&self) -> &Counts {
+        &self.hooks
     }
 
     /// How long queries took.

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::backend::{self, Loaded};
 use crate::config::first_start::{FOLDERS, Located, locate};
-use crate::config::resolve::{Host, Overrides};
-use crate::config::{Accepted, Fault};
+use crate::config::resolve::{FILE, Host, Overrides};
+use crate::config::{Accepted, Fault, Place};
 
 /// Validate the configuration files; exit code 1 if one can't be used
 #[derive(Clone, Debug, clap::Args)]
@@ -17,6 +17,9 @@ pub struct Check {
     /// The folder with bindery.conf [default: ./conf, else /etc/bindery]
     #[arg(long, value_name = "DIR")]
     pub config: Option<PathBuf>,
+    /// Also connect to what the hooks' URLs name, with TLS where it is https; nothing is sent
+    #[arg(long)]
+    pub connect: bool,
     /// Print the findings as JSON
     #[arg(long, conflicts_with = "settings")]
     pub json: bool,
@@ -37,7 +40,10 @@ pub fn run(args: &Check) -> anyhow::Result<ExitCode> {
 fn check(args: &Check, folder: &Path, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let loaded = backend::load(folder, &Overrides::default(), &Host::probe());
     let (loaded, errors, warnings) = match loaded {
-        Ok(Accepted { value, warnings }) => (Some(value), Vec::new(), warnings),
+        Ok(Accepted { value, warnings }) => {
+            let errors = if args.connect { connect(folder, &value) } else { Vec::new() };
+            (Some(value).filter(|_| errors.is_empty()), errors, warnings)
+        }
         Err(refused) => (None, refused.errors, refused.warnings),
     };
     if args.json {
@@ -69,6 +75,18 @@ fn check(args: &Check, folder: &Path, out: &mut dyn Write) -> anyhow::Result<Exi
         writeln!(out, "{}: good (users: {users}, listeners: {listeners})", folder.display())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tries what is elsewhere; what can't be reached.
+fn connect(folder: &Path, Loaded { config, .. }: &Loaded) -> Vec<Fault> {
+    let tried = config.hooks.iter().map(|hook| (hook, backend::hook::try_connection(hook)));
+    tried
+        .filter_map(|(hook, connected)| {
+            let error = connected.err()?;
+            let place = Place::of_file(folder.join(FILE));
+            Some(Fault { place, what: format!("[hook {}] url: {error}", hook.name) })
+        })
+        .collect()
 }
 
 /// The configuration folder, for commands that need one.
@@ -119,7 +137,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("bindery.conf"), bindery).unwrap();
         std::fs::write(folder.path().join("regfile.conf"), regfile).unwrap();
-        let args = Check { config: None, json, settings };
+        let args = Check { config: None, connect: false, json, settings };
         let mut out = Vec::new();
         let code = check(&args, folder.path(), &mut out).unwrap();
         let out = String::from_utf8(out).unwrap();

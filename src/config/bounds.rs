@@ -128,3 +128,16 @@ pub const SCRIPT_PROCESSES: Bounds = bounds(0, 0, 1_000_000, "processes");
 pub const SCRIPT_MEMORY: Bounds = bounds(0, 0, 1_000_000, "MiB");
 /// See [`SCRIPT_FILES`].
 pub const SCRIPT_CPU: Bounds = bounds(0, 0, u32::MAX, "seconds");
+/// `[hook NAME] timeout`: a phone sends its REGISTER again after half a second, and gives up after
+/// half a minute.
+pub const HOOK_TIMEOUT: Bounds = bounds(1000, 50, 30_000, "milliseconds");
+/// `[hook NAME] concurrency`.
+pub const HOOK_CONCURRENCY: Bounds = bounds(16, 1, 1000, "requests");
+/// `[hook NAME] queue`: questions that wait for a connection, for no longer than `timeout`.
+pub const HOOK_QUEUE: Bounds = bounds(1000, 0, 100_000, "questions");
+/// `[hook NAME] cache`; zero keeps nothing.
+pub const HOOK_CACHE: Bounds = bounds(0, 0, DAY, "seconds");
+/// `[hook NAME] retry_max`: a long weekend; zero sets no bound.
+pub const HOOK_RETRY_MAX: Bounds = bounds(3 * DAY, 0, 365 * DAY, "seconds");
+/// `[hook NAME] spool`: about a gigabyte of notifications.
+pub const HOOK_SPOOL: Bounds = bounds(1_000_000, 1, 100_000_000, "notifications");

@@ -11,6 +11,7 @@ pub mod databases;
 pub mod edit;
 pub mod extmodule;
 pub mod first_start;
+pub mod hooks;
 pub mod lenient;
 pub mod lines;
 pub mod nearest;

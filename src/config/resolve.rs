@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::bounds;
 use super::conf::{Conf, Section};
+use super::hooks;
 use super::nearest::{hint, nearest, section_hint};
 use super::section::Keys;
 use super::settings::{
@@ -34,7 +35,7 @@ pub const MAX_LISTENERS: usize = 256;
 /// The file in the state folder that holds the admin token, unless `[admin] token_file` names one.
 pub const TOKEN_FILE: &str = "admin.token";
 
-/// Sections of `bindery.conf`, besides `listener NAME` and `domain NAME`.
+/// Sections of `bindery.conf`, besides `listener NAME`, `domain NAME` and `hook NAME`.
 const SECTIONS: [&str; 9] =
     ["general", "registrar", "auth", "cache", "backend", "calls", "persist", "admin", "limits"];
 
@@ -160,6 +161,7 @@ fn resolve(
         calls,
         admin: admin(conf, folder, &state, overrides, findings),
         limits: limits(conf, findings),
+        hooks: hooks::read(conf, folder, |name| named("hook", name).map(Into::into), findings),
         state,
     }
 }
@@ -169,12 +171,18 @@ fn refuse_sections(conf: &Conf, findings: &mut Findings) {
     for Section { name, place, .. } in conf.sections() {
         let name = lossy(name);
         let named = |kind| named(kind, &name).is_some();
-        let what = if SECTIONS.contains(&&*name) || named("listener") || named("domain") {
+        let what = if SECTIONS.contains(&&*name)
+            || named("listener")
+            || named("domain")
+            || named("hook")
+        {
             continue;
         } else if name == "listener" {
             "[listener] needs a name: [listener NAME]".to_owned()
         } else if name == "domain" {
             "[domain] needs a name: [domain NAME]".to_owned()
+        } else if name == "hook" {
+            "[hook] needs a name: [hook NAME]".to_owned()
         } else {
             format!("unknown section [{name}]{}", named_hint(&name))
         };
@@ -185,11 +193,11 @@ fn refuse_sections(conf: &Conf, findings: &mut Findings) {
 /// [`section_hint`] for sections some of which have a name after their kind.
 fn named_hint(section: &str) -> String {
     if let Some((kind, name)) = section.split_once([' ', '\t'])
-        && let Some(near) = nearest(kind, ["listener", "domain"])
+        && let Some(near) = nearest(kind, ["listener", "domain", "hook"])
     {
         return format!(": did you mean [{near} {}]?", name.trim_start());
     }
-    section_hint(section, SECTIONS.into_iter().chain(["listener NAME", "domain NAME"]))
+    section_hint(section, SECTIONS.into_iter().chain(["listener NAME", "domain NAME", "hook NAME"]))
 }
 
 fn keys<'c, 'f>(conf: &'c Conf, name: &str, findings: &'f mut Findings) -> Keys<'c, 'f> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::hooks::Hook;
 use crate::auth;
 use crate::backend::chain::OnError;
 use crate::config::bounds::DNS_TIMEOUT;
@@ -41,6 +42,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[hook NAME]`, in the order of the file.
+    pub hooks: Box<[Hook]>,
     /// `--state`: where snapshots, the nonce key and the admin token are kept.
     pub state: PathBuf,
 }
@@ -299,7 +302,8 @@ impl fmt::Display for Config {
         writeln!(f, "max_call_id={}", limits.max_call_id)?;
         writeln!(f, "max_contacts={}", limits.max_contacts)?;
         writeln!(f, "max_path={}", limits.max_path)?;
-        writeln!(f, "max_contact_params={}", limits.max_contact_params)
+        writeln!(f, "max_contact_params={}", limits.max_contact_params)?;
+        self.hooks.iter().try_for_each(|hook| hook.fmt(f))
     }
 }
 

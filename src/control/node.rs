@@ -197,6 +197,7 @@ impl Node {
             && (&old.cache, &old.backend, &old.auth)
                 == (&config.cache, &config.backend, &config.auth)
             && (old.calls.cdr, &old.calls.dns) == (config.calls.cdr, &config.calls.dns)
+            && old.hooks == config.hooks
             && old.general.domains == config.general.domains;
         let setup = (!is_same).then(|| {
             let (general, files) = &written;

@@ -186,7 +186,14 @@ impl Sample {
         )?;
         let spooled = self.backends.spooled();
         families.gauge("cdr_spooled", "Records of calls that wait for handlers", None, spooled)?;
-        let Some(cached) = self.cached else { return Ok(()) };
+        let hooks = self.backends.hooks();
+        if !hooks.is_empty() {
+            self.encode_hooks(families)?;
+        }
+        if self.cached.is_none() && hooks.is_empty() {
+            return Ok(());
+        }
+        let cached = self.cached.unwrap_or(0);
         families.gauge("cached_accounts", "Accounts that back ends told of", None, cached)?;
         families.gauge(
             "backend_behind",
@@ -204,6 +211,20 @@ impl Sample {
         let unit = Some(&Unit::Seconds);
         let family = families.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
         self.backends.queries().encode(family)
+    }
+
+    /// How hooks do.
+    fn encode_hooks(&self, families: &mut Families<'_>) -> fmt::Result {
+        let hooks = self.backends.hooks();
+        let help = "Questions to hooks, by what became of them";
+        families.counters("hook_questions", help, hooks.questions().into_iter())?;
+        let help = "Notifications to hooks, by what became of them";
+        families.counters("hook_notifications", help, hooks.notifications().into_iter())?;
+        let spooled = hooks.spooled().into_iter();
+        let spooled = spooled.map(|(hook, count)| ([("hook", hook)], count));
+        families.gauges("hook_spooled", "Notifications that wait for hooks", spooled)?;
+        let help = "Changes that came faster than hooks could be told of them";
+        families.counter("hook_changes_missed", help, hooks.changes_missed())
     }
 
     /// The process itself.

@@ -56,6 +56,7 @@ pub use self::listen::Notification;
 pub use self::params::{Bound, Params};
 pub use self::rows::{MAX_ROWS, Row, Rows};
 pub use self::template::{Statement, Statements, TemplateError};
+pub(super) use self::tls::trusting;
 
 use self::rows::Sink;
 

@@ -67,9 +67,26 @@ pub(super) fn authorities_file(tls: &Tls) -> Result<PathBuf, String> {
 }
 
 fn authorities(tls: &Tls) -> Result<RootCertStore, String> {
-    let path = authorities_file(tls)?;
+    root_store(&authorities_file(tls)?)
+}
+
+/// What believes the authorities in a PEM file, or those of the system without one.
+///
+/// # Errors
+/// A file can't be read or holds no certificate, or the system has none where they usually are.
+pub(in crate::backend) fn trusting(ca: Option<&Path>) -> Result<ClientConfig, String> {
+    let system = || SYSTEM_AUTHORITIES.iter().map(Path::new).find(|path| path.exists());
+    let path = ca.or_else(system).ok_or("https needs ca_file=FILE here")?;
+    let builder =
+        ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(root_store(path)?).with_no_client_auth())
+}
+
+fn root_store(path: &Path) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
-    let (added, _) = store.add_parsable_certificates(certificates(&path)?);
+    let (added, _) = store.add_parsable_certificates(certificates(path)?);
     if added == 0 {
         return Err(format!("{}: no certificate", path.display()));
     }

@@ -1,0 +1,517 @@
+//! Finds in the change feed what hooks are to be told of AoRs.
+//!
+//! A refresh changes numbers, and is told nobody: what is told is that an AoR is bound to something
+//! else than before. For that the herald remembers a hash of what each is bound to. After a crash
+//! nobody knows what of the last moments was told; of that, all is told again.
+
+use std::{
+    collections::HashMap,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use siphasher::sip::SipHasher13;
+
+use super::body::Object;
+use crate::{
+    backend::{
+        cdr::SpoolFolder,
+        message::Message,
+        request::{self, Context},
+        run::Shared,
+    },
+    config::hooks::Event,
+    location::{Cause, Change, Location, Subscription},
+    registrar::{AorRecord, Binding},
+    time::{Clock, Now},
+};
+
+/// Changes that are looked at in one go.
+const BATCH: usize = 200;
+
+/// Records that are looked at in one go when all have to be.
+const SCANNED: usize = 2000;
+
+/// The file in the state folder that says until when all was told.
+const MARK: &str = "hook-told";
+
+/// Seconds by which two looks at the clock may be apart.
+const SLACK: u64 = 2;
+
+/// What an AoR is bound to: how many bindings, and a hash of where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bound {
+    count: u32,
+    places: u32,
+}
+
+impl Bound {
+    /// `None` if it is bound to nothing.
+    fn of(record: &AorRecord<'_>, now: Now) -> Option<Self> {
+        let (mut count, mut places) = (0, 0_u32);
+        for Binding { uri, flow, .. } in record.bindings(now) {
+            let mut hasher = SipHasher13::new();
+            hasher.write(uri);
+            flow.remote.hash(&mut hasher);
+            hasher.write_u8(flow.listener.0);
+            let [.., a, b, c, d] = hasher.finish().to_le_bytes();
+            // In whichever order they stand.
+            places = places.wrapping_add(u32::from_le_bytes([a, b, c, d]));
+            count += 1;
+        }
+        (count > 0).then_some(Self { count, places })
+    }
+}
+
+/// A look at all records.
+#[derive(Clone, Copy, Debug)]
+struct Scan {
+    part: usize,
+    after: Option<u64>,
+    why: Why,
+}
+
+/// Why all records are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// To know what they are bound to. Where an earlier process has crashed, what has changed since
+    /// this Unix time may not have been told.
+    Start { since: Option<u64> },
+    /// Changes were missed.
+    Missed,
+}
+
+/// Adds to a notification's body.
+type Write<'w> = &'w dyn Fn(&mut Object);
+
+/// Takes a notification.
+pub(super) type Tell<'t> = &'t mut dyn FnMut(Event, &[u8], Write<'_>);
+
+/// What finds what is to be told.
+#[derive(Debug)]
+pub(super) struct Herald {
+    shared: Shared,
+    changes: Option<Subscription>,
+    bound: HashMap<Box<[u8]>, Bound>,
+    scan: Option<Scan>,
+    /// Whether anything was seen since the mark was written, and when that was.
+    is_marked: bool,
+    marked: u64,
+}
+
+impl Herald {
+    pub(super) fn new(shared: &Shared, changes: Option<Subscription>) -> Self {
+        let mut herald = Self {
+            shared: shared.clone(),
+            changes: None,
+            bound: HashMap::new(),
+            scan: None,
+            is_marked: false,
+            marked: 0,
+        };
+        let since = shared.spool.as_ref().and_then(read_mark);
+        match changes {
+            Some(changes) => herald.begin(changes, since),
+            None => herald.unmark(),
+        }
+        herald
+    }
+
+    fn begin(&mut self, changes: Subscription, since: Option<u64>) {
+        self.changes = Some(changes);
+        self.scan = Some(Scan { part: 0, after: None, why: Why::Start { since } });
+        self.is_marked = false;
+        // Until the scan is over an earlier mark stands.
+        if since.is_none() {
+            self.mark(false);
+        }
+    }
+
+    /// Whether any hook is to be told of AoRs, from now on.
+    pub(super) fn set_wanted(&mut self, wanted: bool) {
+        if wanted && self.changes.is_none() {
+            let changes = self.shared.location.subscribe(super::CHANGES);
+            self.begin(changes, None);
+        } else if !wanted && self.changes.take().is_some() {
+            self.bound = HashMap::new();
+            self.scan = None;
+            self.unmark();
+        }
+    }
+
+    /// Whether any hook is to be told of AoRs.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.changes.is_some()
+    }
+
+    /// Looks at some changes, and at some records if all have to be; whether there may be more.
+    pub(super) fn look(&mut self, tell: Tell<'_>) -> bool {
+        let Some(changes) = &self.changes else { return false };
+        // Before the changes are: what a start finds to have ended is among them.
+        let is_loading = self.shared.location.is_loading();
+        let batch: Vec<Change> = changes.changes().try_iter().take(BATCH).collect();
+        let missed = changes.take_missed();
+        let is_all = batch.len() < BATCH;
+        for change in &batch {
+            self.changed(change, tell);
+        }
+        if missed > 0 {
+            tracing::error!(
+                missed,
+                "changes came faster than hooks could be told: all is looked at"
+            );
+            self.shared.status.hooks().missed(missed);
+            if self.scan.is_none() {
+                self.scan = Some(Scan { part: 0, after: None, why: Why::Missed });
+            }
+        }
+        if !batch.is_empty() {
+            self.is_marked = false;
+        }
+        if is_all && !is_loading {
+            self.scan(tell);
+        }
+        let now = self.shared.clock.now().unix;
+        if is_all && self.scan.is_none() && !self.is_marked && self.marked != now {
+            self.mark(false);
+        }
+        !is_all || self.scan.is_some() && !is_loading
+    }
+
+    /// At the end of the process: all was looked at.
+    pub(super) fn finish(&mut self) {
+        if self.changes.is_some() && self.scan.is_none() {
+            self.mark(true);
+        }
+    }
+
+    fn changed(&mut self, Change { cause, aor, record, .. }: &Change, tell: Tell<'_>) {
+        let now = self.shared.clock.now();
+        let record = AorRecord::new(record);
+        let after = record.as_ref().and_then(|record| Bound::of(record, now));
+        let before = self.bound.get(aor).copied();
+        let cause_name = match cause {
+            Cause::Expired => "expired",
+            Cause::Registered => "registered",
+            Cause::Removed => "removed",
+            Cause::Restored => "restored",
+        };
+        let fewer = if *cause == Cause::Expired { Event::Expire } else { Event::Unregister };
+        let event = match (before, after) {
+            (Some(before), Some(after)) if before == after => return,
+            (Some(before), Some(after)) if after.count < before.count => fewer,
+            (None, Some(_)) if *cause == Cause::Expired => fewer,
+            (_, Some(_)) => Event::Registered,
+            (Some(_), None) => fewer,
+            // What ended while nobody was here was bound, as nobody has told otherwise.
+            (None, None) if self.is_starting() => fewer,
+            (None, None) => return,
+        };
+        match after {
+            Some(after) => drop(self.bound.insert(aor.clone(), after)),
+            None => drop(self.bound.remove(aor)),
+        }
+        self.tell(event, cause_name, aor, record, tell);
+    }
+
+    fn is_starting(&self) -> bool {
+        self.scan.is_some_and(|scan| matches!(scan.why, Why::Start { .. }))
+    }
+
+    fn tell(
+        &self,
+        event: Event,
+        cause: &str,
+        aor: &[u8],
+        record: Option<AorRecord<'_>>,
+        tell: Tell<'_>,
+    ) {
+        let rules = self.shared.rules.load_full();
+        let now = self.shared.clock.now();
+        let context = Context { rules: &rules, now, listeners: &self.shared.listeners };
+        let name = String::from_utf8_lossy(aor);
+        let (user, domain) = match name.rsplit_once('@').filter(|_| !rules.domains.is_flat()) {
+            Some((user, domain)) => (user, domain),
+            None => (&*name, ""),
+        };
+        let bindings: Vec<Message> = record
+            .iter()
+            .flat_map(|record| record.bindings(now))
+            .map(|binding| request::bound(user, domain, &binding, &context))
+            .collect();
+        let params = bindings.first().cloned();
+        let params = params.unwrap_or_else(|| request::unbound(user, domain));
+        tell(event, aor, &|body| {
+            body.text("message", params.name.as_str());
+            body.text("cause", cause);
+            body.text("aor", &name);
+            body.params("params", &params);
+            body.list("bindings", &bindings);
+        });
+    }
+
+    fn scan(&mut self, tell: Tell<'_>) {
+        let Some(Scan { part, after, why }) = self.scan else { return };
+        let location = Arc::clone(&self.shared.location);
+        let mut found = Vec::new();
+        let mut last = None;
+        location.scan(part, after, |cursor, record| {
+            found.push(record.as_bytes().to_vec());
+            last = Some(cursor);
+            found.len() < SCANNED
+        });
+        for octets in &found {
+            if let Some(record) = AorRecord::new(octets) {
+                self.scanned(&record, why, tell);
+            }
+        }
+        self.scan = if found.len() == SCANNED {
+            Some(Scan { part, after: last, why })
+        } else {
+            Some(Scan { part: part + 1, after: None, why }).filter(|s| s.part < Location::PARTS)
+        };
+        if self.scan.is_none() && why == Why::Missed {
+            self.look_for_gone(tell);
+        }
+    }
+
+    fn scanned(&mut self, record: &AorRecord<'_>, why: Why, tell: Tell<'_>) {
+        let now = self.shared.clock.now();
+        let after = Bound::of(record, now);
+        let before = self.bound.get(record.aor()).copied();
+        let is_news = match why {
+            Why::Missed => before != after,
+            // What came by the feed is told.
+            Why::Start { .. } if before.is_some() => false,
+            Why::Start { since: None } => false,
+            Why::Start { since: Some(since) } => match after {
+                None => true,
+                Some(_) => record
+                    .bindings(now)
+                    .any(|binding| u64::from(binding.updated.to_unix(now)) + SLACK >= since),
+            },
+        };
+        match after {
+            Some(after) => drop(self.bound.insert(record.aor().into(), after)),
+            None => drop(self.bound.remove(record.aor())),
+        }
+        if is_news {
+            let event = match (before, after) {
+                (_, None) => Event::Unregister,
+                (Some(before), Some(after)) if after.count < before.count => Event::Unregister,
+                (_, Some(_)) => Event::Registered,
+            };
+            self.tell(event, "restored", record.aor(), Some(*record), tell);
+        }
+    }
+
+    /// Tells of those whose end was missed.
+    fn look_for_gone(&mut self, tell: Tell<'_>) {
+        let now = self.shared.clock.now();
+        let location = Arc::clone(&self.shared.location);
+        let is_gone = |aor: &[u8]| {
+            location.read(aor, |record| record.is_none_or(|r| r.bindings(now).next().is_none()))
+        };
+        let gone: Vec<_> = self.bound.keys().filter(|aor| is_gone(aor)).cloned().collect();
+        for aor in gone {
+            self.bound.remove(&aor);
+            self.tell(Event::Unregister, "restored", &aor, None, tell);
+        }
+    }
+
+    /// Notes that all was told until now; at a stop, that there is nothing more.
+    fn mark(&mut self, is_end: bool) {
+        let now = self.shared.clock.now().unix;
+        (self.is_marked, self.marked) = (true, now);
+        let Some(SpoolFolder { storage, .. }) = &self.shared.spool else { return };
+        let text = format!("{now}{}\n", if is_end { " stopped" } else { "" });
+        let temporary = format!("{MARK}.new");
+        let _ = storage.remove(&temporary);
+        let written = storage
+            .create(&temporary)
+            .and_then(|mut file| file.append(text.as_bytes()))
+            .and_then(|()| storage.rename(&temporary, MARK));
+        if let Err(error) = written {
+            tracing::debug!(%error, "{MARK} can't be written");
+        }
+    }
+
+    fn unmark(&self) {
+        if let Some(SpoolFolder { storage, .. }) = &self.shared.spool {
+            let _ = storage.remove(MARK);
+        }
+    }
+}
+
+/// Until when an earlier process that has crashed had told all; `None` if none has.
+fn read_mark(folder: &SpoolFolder) -> Option<u64> {
+    let mut text = [0; 32];
+    let file = folder.storage.open(MARK).ok()?;
+    let len = file.read_at(0, &mut text).ok()?;
+    let text = std::str::from_utf8(text.get(..len)?).ok()?.trim();
+    text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use arc_swap::ArcSwap;
+    use persist::storage::{Storage, memory::MemoryStorage};
+
+    use super::*;
+    use crate::{
+        backend::listed,
+        location::Unrecorded,
+        registrar::{RecordWriter, binding_for_tests},
+        time::{Deadline, DeltaSeconds, Moment, SystemClock},
+    };
+
+    /// A location service, and a herald of what happens in it.
+    struct World {
+        shared: Shared,
+        herald: Herald,
+    }
+
+    const ALICE: &str = "alice@example.com";
+
+    impl World {
+        /// With a state folder, and what an earlier process left of the location service.
+        fn new(storage: &MemoryStorage, before: impl FnOnce(&Shared)) -> Self {
+            let shared = Shared {
+                rules: Arc::new(ArcSwap::from_pointee(listed::tests::rules(&["example.com"]))),
+                location: Arc::new(Location::new([2; 16], 0)),
+                clock: Arc::new(SystemClock::new()),
+                listeners: Arc::new([]),
+                status: Arc::default(),
+                spool: Some(SpoolFolder {
+                    storage: Arc::new(storage.clone()) as Arc<dyn Storage>,
+                    path: PathBuf::from("/nowhere"),
+                }),
+            };
+            before(&shared);
+            let changes = shared.location.subscribe(8);
+            let herald = Herald::new(&shared, Some(changes));
+            Self { shared, herald }
+        }
+
+        /// What is told, as event, AoR and how many bindings there are.
+        fn told(&mut self) -> Vec<String> {
+            let mut told = Vec::new();
+            loop {
+                let more = self.herald.look(&mut |event, aor, write| {
+                    let mut body = Object::of(event, "1", "crm", 0);
+                    write(&mut body);
+                    let json: serde_json::Value = serde_json::from_slice(&body.finish()).unwrap();
+                    assert_eq!(json["aor"].as_str().unwrap().as_bytes(), aor);
+                    let bindings = json["bindings"].as_array().unwrap().len();
+                    let cause = json["cause"].as_str().unwrap();
+                    told.push(format!("{} {cause} {bindings}", event.as_str()));
+                });
+                if !more {
+                    return told;
+                }
+            }
+        }
+
+        fn bind(&self, cause: Cause, uris: &[&str]) {
+            bind(&self.shared, ALICE, cause, uris);
+        }
+    }
+
+    fn bind(shared: &Shared, aor: &str, cause: Cause, uris: &[&str]) {
+        let now = shared.clock.now();
+        let mut packed = Vec::new();
+        let mut writer = RecordWriter::new(&mut packed, aor.as_bytes(), b"nonces").unwrap();
+        for uri in uris {
+            let mut binding = binding_for_tests(uri.as_bytes());
+            binding.deadline = Deadline::after(now, DeltaSeconds(600));
+            binding.updated = Moment::of(now);
+            writer.push(&binding).unwrap();
+        }
+        writer.finish();
+        let change = |entry: &mut crate::location::Entry<'_>| entry.commit(&packed);
+        let location = &shared.location;
+        location.update(aor.as_bytes(), (now, cause), &mut Unrecorded, change).unwrap();
+    }
+
+    const NOTHING: [&str; 0] = [];
+    const ONE: &str = "sip:a@192.0.2.1";
+    const OTHER: &str = "sip:b@192.0.2.1";
+
+    #[test]
+    fn changes_are_told_and_refreshes_are_not() {
+        let mut world = World::new(&MemoryStorage::new(), |_| {});
+        assert_eq!(world.told(), NOTHING);
+        for (cause, uris, told) in [
+            (Cause::Registered, &[ONE][..], &["registered registered 1"][..]),
+            (Cause::Registered, &[ONE], &[]),
+            (Cause::Registered, &[OTHER, ONE], &["registered registered 2"]),
+            // Which was refreshed last is no change.
+            (Cause::Registered, &[ONE, OTHER], &[]),
+            (Cause::Expired, &[OTHER], &["expire expired 1"]),
+            // Another in its place.
+            (Cause::Registered, &[ONE], &["registered registered 1"]),
+            (Cause::Removed, &[], &["unregister removed 0"]),
+            (Cause::Registered, &[], &[]),
+            (Cause::Registered, &[ONE], &["registered registered 1"]),
+            (Cause::Registered, &[], &["unregister registered 0"]),
+        ] {
+            world.bind(cause, uris);
+            assert_eq!(world.told(), told, "{uris:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_there_before_is_told_only_after_a_crash() {
+        let storage = MemoryStorage::new();
+        let before = |shared: &Shared| {
+            bind(shared, ALICE, Cause::Registered, &[ONE]);
+            bind(shared, "bob@example.com", Cause::Registered, &[]);
+        };
+        // Nobody was told anything: no crash.
+        let mut world = World::new(&storage, before);
+        assert_eq!(world.told(), NOTHING);
+        world.bind(Cause::Registered, &[ONE]);
+        assert_eq!(world.told(), NOTHING);
+        world.herald.finish();
+        // A stop, and what ended before the next start.
+        let mut world = World::new(&storage, before);
+        world.bind(Cause::Expired, &[OTHER]);
+        bind(&world.shared, "carol@example.com", Cause::Expired, &[]);
+        assert_eq!(world.told(), ["expire expired 1", "expire expired 0"]);
+        // A crash.
+        drop(world);
+        let mut world = World::new(&storage, before);
+        let mut told = world.told();
+        told.sort();
+        assert_eq!(told, ["registered restored 1", "unregister restored 0"]);
+        // What had been refreshed long before had been told.
+        let temporary = format!("{MARK}.new");
+        let mut mark = storage.create(&temporary).unwrap();
+        mark.append(format!("{}\n", u64::from(u32::MAX)).as_bytes()).unwrap();
+        storage.rename(&temporary, MARK).unwrap();
+        assert_eq!(World::new(&storage, before).told(), ["unregister restored 0"]);
+    }
+
+    #[test]
+    fn what_was_missed_is_found() {
+        let mut world = World::new(&MemoryStorage::new(), |_| {});
+        world.bind(Cause::Registered, &[ONE]);
+        assert_eq!(world.told(), ["registered registered 1"]);
+        // More than the feed holds, and the end of one is beyond it.
+        for number in 0..10 {
+            bind(&world.shared, &format!("{number}@example.com"), Cause::Registered, &[ONE]);
+        }
+        world.bind(Cause::Registered, &[]);
+        let mut told = world.told();
+        told.sort();
+        let mut all = vec!["registered registered 1"; 8];
+        all.extend(["registered restored 1"; 2]);
+        all.push("unregister restored 0");
+        assert_eq!(told, all);
+        assert_eq!(world.shared.status.hooks().changes_missed(), 3);
+        world.bind(Cause::Registered, &[]);
+        assert_eq!(world.told(), NOTHING);
+    }
+}

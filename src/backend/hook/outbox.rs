@@ -1,0 +1,582 @@
+//! What a receiver is yet to be told, on disk until it has it.
+//!
+//! Of one AoR, or one call, a notification is sent once the one before it is taken; those of different
+//! ones go side by side. An entry of the spool is done once all before it are, so what a crash makes
+//! be sent again has the same `id` as the first time.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashSet, VecDeque},
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use persist::spool::Spool;
+use tokio::{sync::Notify, task::JoinSet, time::Instant};
+
+use super::{
+    client::{Client, shown},
+    counts::Told,
+};
+use crate::{
+    backend::{cdr::SpoolFolder, status::Status},
+    config::hooks::Event,
+    time::{Clock, SystemClock},
+};
+
+/// Notifications that wait in memory where there is no room on disk, or none may be used.
+const MAX_IN_MEMORY: usize = 10_000;
+
+/// Notifications that are looked at side by side; further ones wait on disk. One that is refused for
+/// ever holds up the rest once so many wait behind it.
+const WINDOW: usize = 1024;
+
+/// The pauses between tries of one notification, from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A notification may take so many times as long as a question, for which a phone waits.
+const PATIENCE: u32 = 10;
+
+/// How soon after it was written to the kernel a notification is on the medium, if it still waits.
+const SYNC: Duration = Duration::from_secs(1);
+
+/// A fault that goes on is logged once in so long.
+const LOGGED: Duration = Duration::from_secs(60);
+
+/// The file in the state folder with notifications that nobody could be told.
+const SET_ASIDE: &str = "hook-refused.jsonl";
+
+/// A notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Note {
+    pub(super) event: Event,
+    /// The AoR or the call: what is of one is told in order.
+    pub(super) key: Box<[u8]>,
+    pub(super) id: Box<str>,
+    /// When it happened.
+    pub(super) unix: u64,
+    pub(super) body: Bytes,
+}
+
+/// One hook's notifications.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    name: Box<str>,
+    client: RefCell<Option<Rc<Client>>>,
+    waiting: RefCell<Waiting>,
+    aside: Option<PathBuf>,
+    /// Rung for a notification, and for another client.
+    bell: Notify,
+    clock: Arc<SystemClock>,
+    status: Arc<Status>,
+    logged: Cell<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Those on disk are older than those in memory.
+    spool: Option<Spool>,
+    /// Where there is no spool, or it can't be written.
+    memory: VecDeque<Note>,
+    /// The oldest of all, some of which are under way.
+    window: VecDeque<Item>,
+    /// Which number the first item of the window has; they go up by one.
+    first: u64,
+    /// Items of the window that are in no spool.
+    unspooled: u64,
+}
+
+/// A notification in the window.
+struct Item {
+    entry: Option<u64>,
+    note: Rc<Note>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waits,
+    UnderWay,
+    Done,
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Waiting {
+    fn len(&self) -> u64 {
+        let on_disk = self.spool.as_ref().map_or(0, Spool::pending);
+        on_disk + self.memory.len() as u64 + self.unspooled
+    }
+}
+
+/// What a receiver made of a notification.
+enum Taken {
+    Yes,
+    /// It will never take this one.
+    Never(String),
+    /// Another time.
+    NotNow(String),
+}
+
+impl Outbox {
+    /// The outbox of a hook, with what an earlier process left in it.
+    pub(super) fn open(
+        name: &str,
+        folder: Option<SpoolFolder>,
+        clock: Arc<SystemClock>,
+        status: Arc<Status>,
+    ) -> Self {
+        let aside = folder.as_ref().map(|folder| folder.path.join(SET_ASIDE));
+        let spool = folder.and_then(|folder| {
+            let opened = Spool::open(folder.storage, &format!("hook-{name}"));
+            let log = |error: &_| tracing::error!(%error, hook = name, "notifications wait in memory only");
+            opened.inspect_err(log).ok()
+        });
+        if let Some(spool) = spool.as_ref().filter(|spool| spool.pending() > 0) {
+            let (notifications, torn) = (spool.pending(), spool.torn());
+            tracing::info!(hook = name, notifications, torn, "notifications are left from before");
+        }
+        let outbox = Self {
+            name: name.into(),
+            client: RefCell::default(),
+            waiting: RefCell::new(Waiting { spool, ..Waiting::default() }),
+            aside,
+            bell: Notify::new(),
+            clock,
+            status,
+            logged: Cell::new(None),
+        };
+        outbox.count();
+        outbox
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn client(&self) -> Option<Rc<Client>> {
+        self.client.borrow().clone()
+    }
+
+    /// Has what waits go there from now on.
+    pub(super) fn set_client(&self, client: Option<Rc<Client>>) {
+        self.client.replace(client);
+        self.bell.notify_one();
+    }
+
+    /// Has a notification wait. What has no room is lost, and counted; `false` then.
+    pub(super) fn put(&self, note: Note) -> bool {
+        let most = self.client().map_or(u64::MAX, |client| client.hook().spool);
+        let mut waiting = self.waiting.borrow_mut();
+        let has_room = waiting.len() < most;
+        let is_in_order = waiting.memory.is_empty();
+        let spooled = match &mut waiting.spool {
+            Some(spool) if is_in_order && has_room => match spool.append(&encode(&note)) {
+                Ok(_) => true,
+                Err(error) => {
+                    self.log(&error.to_string());
+                    false
+                }
+            },
+            _ => false,
+        };
+        if !spooled {
+            if !has_room || waiting.memory.len() >= MAX_IN_MEMORY {
+                self.status.hooks().told(&self.name, note.event, Told::Lost);
+                self.log("there is no room for more notifications");
+                return false;
+            }
+            waiting.memory.push_back(note);
+        }
+        drop(waiting);
+        self.count();
+        self.bell.notify_one();
+        true
+    }
+
+    /// Whether nothing waits that could be sent.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.borrow().len() == 0 || self.client.borrow().is_none()
+    }
+
+    /// Sends what waits, for ever.
+    pub(super) async fn run(self: Rc<Self>) {
+        let mut under_way = JoinSet::new();
+        // When what came first since the last sync has to be on the medium, if it still waits.
+        let mut sync_at: Option<Instant> = None;
+        loop {
+            if let Some(client) = self.client() {
+                self.fill();
+                while under_way.len() < client.hook().concurrency
+                    && let Some((number, note)) = self.next()
+                {
+                    let outbox = Rc::clone(&self);
+                    under_way.spawn_local(async move {
+                        outbox.deliver(&note).await;
+                        number
+                    });
+                }
+            }
+            tokio::select! {
+                () = self.bell.notified() => {
+                    sync_at.get_or_insert_with(|| Instant::now() + SYNC);
+                }
+                Some(Ok(number)) = under_way.join_next(), if !under_way.is_empty() => {
+                    self.done(number);
+                }
+                () = sleep_until(sync_at), if sync_at.is_some() => {
+                    sync_at = (!self.sync()).then(|| Instant::now() + SYNC);
+                }
+            }
+        }
+    }
+
+    /// Takes more into the window.
+    fn fill(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        let Waiting { spool, memory, window, unspooled, .. } = &mut *waiting;
+        while window.len() < WINDOW {
+            let entries = match spool {
+                Some(spool) => spool.read_next(),
+                None => Ok(Vec::new()),
+            };
+            let entries = match entries {
+                Ok(entries) => entries,
+                // What is in memory is newer: it waits as well.
+                Err(error) => return self.log(&error.to_string()),
+            };
+            if entries.is_empty() {
+                break;
+            }
+            for (entry, octets) in entries {
+                let note = decode(&octets);
+                // Never: its checksum was right.
+                let stage = if note.is_some() { Stage::Waits } else { Stage::Done };
+                let note = note.unwrap_or_else(|| {
+                    self.log("a notification can't be read");
+                    self.status.hooks().told(&self.name, Event::Call, Told::Lost);
+                    unreadable()
+                });
+                window.push_back(Item { entry: Some(entry), note: Rc::new(note), stage });
+            }
+        }
+        while window.len() < WINDOW {
+            let Some(note) = memory.pop_front() else { break };
+            *unspooled += 1;
+            window.push_back(Item { entry: None, note: Rc::new(note), stage: Stage::Waits });
+        }
+        drop(waiting);
+        self.settle();
+    }
+
+    /// The next that may be sent: the first of its AoR or call that isn't done.
+    fn next(&self) -> Option<(u64, Rc<Note>)> {
+        let mut waiting = self.waiting.borrow_mut();
+        let Waiting { window, first, .. } = &mut *waiting;
+        let mut before: HashSet<Box<[u8]>> = HashSet::new();
+        for (number, item) in (*first..).zip(window) {
+            if item.stage == Stage::Waits && !before.contains(&item.note.key) {
+                item.stage = Stage::UnderWay;
+                return Some((number, Rc::clone(&item.note)));
+            }
+            if item.stage != Stage::Done {
+                before.insert(item.note.key.clone());
+            }
+        }
+        None
+    }
+
+    fn done(&self, number: u64) {
+        let mut waiting = self.waiting.borrow_mut();
+        let at = usize::try_from(number.saturating_sub(waiting.first)).unwrap_or(usize::MAX);
+        if let Some(item) = waiting.window.get_mut(at) {
+            item.stage = Stage::Done;
+        }
+        drop(waiting);
+        self.settle();
+    }
+
+    /// Forgets those at the front that are done.
+    fn settle(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        let Waiting { spool, window, first, unspooled, .. } = &mut *waiting;
+        while window.front().is_some_and(|item| item.stage == Stage::Done) {
+            let Some(item) = window.pop_front() else { break };
+            *first += 1;
+            let done = match (item.entry, &mut *spool) {
+                (Some(entry), Some(spool)) => spool.done(entry),
+                (Some(_), None) => Ok(()),
+                (None, _) => {
+                    *unspooled = unspooled.saturating_sub(1);
+                    Ok(())
+                }
+            };
+            if let Err(error) = done {
+                self.log(&error.to_string());
+            }
+        }
+        drop(waiting);
+        self.count();
+    }
+
+    /// Sends a notification until the receiver has it, or `retry_max` is over.
+    async fn deliver(&self, note: &Note) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let Some(client) = self.client() else {
+                tokio::time::sleep(LONGEST_PAUSE).await;
+                continue;
+            };
+            let counts = self.status.hooks();
+            let reason = match self.send(&client, note).await {
+                Taken::Yes => return counts.told(&self.name, note.event, Told::Delivered),
+                Taken::Never(reason) => return self.set_aside(note, &reason),
+                Taken::NotNow(reason) => reason,
+            };
+            counts.told(&self.name, note.event, Told::Retried);
+            self.log(&format!("{}: {reason}", shown(&client.hook().url)));
+            let patience = u64::from(client.hook().retry_max.0);
+            let age = self.clock.now().unix.saturating_sub(note.unix);
+            if patience > 0 && age >= patience {
+                return self.set_aside(note, &format!("not taken within {patience} s: {reason}"));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn send(&self, client: &Client, note: &Note) -> Taken {
+        let patience = client.hook().timeout * PATIENCE;
+        let what = (note.event, &*note.id);
+        let sent = client.post(what, note.body.clone(), self.clock.now().unix);
+        match tokio::time::timeout(patience, sent).await {
+            Err(_) => Taken::NotNow(format!("no answer within {} ms", patience.as_millis())),
+            Ok(Err(silence)) => Taken::NotNow(silence.to_string()),
+            Ok(Ok(reply)) => match reply.status {
+                200..=299 => Taken::Yes,
+                // About what is said, not about when.
+                400 | 413 | 422 => Taken::Never(format!("it answered {}", reply.status)),
+                status => Taken::NotNow(format!("it answered {status}")),
+            },
+        }
+    }
+
+    /// Writes a notification that its receiver doesn't take where the operator finds it.
+    fn set_aside(&self, note: &Note, reason: &str) {
+        self.status.hooks().told(&self.name, note.event, Told::SetAside);
+        self.log(&format!("a notification is set aside: {reason}"));
+        let mut line = note.body.to_vec();
+        line.push(b'\n');
+        let written = self.aside.as_ref().map_or(Ok(()), |path| {
+            let mut options = fs::OpenOptions::new();
+            let mut file = options.append(true).create(true).mode(0o600).open(path)?;
+            file.write_all(&line)
+        });
+        if let Err(error) = written {
+            let body = String::from_utf8_lossy(&note.body);
+            tracing::error!(%error, hook = &*self.name, %body, "a notification is lost");
+        }
+    }
+
+    /// Has what waits outlive a power cut too, unless the receiver is taking it anyway: a sync holds
+    /// up all questions. Whether all that was there is taken or on the medium.
+    fn sync(&self) -> bool {
+        let mut waiting = self.waiting.borrow_mut();
+        let now = self.clock.now().unix;
+        match waiting.window.front() {
+            None if waiting.len() == 0 => return true,
+            Some(item) if now <= item.note.unix => return false,
+            _ => {}
+        }
+        let synced = waiting.spool.as_mut().map_or(Ok(()), Spool::sync);
+        if let Err(error) = synced {
+            self.log(&error.to_string());
+        }
+        true
+    }
+
+    /// Ends this process's use of the spool.
+    pub(super) fn close(&self) {
+        let Waiting { spool, memory, unspooled, .. } = self.waiting.take();
+        let left = spool.as_ref().map_or(0, Spool::pending);
+        if let Some(spool) = spool
+            && let Err(error) = spool.close()
+        {
+            tracing::error!(%error, hook = &*self.name, "notifications");
+        }
+        if left > 0 {
+            tracing::info!(hook = &*self.name, left, "notifications wait for the next start");
+        }
+        let lost = memory.len() as u64 + unspooled;
+        if lost > 0 {
+            tracing::error!(hook = &*self.name, lost, "notifications are lost");
+        }
+    }
+
+    /// Tells the metric how many wait.
+    fn count(&self) {
+        self.status.hooks().set_spooled(&self.name, self.waiting.borrow().len());
+    }
+
+    /// Logs a fault, within the rate.
+    fn log(&self, error: &str) {
+        let now = Instant::now();
+        if self.logged.get().is_some_and(|last| now < last + LOGGED) {
+            return;
+        }
+        self.logged.set(Some(now));
+        tracing::error!(hook = &*self.name, "{error}");
+    }
+}
+
+/// For ever without an instant.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// In the place of what can't be read; it is never sent.
+fn unreadable() -> Note {
+    Note { event: Event::Call, key: [].into(), id: "".into(), unix: 0, body: Bytes::new() }
+}
+
+/// A notification as it waits: four texts with their lengths before them, and its time.
+fn encode(Note { event, key, id, unix, body }: &Note) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + key.len() + body.len());
+    out.extend_from_slice(&unix.to_le_bytes());
+    for text in [event.as_str().as_bytes(), key, id.as_bytes(), body] {
+        // Nothing of a record is that long.
+        let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(text);
+    }
+    out
+}
+
+fn decode(octets: &[u8]) -> Option<Note> {
+    let (unix, mut rest) = octets.split_first_chunk()?;
+    let mut text = || {
+        let (len, after) = rest.split_first_chunk()?;
+        let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
+        let (text, after) = after.split_at_checked(len)?;
+        rest = after;
+        Some(text)
+    };
+    let event = Event::parse(std::str::from_utf8(text()?).ok()?)?;
+    let key = text()?.into();
+    let id = std::str::from_utf8(text()?).ok()?.into();
+    let body = Bytes::copy_from_slice(text()?);
+    rest.is_empty().then_some(Note { event, key, id, unix: u64::from_le_bytes(*unix), body })
+}
+
+#[cfg(test)]
+mod tests {
+    use persist::storage::{Storage, memory::MemoryStorage};
+
+    use super::*;
+
+    fn note(number: u32, key: &str) -> Note {
+        Note {
+            event: Event::Registered,
+            key: key.as_bytes().into(),
+            id: format!("r-{number}").into(),
+            unix: 7,
+            body: format!("{{\"n\":{number}}}").into(),
+        }
+    }
+
+    fn open(storage: Option<&MemoryStorage>) -> Outbox {
+        let folder = storage.map(|storage| SpoolFolder {
+            storage: Arc::new(storage.clone()) as Arc<dyn Storage>,
+            path: PathBuf::from("/nowhere"),
+        });
+        Outbox::open("crm", folder, Arc::new(SystemClock::new()), Arc::default())
+    }
+
+    /// The numbers of those that may be sent now.
+    fn ready(outbox: &Outbox) -> Vec<String> {
+        outbox.fill();
+        std::iter::from_fn(|| outbox.next()).map(|(_, note)| note.id.to_string()).collect()
+    }
+
+    #[test]
+    fn what_waits_is_read_as_it_was() {
+        let note = note(1, "alice@example.com");
+        let octets = encode(&note);
+        assert_eq!(decode(&octets), Some(note));
+        for cut in 0..octets.len() {
+            assert_eq!(decode(&octets[..cut]), None);
+        }
+        assert_eq!(decode(&[&octets[..], b"x"].concat()), None);
+    }
+
+    #[test]
+    fn of_one_aor_one_after_the_other_and_of_several_side_by_side() {
+        for storage in [Some(MemoryStorage::new()), None] {
+            let outbox = open(storage.as_ref());
+            for (number, key) in [(1, "a"), (2, "a"), (3, "b"), (4, "a"), (5, "b")] {
+                assert!(outbox.put(note(number, key)));
+            }
+            assert_eq!(ready(&outbox), ["r-1", "r-3"]);
+            outbox.done(2);
+            assert_eq!(ready(&outbox), ["r-5"]);
+            assert_eq!(outbox.waiting.borrow().len(), 5);
+            outbox.done(0);
+            assert_eq!(ready(&outbox), ["r-2"]);
+            [1, 4].into_iter().for_each(|number| outbox.done(number));
+            assert_eq!(ready(&outbox), ["r-4"]);
+            outbox.done(3);
+            assert_eq!(outbox.waiting.borrow().len(), 0);
+        }
+    }
+
+    #[test]
+    fn what_was_not_taken_is_there_for_the_next_process_under_its_name() {
+        let storage = MemoryStorage::new();
+        let outbox = open(Some(&storage));
+        for (number, key) in [(1, "a"), (2, "b"), (3, "c")] {
+            outbox.put(note(number, key));
+        }
+        assert_eq!(ready(&outbox), ["r-1", "r-2", "r-3"]);
+        // The second is taken, and yet told again: the first is not.
+        outbox.done(1);
+        drop(outbox);
+        let outbox = open(Some(&storage));
+        assert_eq!(ready(&outbox), ["r-1", "r-2", "r-3"]);
+        [0, 1].into_iter().for_each(|number| outbox.done(number));
+        drop(outbox);
+        assert_eq!(ready(&open(Some(&storage))), ["r-3"]);
+    }
+
+    #[test]
+    fn a_long_queue_stays_on_disk() {
+        let storage = MemoryStorage::new();
+        let outbox = open(Some(&storage));
+        let all = u32::try_from(WINDOW).unwrap() * 3;
+        (0..all).for_each(|number| assert!(outbox.put(note(number, &number.to_string()))));
+        let mut seen = 0;
+        while outbox.waiting.borrow().len() > 0 {
+            let window = ready(&outbox);
+            assert!(window.len() < 2 * WINDOW, "{}", window.len());
+            for id in window {
+                assert_eq!(id, format!("r-{seen}"));
+                outbox.done(seen);
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, u64::from(all));
+    }
+}
