@@ -436,7 +436,7 @@ mod tests {
             ),
             (
                 LEAST.replace("[hook crm]", "[hook]"),
-                "error bindery.conf:2: a hook needs a name: [hook NAME]",
+                "error bindery.conf:2: [hook] needs a name: [hook NAME]",
             ),
             (
                 LEAST.replace("127.0.0.1", "example.org"),
