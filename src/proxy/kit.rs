@@ -11,7 +11,7 @@ use super::{
     hop::DEFAULT_PORT,
     onward::{self, Onward, put_ack, put_cancel, put_sent_by},
     timer::{TIMER_C, TRANSACTION},
-    token::{PARAM, Side, Sides, TokenKey, put_side, put_u64},
+    token::{PARAM, Side, Sides, TokenKey, hex, put_side, put_u64},
     transaction::{Client, InviteClient},
     way::Way,
 };
@@ -80,7 +80,17 @@ impl Kit {
     }
 
     fn hash(&self, parts: &[&[u8]]) -> u64 {
+        // Many short writes cost more than the hash; all but the longest fit into one.
+        let mut space = [0; 512];
+        let mut text = Buf::new(&mut space);
+        for part in parts {
+            text.put(part);
+            text.put(b"\n");
+        }
         let mut hasher = SipHasher13::new_with_key(&self.key);
+        if text.finish().is_some() {
+            return hasher.hash(text.written());
+        }
         for part in parts {
             hasher.write(part);
             hasher.write_u8(b'\n');
@@ -447,10 +457,7 @@ pub(super) fn reason_of(standing: Standing) -> &'static [u8] {
 /// The client transaction that a branch of ours names.
 pub(super) fn branch_of(branch: &[u8]) -> Option<(ContextId, usize)> {
     let rest = branch.strip_prefix(BRANCH)?;
-    let number = |range| {
-        let digits = rest.get(range)?;
-        u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-    };
+    let number = |range| hex(rest.get(range)?).and_then(|number| u32::try_from(number).ok());
     let id = ContextId { index: number(0..8)?, generation: number(8..16)? };
     Some((id, number(16..24)? as usize))
 }

@@ -88,13 +88,21 @@ impl TokenKey {
         let (mac, text) = token.split_at_checked(17)?;
         let (mac, dot) = mac.split_at_checked(16)?;
         let sides = (dot == b".").then_some(text)?;
-        let mac = u64::from_str_radix(std::str::from_utf8(mac).ok()?, 16).ok()?;
-        if mac != self.mac(call_id, caller_tag, sides) {
+        if hex(mac)? != self.mac(call_id, caller_tag, sides) {
             return None;
         }
         let dot = memchr::memchr(b'.', sides)?;
         Some(Sides { caller: side(&sides[..dot])?, callee: side(sides.get(dot + 1..)?)? })
     }
+}
+
+/// The number that hexadecimal digits are, at most sixteen.
+pub(super) fn hex(digits: &[u8]) -> Option<u64> {
+    let digit = |number: Option<u64>, digit: &u8| {
+        let digit = char::from(*digit).to_digit(16)?;
+        Some(number? << 4 | u64::from(digit))
+    };
+    (1..=16).contains(&digits.len()).then(|| digits.iter().fold(Some(0), digit)).flatten()
 }
 
 /// Appends sixteen lower-case hexadecimal digits.
@@ -169,7 +177,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     *rest = tail;
     let mut octets = [0; N];
     for (octet, pair) in octets.iter_mut().zip(digits.chunks_exact(2)) {
-        *octet = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        *octet = u8::try_from(hex(pair)?).ok()?;
     }
     Some(octets)
 }

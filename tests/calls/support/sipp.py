@@ -97,7 +97,7 @@ class Sipp:
 
     def counts(self):
         """Calls created, successful, failed and still open, and messages sent again, so far."""
-        with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
+        with contextlib.suppress(FileNotFoundError, ValueError, IndexError, KeyError):
             head, *lines = self.stat.read_text().splitlines()
             whole = dict(zip(head.split(";"), lines[-1].split(";"), strict=False))
             return {"created": int(whole["TotalCallCreated"]),
