@@ -181,6 +181,7 @@ impl Run {
                         groups,
                         caller: Side::Flow(from),
                         extra: Box::default(),
+                        identity: Box::default(),
                         strips: true,
                         ring_timeout: DeltaSeconds(script.pick(&[0, 5, 60])),
                         call: (method == "INVITE").then(call_of_alice),
@@ -284,8 +285,8 @@ impl Run {
                         now,
                         &request,
                         text.as_bytes(),
-                        from,
-                        8,
+                        (from, 8),
+                        || false,
                         &terms(&policy()),
                         fx,
                     );

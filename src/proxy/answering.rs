@@ -286,7 +286,7 @@ impl Core {
     }
 
     /// Cancels all branches that are pending (RFC 3261 §16.10).
-    fn cancel_pending(&mut self, now: Now, context: &mut Context, fx: &mut Effects) {
+    pub(super) fn cancel_pending(&mut self, now: Now, context: &mut Context, fx: &mut Effects) {
         let reason = reason_of(context.standing);
         for branch in context.branches.iter_mut().filter(|branch| !branch.is_done) {
             let Downstream::Invite(client) = &branch.client else { continue };

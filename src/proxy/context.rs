@@ -216,6 +216,8 @@ pub(super) struct Context {
     pub(super) rang_in_vain: bool,
     /// Whole lines that are added to the request.
     pub(super) extra: Box<[u8]>,
+    /// The line of P-Asserted-Identity.
+    pub(super) identity: Box<[u8]>,
     /// The call that it begins, changes or ends.
     pub(super) call: Option<u64>,
     pub(super) role: Role,

@@ -73,6 +73,8 @@ pub struct Plan {
     pub caller: Side,
     /// Whole header lines that are added.
     pub extra: Box<[u8]>,
+    /// The line of P-Asserted-Identity, if its sender is known; it goes to who may see it.
+    pub identity: Box<[u8]>,
     /// Whether its sender may not say itself who it is for others (P-Asserted-Identity, RFC 3325).
     pub strips: bool,
     /// How long a group may ring.
@@ -260,6 +262,7 @@ impl Core {
             ring_until: u64::MAX,
             rang_in_vain: false,
             extra: Box::default(),
+            identity: Box::default(),
             call: None,
             role: Role::None,
             is_routed: false,
@@ -319,6 +322,25 @@ impl Core {
         self.put_back(id, context);
     }
 
+    /// Ends all INVITEs that have no final response, with 503 and these whole lines; phones stop
+    /// ringing. Nobody waits for what they say to it.
+    pub fn stop(&mut self, now: Now, headers: &[u8], terms: &Terms<'_>, fx: &mut Effects) {
+        for at in 0..self.contexts.len() {
+            let Some(Some(context)) = self.contexts.get(at) else { continue };
+            let Ok(index) = u32::try_from(at) else { continue };
+            let id = ContextId { index, generation: context.generation };
+            let Some(mut context) = self.take(id) else { continue };
+            let is_invite = matches!(context.upstream, Upstream::Invite(_));
+            if is_invite && context.upstream.state() == ServerState::Proceeding {
+                context.waiting.clear();
+                self.cancel_pending(now, &mut context, fx);
+                let status = Status::SERVICE_UNAVAILABLE.because("Stopping");
+                self.respond_own(now, &mut context, status, headers, terms, fx);
+            }
+            self.put_back(id, context);
+        }
+    }
+
     /// Tells of a call that is refused before it is passed on.
     pub fn refuse_call(&mut self, now: Now, call: Call, why: End, fx: &mut Effects) {
         self.ledger.refuse(now, call, why, fx);
@@ -341,6 +363,7 @@ impl Core {
         context.is_routed = true;
         context.waiting = plan.groups;
         context.extra = plan.extra;
+        context.identity = plan.identity;
         context.caller = plan.caller;
         context.strips = plan.strips;
         context.ring = 1000 * u64::from(plan.ring_timeout.0);
@@ -353,7 +376,8 @@ impl Core {
     }
 
     /// Passes on a request within a dialog, whichever side it is from: to the other, and only from
-    /// the address that it was seen at, or from who is trusted.
+    /// the address that it was seen at, from who is trusted, or from where `has_moved` says that its
+    /// sender is now. `tag` is that of an answer of ours.
     ///
     /// # Errors
     /// Why it is not.
@@ -363,8 +387,8 @@ impl Core {
         now: Now,
         request: &Request<'_>,
         datagram: &[u8],
-        flow: Flow,
-        tag: u32,
+        (flow, tag): (Flow, u32),
+        has_moved: impl FnOnce() -> bool,
         terms: &Terms<'_>,
         fx: &mut Effects,
     ) -> Result<(), Refused> {
@@ -390,7 +414,7 @@ impl Core {
             ((sides.callee, sides.caller), [to_tag, from_tag])
         };
         let source = flow.remote.ip();
-        if own.flow().remote.ip() != source && !terms.policy.trusts(source) {
+        if own.flow().remote.ip() != source && !terms.policy.trusts(source) && !has_moved() {
             return refused(Status::FORBIDDEN.because("Not A Party Of This Call"));
         }
         if max_forwards(request) == Some(0) {

@@ -134,7 +134,7 @@ impl Hop {
 }
 
 /// The address that a URI names, where it is one, and by UDP.
-pub(super) fn numeric(uri: &[u8]) -> Option<SocketAddr> {
+pub fn numeric(uri: &[u8]) -> Option<SocketAddr> {
     match Hop::of(uri) {
         Ok(Hop::Address(addr)) => Some(addr),
         Ok(Hop::Name(_)) | Err(_) => None,

@@ -255,6 +255,10 @@ impl Kit {
         let loop_hash = self.loop_hash(request);
         // RFC 3325 §7: whoever asked for that is not named to phones.
         let is_private = wants_privacy(request);
+        // RFC 3325 §5: to who is trusted it goes whatever was asked, to nobody else but our users.
+        let is_trusted = terms.policy.trusts(target.flow.remote.ip());
+        let is_named = is_trusted || target.aor.is_some() && !is_private;
+        let identity = if is_named { &*context.identity } else { b"" };
         let begins_dialog = !context.is_within
             && matches!(method, Method::Invite | Method::Subscribe | Method::Refer);
         let flow = context.flow;
@@ -303,6 +307,7 @@ impl Kit {
                 branch: branch.written(),
                 record_route: record_route.written(),
                 extra: &context.extra,
+                identity,
                 breadth,
                 realm: terms.realm,
                 strips: context.strips || is_private && matches!(target.side, Side::Flow(_)),
@@ -363,6 +368,7 @@ impl Kit {
                 branch: branch.written(),
                 record_route: b"",
                 extra: b"",
+                identity: b"",
                 breadth: None,
                 realm: terms.realm,
                 strips,
@@ -439,7 +445,7 @@ pub(super) fn branch_in(sent: &[u8]) -> Option<&[u8]> {
 }
 
 /// Whether its sender wants not to be named (RFC 3323, RFC 3325 §9.3).
-pub fn wants_privacy(request: &Request<'_>) -> bool {
+pub(super) fn wants_privacy(request: &Request<'_>) -> bool {
     let mut values = request.envelope.message.named("Privacy");
     values.any(|value| {
         value.split(|&b| b == b';').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"id"))

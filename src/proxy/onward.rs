@@ -29,6 +29,8 @@ pub(super) struct Onward<'a> {
     pub(super) record_route: &'a [u8],
     /// Whole lines that are added.
     pub(super) extra: &'a [u8],
+    /// The line of P-Asserted-Identity, or nothing.
+    pub(super) identity: &'a [u8],
     /// Max-Breadth (RFC 5393 §5), where it is forked.
     pub(super) breadth: Option<u32>,
     /// Our realm: credentials for it are taken out.
@@ -77,6 +79,7 @@ pub(super) fn put_request(
         out.put(b"\r\n");
     }
     out.put(onward.extra);
+    out.put(onward.identity);
     for (kind, name, value) in envelope.message.lines() {
         let is_replaced = match kind {
             HeaderName::Via | HeaderName::MaxForwards | HeaderName::ContentLength => true,

@@ -24,7 +24,7 @@ use crate::{
     flow::Flow,
     proxy::{
         self, Call, CallEvent, ContextId, Core, Effects, End, Foreign, Goal, Matched, Mode, Named,
-        Parties, Plan, Refused, Routed, Side, Target, Terms, TokenKey, max_forwards, wants_privacy,
+        Parties, Plan, Refused, Routed, Side, Target, Terms, TokenKey, max_forwards, numeric,
     },
     registrar::{Aor, nat},
     sip::{
@@ -186,6 +186,13 @@ impl Calls {
     /// Milliseconds until something has to be done.
     pub(super) fn wait(&self, now: Now) -> Option<u64> {
         self.core.wait(now)
+    }
+
+    /// Tells callers and phones of INVITEs that have no final answer yet that nothing comes of them.
+    pub(super) fn stop(&mut self, now: Now, rules: &Rules) {
+        let retry = format!("Retry-After: {RETRY_AFTER_LOADING}\r\n");
+        self.core.stop(now, retry.as_bytes(), &terms(rules), &mut self.fx);
+        self.publish();
     }
 
     /// Does what is due.
@@ -377,8 +384,10 @@ impl Calls {
         }
         if has_tag {
             let tag = x.answer().tag;
+            let (now, flow, fx) = (x.now, x.flow, &mut self.fx);
+            let has_moved = || is_bound_here(x, request);
             let within =
-                self.core.within(x.now, request, datagram, x.flow, tag, &terms, &mut self.fx);
+                self.core.within(now, request, datagram, (flow, tag), has_moved, &terms, fx);
             return match within {
                 Ok(()) => Ok(()),
                 // An ACK draws no answer; it is counted.
@@ -489,7 +498,7 @@ impl Calls {
         id: ContextId,
         caller: Caller,
         groups: VecDeque<Vec<Target>>,
-        mut extra: Vec<u8>,
+        extra: Vec<u8>,
     ) -> Result<(), Stop> {
         let policy = &x.rules.calls;
         let to_aor = groups.iter().flatten().find_map(|target| target.aor.clone());
@@ -499,14 +508,15 @@ impl Calls {
         }
         let call = self.parties.take().map(|parties| Call::new(x.now, parties, to_aor));
         let strips = caller.identity.is_some() || !policy.trusts(x.flow.remote.ip());
-        if let Some(uri) = caller.identity {
-            extra.extend_from_slice(&[&b"P-Asserted-Identity: <"[..], &uri, b">\r\n"].concat());
-        }
+        let identity = caller.identity.map(|uri| {
+            [&b"P-Asserted-Identity: <"[..], &uri, b">\r\n"].concat().into_boxed_slice()
+        });
         let plan = Plan {
             groups,
             caller: caller.side,
             strips,
             extra: extra.into(),
+            identity: identity.unwrap_or_default(),
             ring_timeout: policy.ring_timeout,
             call,
         };
@@ -556,7 +566,6 @@ impl Calls {
             return Ok(Caller { admitted, aor: own_aor(), identity: None, side });
         }
         let domain = aor.and_then(|aor| aor.domain()).unwrap_or_default();
-        let is_private = wants_privacy(request);
         let proven = |username: Box<[u8]>, owns_from: bool| {
             let realm = rules.authenticator.policy().realm.as_bytes();
             let identity: Box<[u8]> = if owns_from && !is_anonymous {
@@ -564,9 +573,11 @@ impl Calls {
             } else {
                 [b"sip:", &*username, b"@", realm].concat().into()
             };
-            let identity = (!is_private).then_some(identity);
+            // Whoever From names: the call is the account's that proved itself.
+            let aor =
+                if owns_from { own_aor() } else { Some(account_aor(rules, &username, domain)) };
             let admitted = Admitted { username: Some(username), owns_from };
-            Caller { admitted, aor: own_aor(), identity, side }
+            Caller { admitted, aor, identity: Some(identity), side }
         };
         if let Some(learned) = learned
             && let Some(username) = learned.caller.clone()
@@ -787,16 +798,46 @@ fn bindings(x: &Exchange<'_, '_>, aor: &[u8], ways: &mut Ways<'_>, found: &mut V
             found.push((binding.q.unwrap_or(Quality::DEFAULT).0, target));
         }
     });
-    // Where there is a path, its first hop; else where the phone registered from.
+    // Where there is a path, its first hop; else where the phone registered from. Only who is trusted
+    // names other hosts than itself: else any account could have us call, by a Path of its own, whom
+    // it may not call.
     for (_, target) in found.iter_mut().skip(first).filter(|(_, t)| !t.path.is_empty()) {
+        let source = target.flow.remote.ip();
+        let may_name = |uri: &[u8]| {
+            x.rules.calls.trusts(source) || numeric(uri).is_some_and(|hop| hop.ip() == source)
+        };
         let hop = Elements::new(&target.path).next();
         let hop = hop.and_then(|hop| NameAddr::parse(hop.ok()?).ok());
+        let hop = hop.filter(|hop| may_name(hop.uri));
         let flows = hop.map(|hop| ways.by_path(hop.uri, target.flow)).unwrap_or_default();
         if let Some((&flow, further)) = flows.split_first() {
             (target.flow, target.side) = (flow, Side::Server(flow));
             target.further = further.into();
         }
     }
+}
+
+/// Whether the user that From names is bound where a request comes from: a phone that has moved says
+/// so by registering.
+fn is_bound_here(x: &Exchange<'_, '_>, request: &Request<'_>) -> bool {
+    let mut space = Vec::new();
+    let Ok(from) = SipUri::parse(request.from.uri) else { return false };
+    let Some(aor) = Aor::canonical(&from, &x.rules.domains, &mut space) else { return false };
+    x.location.read(aor.as_bytes(), |record| {
+        let mut bindings = record.iter().flat_map(|record| record.bindings(x.now));
+        bindings.any(|binding| binding.flow.remote.ip() == x.flow.remote.ip())
+    })
+}
+
+/// The AoR of an account, whose name may have its domain in it; `domain` is From's, empty where that
+/// is none of ours.
+fn account_aor(rules: &Rules, username: &[u8], domain: &[u8]) -> Box<[u8]> {
+    if rules.domains.is_flat() || subscribers::split_name(username).is_some() {
+        return username.into();
+    }
+    let first = rules.domains.names().next().unwrap_or_default().as_bytes();
+    let domain = if domain.is_empty() { first } else { domain };
+    [username, b"@", domain].concat().into()
 }
 
 /// Who calls whom.

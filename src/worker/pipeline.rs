@@ -176,6 +176,13 @@ impl Pipeline {
         }
     }
 
+    /// Lets go of requests that are passed on, before the process ends.
+    pub(super) fn stop_calls(&mut self, now: Now) {
+        if let Some(calls) = &mut self.calls {
+            calls.stop(now, self.rules.load());
+        }
+    }
+
     /// Does what is due for requests that are passed on.
     pub fn pass_time(&mut self, now: Now) {
         if let Some(calls) = &mut self.calls {

@@ -161,6 +161,8 @@ impl<C: Clock> Worker<C> {
         }
         desk.inboxes.iter_mut().for_each(|inbox| inbox.ready = true);
         desk.turn(BATCHES_AT_STOP)?;
+        desk.pipeline.stop_calls(desk.clock.now());
+        desk.pass_on();
         desk.let_go();
         while desk.outbox.is_waiting() {
             let mut queue = [PollFd::new(&queue, PollFlags::IN)];

@@ -98,6 +98,19 @@ struct Item {
     entry: Option<u64>,
     note: Rc<Note>,
     stage: Stage,
+    /// After a try in vain: when the next one is, and after what pause.
+    again: Option<(Instant, Duration)>,
+}
+
+impl Item {
+    fn new(entry: Option<u64>, note: Note, stage: Stage) -> Self {
+        Self { entry, note: Rc::new(note), stage, again: None }
+    }
+
+    /// Whether it may be tried.
+    fn is_ready(&self, now: Instant) -> bool {
+        self.stage == Stage::Waits && self.again.is_none_or(|(at, _)| at <= now)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -114,6 +127,12 @@ impl std::fmt::Debug for Waiting {
 }
 
 impl Waiting {
+    /// The item of the window that has this number.
+    fn item(&mut self, number: u64) -> Option<&mut Item> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.window.get_mut(at)
+    }
+
     fn len(&self) -> u64 {
         let on_disk = self.spool.as_ref().map_or(0, Spool::pending);
         on_disk + self.memory.len() as u64 + self.unspooled
@@ -221,20 +240,23 @@ impl Outbox {
                 while under_way.len() < client.hook().concurrency
                     && let Some((number, note)) = self.next()
                 {
-                    let outbox = Rc::clone(&self);
-                    under_way.spawn_local(async move {
-                        outbox.deliver(&note).await;
-                        number
-                    });
+                    let (outbox, client) = (Rc::clone(&self), Rc::clone(&client));
+                    under_way
+                        .spawn_local(async move { (number, outbox.deliver(&client, &note).await) });
                 }
             }
             tokio::select! {
                 () = self.bell.notified() => {
                     sync_at.get_or_insert_with(|| Instant::now() + SYNC);
                 }
-                Some(Ok(number)) = under_way.join_next(), if !under_way.is_empty() => {
-                    self.done(number);
+                Some(Ok((number, is_done))) = under_way.join_next(), if !under_way.is_empty() => {
+                    if is_done {
+                        self.done(number);
+                    } else {
+                        self.try_again(number);
+                    }
                 }
+                () = sleep_until(self.next_try()) => {}
                 () = sleep_until(sync_at), if sync_at.is_some() => {
                     sync_at = (!self.sync()).then(|| Instant::now() + SYNC);
                 }
@@ -268,13 +290,13 @@ impl Outbox {
                     self.status.hooks().told(&self.name, Event::Call, Told::Lost);
                     unreadable()
                 });
-                window.push_back(Item { entry: Some(entry), note: Rc::new(note), stage });
+                window.push_back(Item::new(Some(entry), note, stage));
             }
         }
         while window.len() < WINDOW {
             let Some(note) = memory.pop_front() else { break };
             *unspooled += 1;
-            window.push_back(Item { entry: None, note: Rc::new(note), stage: Stage::Waits });
+            window.push_back(Item::new(None, note, Stage::Waits));
         }
         drop(waiting);
         self.settle();
@@ -284,9 +306,9 @@ impl Outbox {
     fn next(&self) -> Option<(u64, Rc<Note>)> {
         let mut waiting = self.waiting.borrow_mut();
         let Waiting { window, first, .. } = &mut *waiting;
-        let mut before: HashSet<Box<[u8]>> = HashSet::new();
+        let (now, mut before) = (Instant::now(), HashSet::<Box<[u8]>>::new());
         for (number, item) in (*first..).zip(window) {
-            if item.stage == Stage::Waits && !before.contains(&item.note.key) {
+            if item.is_ready(now) && !before.contains(&item.note.key) {
                 item.stage = Stage::UnderWay;
                 return Some((number, Rc::clone(&item.note)));
             }
@@ -298,13 +320,26 @@ impl Outbox {
     }
 
     fn done(&self, number: u64) {
-        let mut waiting = self.waiting.borrow_mut();
-        let at = usize::try_from(number.saturating_sub(waiting.first)).unwrap_or(usize::MAX);
-        if let Some(item) = waiting.window.get_mut(at) {
+        if let Some(item) = self.waiting.borrow_mut().item(number) {
             item.stage = Stage::Done;
         }
-        drop(waiting);
         self.settle();
+    }
+
+    /// One was not taken: others have its place until its pause is over.
+    fn try_again(&self, number: u64) {
+        if let Some(item) = self.waiting.borrow_mut().item(number) {
+            let pause = item.again.map_or(FIRST_PAUSE, |(_, last)| (last * 2).min(LONGEST_PAUSE));
+            (item.stage, item.again) = (Stage::Waits, Some((Instant::now() + pause, pause)));
+        }
+    }
+
+    /// When a pause is over.
+    fn next_try(&self) -> Option<Instant> {
+        let waiting = self.waiting.borrow();
+        let pauses = waiting.window.iter().filter(|item| item.stage == Stage::Waits);
+        let now = Instant::now();
+        pauses.filter_map(|item| item.again).map(|(at, _)| at).filter(|at| *at > now).min()
     }
 
     /// Forgets those at the front that are done.
@@ -330,30 +365,30 @@ impl Outbox {
         self.count();
     }
 
-    /// Sends a notification until the receiver has it, or `retry_max` is over.
-    async fn deliver(&self, note: &Note) {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let Some(client) = self.client() else {
-                tokio::time::sleep(LONGEST_PAUSE).await;
-                continue;
-            };
-            let counts = self.status.hooks();
-            let reason = match self.send(&client, note).await {
-                Taken::Yes => return counts.told(&self.name, note.event, Told::Delivered),
-                Taken::Never(reason) => return self.set_aside(note, &reason),
-                Taken::NotNow(reason) => reason,
-            };
-            counts.told(&self.name, note.event, Told::Retried);
-            self.log(&format!("{}: {reason}", shown(&client.hook().url)));
-            let patience = u64::from(client.hook().retry_max.0);
-            let age = self.clock.now().unix.saturating_sub(note.unix);
-            if patience > 0 && age >= patience {
-                return self.set_aside(note, &format!("not taken within {patience} s: {reason}"));
+    /// Sends a notification once; whether nothing more is to be done about it: the receiver has it,
+    /// or never will.
+    async fn deliver(&self, client: &Client, note: &Note) -> bool {
+        let counts = self.status.hooks();
+        let reason = match self.send(client, note).await {
+            Taken::Yes => {
+                counts.told(&self.name, note.event, Told::Delivered);
+                return true;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            Taken::Never(reason) => {
+                self.set_aside(note, &reason);
+                return true;
+            }
+            Taken::NotNow(reason) => reason,
+        };
+        counts.told(&self.name, note.event, Told::Retried);
+        self.log(&format!("{}: {reason}", shown(&client.hook().url)));
+        let patience = u64::from(client.hook().retry_max.0);
+        let age = self.clock.now().unix.saturating_sub(note.unix);
+        let is_over = patience > 0 && age >= patience;
+        if is_over {
+            self.set_aside(note, &format!("not taken within {patience} s: {reason}"));
         }
+        is_over
     }
 
     async fn send(&self, client: &Client, note: &Note) -> Taken {
@@ -541,6 +576,27 @@ mod tests {
             outbox.done(3);
             assert_eq!(outbox.waiting.borrow().len(), 0);
         }
+    }
+
+    #[test]
+    fn what_is_refused_again_and_again_holds_up_its_own_aor_alone() {
+        let outbox = open(None);
+        for (number, key) in [(1, "a"), (2, "a"), (3, "b")] {
+            assert!(outbox.put(note(number, key)));
+        }
+        assert_eq!(ready(&outbox), ["r-1", "r-3"]);
+        assert_eq!(outbox.next_try(), None);
+        outbox.try_again(0);
+        // It waits, the one behind it too, and nobody else does.
+        assert_eq!(ready(&outbox), [""; 0]);
+        assert!(outbox.next_try().is_some());
+        assert!(outbox.put(note(4, "c")));
+        assert_eq!(ready(&outbox), ["r-4"]);
+        // Its pause is over.
+        outbox.waiting.borrow_mut().item(0).unwrap().again = Some((Instant::now(), FIRST_PAUSE));
+        assert_eq!(ready(&outbox), ["r-1"]);
+        outbox.done(0);
+        assert_eq!(ready(&outbox), ["r-2"]);
     }
 
     #[test]

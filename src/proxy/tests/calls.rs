@@ -332,3 +332,57 @@ fn two_calls_of_one_call_id_end_one_by_one() {
     assert_eq!(targets, [BOB, CAROL]);
     assert_eq!(world.let_end(), []);
 }
+
+#[test]
+fn a_phone_that_has_moved_hangs_up_from_where_it_is_now() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&invite.answer(200, "Contact: <sip:bob@192.0.2.20>\r\n"), BOB).unwrap();
+    let answered = world.expect("200", ALICE).text;
+    let bye = within("BYE", 3, "m", &answered, false);
+    let refused = world.come(&bye, DAVE).unwrap_err();
+    assert_eq!(refused.map(|status| status.code), Some(403));
+    assert_eq!(world.core.calls(), 1);
+    world.has_moved = true;
+    world.come(&bye, DAVE).unwrap();
+    let bye = world.expect("BYE", ALICE);
+    world.come(&bye.answer(200, ""), ALICE).unwrap();
+    // Where the request came from, whatever its Via says of the port.
+    assert_eq!(world.sent.pop_front().unwrap().kind(), "200");
+    assert_eq!(world.let_end(), []);
+}
+
+#[test]
+fn a_stop_leaves_nobody_ringing_and_nobody_waiting() {
+    let mut world = World::new();
+    let invite = world.call_bob();
+    world.come(&invite.answer(180, ""), BOB).unwrap();
+    world.expect("180", ALICE);
+    world.stop();
+    world.expect("CANCEL", BOB);
+    let answer = world.expect("503", ALICE);
+    assert_eq!(answer.one("Retry-After"), "5");
+    world.expect_silence();
+    assert_eq!(world.events.last().unwrap().call.ended.unwrap().1, End::Refused(503));
+}
+
+#[test]
+fn our_word_for_who_calls_goes_to_our_users_and_to_who_is_trusted() {
+    let (trusted, private) = ("192.0.2.0/24", "Privacy: id\r\n");
+    for (aor, trusts, extra, named) in [
+        (Some("bob"), "", "", 1),
+        (Some("bob"), "", private, 0),
+        (None, "", "", 0),
+        (None, trusted, "", 1),
+        (None, trusted, private, 1),
+    ] {
+        let mut world = World::new();
+        world.policy.trusted = trusts.split_terminator(',').map(|n| n.parse().unwrap()).collect();
+        world.identity = b"P-Asserted-Identity: <sip:alice@example.com>\r\n";
+        let to = Target { aor: aor.map(|aor| aor.as_bytes().into()), ..target("bob", BOB) };
+        world.invite(&request("INVITE", 1, "1", extra), ALICE, &[&[to]]);
+        world.expect("100", ALICE);
+        let invite = world.expect("INVITE", BOB);
+        assert_eq!(invite.all("P-Asserted-Identity").len(), named, "{aor:?} {trusts} {extra}");
+    }
+}

@@ -90,6 +90,9 @@ struct World {
     ring_timeout: u32,
     policy: Policy,
     strips: bool,
+    /// Whether who sends from elsewhere is known to be there now.
+    has_moved: bool,
+    identity: &'static [u8],
 }
 
 /// What the proxy goes by.
@@ -147,6 +150,8 @@ impl World {
             ring_timeout: 60,
             policy: Policy::default(),
             strips: true,
+            has_moved: false,
+            identity: b"",
         }
     }
 
@@ -208,6 +213,7 @@ impl World {
                 groups: groups.iter().map(|group| group.to_vec()).collect(),
                 caller: Side::Flow(from),
                 extra: Box::default(),
+                identity: self.identity.into(),
                 strips: self.strips,
                 ring_timeout: DeltaSeconds(self.ring_timeout),
                 call: is_call.then(call),
@@ -236,8 +242,8 @@ impl World {
                             now,
                             &request,
                             text.as_bytes(),
-                            flow,
-                            8,
+                            (flow, 8),
+                            || self.has_moved,
                             &terms!(self),
                             fx,
                         );
@@ -252,6 +258,12 @@ impl World {
         };
         self.collect();
         done
+    }
+
+    /// The process is about to end.
+    fn stop(&mut self) {
+        self.core.stop(self.now, b"Retry-After: 5\r\n", &terms!(self), &mut self.fx);
+        self.collect();
     }
 
     /// Alice calls Bob: what Bob gets.

@@ -28,6 +28,8 @@ class Phone(NamedTuple):
     users: tuple = ()
     # It is a server of another domain, which registers nowhere.
     foreign: bool = False
+    # The Path that it registers with.
+    path: str = ""
 
 
 class Case(NamedTuple):
@@ -604,6 +606,19 @@ def repeated():
                 repeats=((other.name, "INVITE", 0), (other.name, "BYE", 0)))
 
 
+def path_of_a_stranger():
+    """A user may not name other hosts than its own in Path: calls go where it registered from."""
+    name = "path-of-a-stranger"
+    one, other = caller(name), phone(name)
+    connected(one)
+    one.pause(TALK)
+    hangs_up(one)
+    picked_up(other)
+    is_hung_up(other)
+    # Port 9 is nobody's here: what went there would come to nothing.
+    return Case(name, one, [Phone(other, path="<sip:127.0.0.9:9;lr>")], ours=True)
+
+
 def everything():
     """All cases, the longest first."""
     return [vanished(), lossy(), no_answer(), answered(), callee_hangs_up(), busy(), cancelled(),
@@ -611,4 +626,5 @@ def everything():
             spoofed(), no_relay(), foreign(), trusted(), too_many(), redirected(), restarted(),
             alternative(), between_listeners(), dead(), invited_again(), within_the_dialog(),
             ack_late(), bye_late(), repeated(), passed("MESSAGE", body="hello"), passed("OPTIONS"),
-            passed("PUBLISH", "Event: presence", "Expires: 60"), subscribed()]
+            passed("PUBLISH", "Event: presence", "Expires: 60"), subscribed(),
+            path_of_a_stranger()]
