@@ -160,6 +160,11 @@ impl Message {
         }
     }
 
+    /// Adds a parameter at the end, of a name that it hasn't.
+    pub fn add(&mut self, name: impl Into<Box<str>>, value: impl Into<String>) {
+        self.params.push((name.into(), value.into()));
+    }
+
     /// Takes all parameters of this name away.
     pub fn remove(&mut self, name: &str) {
         self.params.retain(|(key, _)| **key != *name);

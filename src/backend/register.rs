@@ -10,7 +10,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    cdr::TakesRecords,
+    cdr::{Operation, Operations, TakesRecords},
     chain::{Failure, Handler, Handles, Handling},
     message::{Message, MessageName},
     sql::{Bound, Database, DatabaseError, Params, Rows, Statements},
@@ -352,6 +352,19 @@ impl TakesRecords for Section {
             || self.legs == Records::Leg
             || record.get("direction") == Some("incoming");
         query.is_some() && is_its_leg && !self.is_left_out(record)
+    }
+
+    fn operations(&self) -> Operations {
+        let cdr = &self.section.cdr;
+        [
+            (Operation::Initialize, &cdr.initialize),
+            (Operation::Update, &cdr.update),
+            (Operation::Finalize, &cdr.finalize),
+            (Operation::Combined, &cdr.combined),
+        ]
+        .into_iter()
+        .filter(|(_, query)| query.is_some())
+        .fold(Operations::default(), |wanted, (operation, _)| wanted.and(operation))
     }
 
     /// Calls of an earlier process are counted no more once all counts are zero.

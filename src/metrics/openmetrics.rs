@@ -190,9 +190,6 @@ impl Sample {
         if !hooks.is_empty() {
             self.encode_hooks(families)?;
         }
-        if self.cached.is_none() && hooks.is_empty() {
-            return Ok(());
-        }
         let cached = self.cached.unwrap_or(0);
         families.gauge("cached_accounts", "Accounts that back ends told of", None, cached)?;
         families.gauge(

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use super::TakesRecords;
+use super::{Operation, Operations, TakesRecords};
 use crate::{
     backend::{
         chain::{Failure, Handles},
@@ -73,6 +73,11 @@ impl File {
         Self { settings, legs, open: RefCell::default() }
     }
 
+    /// What lines are made of.
+    fn operation(&self) -> Operation {
+        if self.settings.combined { Operation::Combined } else { Operation::Finalize }
+    }
+
     /// Adds a line, whole or not at all. A file that was moved away, as `logrotate` does, or removed
     /// is made anew.
     fn add(&self, line: &str) -> io::Result<()> {
@@ -113,12 +118,15 @@ impl TakesRecords for File {
     }
 
     fn wants(&self, record: &Message) -> bool {
-        let operation = if self.settings.combined { "combined" } else { "finalize" };
         let is_off = |name| record.get(name) == Some("false");
-        record.get("operation") == Some(operation)
+        record.get("operation") == Some(self.operation().as_str())
             && (self.legs == settings::Records::Leg || record.get("direction") == Some("incoming"))
             && !is_off("cdrwrite")
             && !is_off("cdrwrite_cdrfile")
+    }
+
+    fn operations(&self) -> Operations {
+        Operations::default().and(self.operation())
     }
 
     /// It is on disk itself.

@@ -34,15 +34,39 @@ impl Direction {
 
 /// What is done to a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operation {
+pub(in crate::backend) enum Operation {
     Initialize,
     Update,
     Finalize,
     Combined,
 }
 
+/// Some of the operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::backend) struct Operations(u8);
+
+impl Operations {
+    pub(in crate::backend) const ALL: Self = Self(u8::MAX);
+
+    /// Those besides this one.
+    #[must_use]
+    pub(in crate::backend) fn and(self, operation: Operation) -> Self {
+        Self(self.0 | 1 << operation as u8)
+    }
+
+    /// Those of either.
+    #[must_use]
+    pub(super) fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn contains(self, operation: Operation) -> bool {
+        self.0 & 1 << operation as u8 != 0
+    }
+}
+
 impl Operation {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Initialize => "initialize",
             Self::Update => "update",
@@ -62,6 +86,8 @@ pub(super) struct Recorder {
     calls: HashMap<u64, Open>,
     /// In how many calls a user of ours is, by the name in `external`.
     inuse: HashMap<Box<str>, u32>,
+    /// The records that anybody wants: most sites keep those of a call's end alone.
+    wanted: Operations,
 }
 
 /// A call in progress.
@@ -112,7 +138,18 @@ fn wall(now: Now, millis: u64) -> Seconds {
 impl Recorder {
     /// Records of a process that began at `started`, in Unix seconds.
     pub(super) fn new(started: u64) -> Self {
-        Self { run: started, legs: 0, calls: HashMap::new(), inuse: HashMap::new() }
+        Self {
+            run: started,
+            legs: 0,
+            calls: HashMap::new(),
+            inuse: HashMap::new(),
+            wanted: Operations::ALL,
+        }
+    }
+
+    /// Has records of these operations made from now on, and no others.
+    pub(super) fn want(&mut self, operations: Operations) {
+        self.wanted = operations;
     }
 
     /// The records that an event makes, in order.
@@ -141,7 +178,7 @@ impl Recorder {
                 for leg in std::iter::once(incoming).chain(outgoing) {
                     // A leg that begins by being answered is answered when it begins.
                     leg.status = status;
-                    records.push(self.record(leg, Operation::Update, call, now.millis, ""));
+                    self.add(&mut records, leg, Operation::Update, call, now.millis);
                 }
             }
             Stage::Calling | Stage::Ringing | Stage::Answered => {}
@@ -173,7 +210,7 @@ impl Recorder {
             status: Direction::Incoming.as_str(),
         };
         self.count(&incoming, true);
-        records.push(self.record(&incoming, Operation::Initialize, &call, call.began, ""));
+        self.add(records, &incoming, Operation::Initialize, &call, call.began);
         Open { stage: Stage::Calling, incoming, outgoing: None, passed: Vec::new(), call }
     }
 
@@ -184,8 +221,10 @@ impl Recorder {
         if let Some(leg) = outgoing.take_if(|leg| leg.aor != call.to_aor) {
             self.count(&leg, false);
             let record = self.record(&leg, Operation::Finalize, call, now.millis, PICKUP);
-            passed.push(record.clone());
-            records.push(record);
+            if self.wanted.contains(Operation::Finalize) {
+                records.push(record.clone());
+            }
+            passed.push(record);
         }
         let is_known = call.to_aor.is_some()
             || call.target.is_some()
@@ -205,7 +244,7 @@ impl Recorder {
             status: Direction::Outgoing.as_str(),
         };
         self.count(&leg, true);
-        records.push(self.record(&leg, Operation::Initialize, call, began, ""));
+        self.add(records, &leg, Operation::Initialize, call, began);
         *outgoing = Some(leg);
     }
 
@@ -222,16 +261,26 @@ impl Recorder {
                 leg.status = stage.as_str();
             }
         }
+        let (is_each, is_whole) =
+            (self.wanted.contains(Operation::Finalize), self.wanted.contains(Operation::Combined));
         let mut out_legs = Vec::new();
         if let Some(leg) = &outgoing {
             self.count(leg, false);
-            let record = self.record(leg, Operation::Finalize, &call, at, reason);
-            out_legs.push(record.clone());
-            records.push(record);
+            if is_each || is_whole {
+                out_legs.push(self.record(leg, Operation::Finalize, &call, at, reason));
+            }
+        }
+        if is_each {
+            records.extend(out_legs.iter().cloned());
+        }
+        self.count(&incoming, false);
+        if is_each {
+            records.push(self.record(&incoming, Operation::Finalize, &call, at, reason));
+        }
+        if !is_whole {
+            return;
         }
         out_legs.extend(passed);
-        self.count(&incoming, false);
-        records.push(self.record(&incoming, Operation::Finalize, &call, at, reason));
         let mut combined = self.record(&incoming, Operation::Combined, &call, at, reason);
         for (number, leg) in out_legs.iter().enumerate() {
             let prefix = match number {
@@ -239,7 +288,7 @@ impl Recorder {
                 number => format!("out_leg.{number}."),
             };
             for (name, value) in leg.params() {
-                combined.set(&format!("{prefix}{name}"), value);
+                combined.add(format!("{prefix}{name}"), value);
             }
         }
         records.push(combined);
@@ -265,6 +314,20 @@ impl Recorder {
         }
     }
 
+    /// Adds a leg's record that isn't its last, if anybody wants it.
+    fn add(
+        &self,
+        records: &mut Vec<Message>,
+        leg: &Leg,
+        operation: Operation,
+        call: &Call,
+        at: u64,
+    ) {
+        if self.wanted.contains(operation) {
+            records.push(self.record(leg, operation, call, at, ""));
+        }
+    }
+
     /// One `call.cdr`, with Yate's parameters in its order; `inuse` is ours.
     fn record(
         &self,
@@ -280,41 +343,41 @@ impl Recorder {
             Seconds(until.unwrap_or(at).min(at).saturating_sub(from))
         };
         let mut message = Message::new(MessageName::CallCdr);
-        message.set("time", leg.time.to_string());
-        message.set("chan", format!("sip/{}", leg.number));
-        message.set("cdrid", leg.number.to_string());
-        message.set("runid", self.run.to_string());
-        message.set("operation", operation.as_str());
-        message.set("direction", leg.direction.as_str());
-        message.set("duration", since(Some(leg.began), None).to_string());
+        message.add("time", leg.time.to_string());
+        message.add("chan", format!("sip/{}", leg.number));
+        message.add("cdrid", leg.number.to_string());
+        message.add("runid", self.run.to_string());
+        message.add("operation", operation.as_str());
+        message.add("direction", leg.direction.as_str());
+        message.add("duration", since(Some(leg.began), None).to_string());
         // Who rang in vain was never answered, whatever became of the call.
         let answered = call.answered.filter(|_| reason != PICKUP);
-        message.set("billtime", since(answered, None).to_string());
-        message.set("ringtime", since(call.rang, answered).to_string());
-        message.set("status", leg.status);
-        message.set("external", &*leg.external);
-        message.set("cdrwrite", "true");
-        message.set("billid", format!("{}-{}", self.run, call.id));
+        message.add("billtime", since(answered, None).to_string());
+        message.add("ringtime", since(call.rang, answered).to_string());
+        message.add("status", leg.status);
+        message.add("external", &*leg.external);
+        message.add("cdrwrite", "true");
+        message.add("billid", format!("{}-{}", self.run, call.id));
         if !reason.is_empty() {
-            message.set("reason", reason);
+            message.add("reason", reason);
         }
         match leg.direction {
-            Direction::Incoming => message.set("address", call.parties.source.to_string()),
+            Direction::Incoming => message.add("address", call.parties.source.to_string()),
             Direction::Outgoing => {
                 if let Some(target) = call.target {
-                    message.set("address", target.to_string());
+                    message.add("address", target.to_string());
                 }
             }
         }
-        message.set("caller", text(&call.parties.caller));
-        message.set("called", text(&call.parties.called));
-        message.set("calledfull", text(&call.parties.called));
+        message.add("caller", text(&call.parties.caller));
+        message.add("called", text(&call.parties.called));
+        message.add("calledfull", text(&call.parties.called));
         if let Some(username) = &call.parties.username {
-            message.set("username", text(username));
+            message.add("username", text(username));
         }
-        message.set("callid", text(&call.parties.call_id));
+        message.add("callid", text(&call.parties.call_id));
         let inuse = self.inuse.get(&leg.external).copied().unwrap_or(0);
-        message.set("inuse", inuse.to_string());
+        message.add("inuse", inuse.to_string());
         message
     }
 }
@@ -510,6 +573,21 @@ pub(super) mod tests {
         Arc::make_mut(&mut stranger.call.parties).from_aor = None;
         assert_eq!(inuse(stranger).as_deref(), Some("2"));
         assert_eq!(inuse(end(1)).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn what_nobody_wants_is_not_made() {
+        let all = taken(&mut Recorder::new(0), answered(1));
+        for operation in
+            [Operation::Initialize, Operation::Update, Operation::Finalize, Operation::Combined]
+        {
+            let mut recorder = Recorder::new(0);
+            recorder.want(Operations::default().and(operation));
+            let wanted: Vec<_> =
+                all.iter().filter(|line| line.starts_with(operation.as_str())).cloned().collect();
+            assert!(!wanted.is_empty());
+            assert_eq!(taken(&mut recorder, answered(1)), wanted);
+        }
     }
 
     #[test]

@@ -36,7 +36,17 @@ use crate::{
     time::{Clock, SystemClock},
 };
 
-pub(super) use self::file::File;
+pub(super) use self::{
+    file::File,
+    legs::{Operation, Operations},
+};
+
+/// How long what happens to calls may wait until it is looked at: each look wakes a thread, and a
+/// call makes four events.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// How many events are taken before others of the thread have their turn.
+const AT_ONCE: usize = 256;
 
 /// Where workers leave what happens to calls. It never waits: as many events are under way as calls
 /// in progress make.
@@ -110,6 +120,11 @@ pub(super) trait TakesRecords: fmt::Debug {
     /// Whether it has anything to do with a record.
     fn wants(&self, record: &Message) -> bool;
 
+    /// The operations whose records it may want.
+    fn operations(&self) -> Operations {
+        Operations::ALL
+    }
+
     /// Whether what waits may go to disk.
     fn is_spooled(&self) -> bool {
         true
@@ -147,6 +162,8 @@ pub(super) struct Records {
     has_listeners: Cell<bool>,
     /// Whether anybody ever wanted to.
     was_wanted: Cell<bool>,
+    /// The records that handlers may want.
+    operations: Cell<Operations>,
 }
 
 impl Records {
@@ -170,14 +187,21 @@ impl Records {
             guests,
             has_listeners: Cell::new(false),
             was_wanted: Cell::new(false),
+            operations: Cell::default(),
         });
         let own = Rc::clone(&records);
         let mut receiver = coming.receiver;
         tokio::task::spawn_local(async move {
-            while let Some(event) = receiver.recv().await {
-                let made = own.recorder.borrow_mut().take(event);
-                own.give(made);
-                own.waiting.fetch_sub(1, Ordering::Relaxed);
+            let mut events = Vec::with_capacity(AT_ONCE);
+            while receiver.recv_many(&mut events, AT_ONCE).await > 0 {
+                for event in events.drain(..) {
+                    let made = own.recorder.borrow_mut().take(event);
+                    own.give(made);
+                    own.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+                if receiver.is_empty() {
+                    tokio::time::sleep(GATHER).await;
+                }
             }
         });
         records
@@ -203,6 +227,8 @@ impl Records {
             lanes.push((lane, task));
         }
         drop(lanes);
+        let wanted = handlers.iter().map(|handler| handler.operations());
+        self.operations.set(wanted.fold(Operations::default(), Operations::union));
         self.want();
     }
 
@@ -218,6 +244,10 @@ impl Records {
         let is_wanted = self.has_listeners.get() || !self.lanes.borrow().is_empty();
         let is_wanted = self.was_wanted.replace(is_wanted || self.was_wanted.get()) || is_wanted;
         self.is_wanted.store(is_wanted, Ordering::Relaxed);
+        // Modules are told all.
+        let has_listeners = self.has_listeners.get();
+        let operations = if has_listeners { Operations::ALL } else { self.operations.get() };
+        self.recorder.borrow_mut().want(operations);
     }
 
     fn give(&self, records: Vec<Message>) {

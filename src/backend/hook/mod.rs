@@ -26,7 +26,7 @@ use self::{
     outbox::{Note, Outbox},
 };
 use super::{
-    cdr::TakesRecords,
+    cdr::{Operation, Operations, TakesRecords},
     chain::{Failure, Handler, Handles},
     message::Message,
     run::Shared,
@@ -228,6 +228,11 @@ impl TakesRecords for CallLane {
         let is_news = matches!(record.get("operation"), Some("initialize" | "update" | "finalize"));
         let is_its_leg = self.legs == Records::Leg || record.get("direction") == Some("incoming");
         is_news && is_its_leg && record.get("cdrwrite") != Some("false")
+    }
+
+    fn operations(&self) -> Operations {
+        let news = [Operation::Initialize, Operation::Update, Operation::Finalize];
+        news.into_iter().fold(Operations::default(), Operations::and)
     }
 
     fn is_spooled(&self) -> bool {
