@@ -74,7 +74,7 @@ impl Listed {
             .flatten()
             .filter_map(|goal| match goal {
                 Goal::Aor(aor) => is_bound(&aor).then_some(aor),
-                Goal::Uri(_) => None,
+                Goal::Uri(_) | Goal::Foreign(_) => None,
             })
             .collect();
         let target = |aor: &[u8]| format!("sip/sip:{}", String::from_utf8_lossy(aor));
@@ -305,7 +305,9 @@ pub(super) mod tests {
         match runtime.block_on(ask(&chain, &shared.rules.load(), &mut message)) {
             Ok(Routed::To(groups)) => {
                 let name = |goal: &Goal| match goal {
-                    Goal::Aor(name) | Goal::Uri(name) => String::from_utf8_lossy(name).into_owned(),
+                    Goal::Aor(name) | Goal::Uri(name) | Goal::Foreign(name) => {
+                        String::from_utf8_lossy(name).into_owned()
+                    }
                 };
                 groups.concat().iter().map(name).collect::<Vec<_>>().join(" ")
             }

@@ -161,7 +161,7 @@ mod tests {
 
     fn shown(routed: Routed) -> String {
         let goal = |goal: Goal| match goal {
-            Goal::Uri(uri) => String::from_utf8(uri.into()).unwrap(),
+            Goal::Uri(uri) | Goal::Foreign(uri) => String::from_utf8(uri.into()).unwrap(),
             Goal::Aor(aor) => format!("<{}>", String::from_utf8(aor.into()).unwrap()),
         };
         let group = |group: Vec<Goal>| group.into_iter().map(goal).collect::<Vec<_>>().join(" ");

@@ -197,6 +197,7 @@ fn bindery_conf() -> String {
          ; check_from=yes          From names the user that the credentials prove\n\
          ; accept_foreign=no       yes lets strangers call our users\n\
          ; foreign=refuse          or dns: where calls of our users to other domains go\n\
+         ; foreign_deny=internal   networks that those never reach; internal: all that is not public\n\
          ; dns=                    name servers for that: 192.0.2.53,...; else those of the system\n\
          ; cdr=call                or leg: one record for the caller and one for who is called\n",
         &[

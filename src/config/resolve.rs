@@ -18,7 +18,7 @@ use super::{Findings, Place};
 use crate::auth::policy::Algorithm;
 use crate::backend::chain::OnError;
 use crate::flow::Transport;
-use crate::proxy::{self, Foreign, Mode, Network};
+use crate::proxy::{self, Deny, Foreign, INTERNAL, Mode, NONE, Network};
 use crate::registrar::Domains;
 use crate::registrar::policy::{CseqOrder, OnLimit};
 use crate::sip::Limits;
@@ -40,7 +40,7 @@ const SECTIONS: [&str; 9] =
     ["general", "registrar", "auth", "cache", "backend", "calls", "persist", "admin", "limits"];
 
 /// Keys that will have a meaning in `[domain NAME]`.
-const LATER_DOMAIN_KEYS: [&str; 20] = [
+const LATER_DOMAIN_KEYS: [&str; 21] = [
     "expires_min",
     "expires_def",
     "expires_max",
@@ -60,6 +60,7 @@ const LATER_DOMAIN_KEYS: [&str; 20] = [
     "check_from",
     "accept_foreign",
     "foreign",
+    "foreign_deny",
     "cdr",
 ];
 
@@ -477,6 +478,7 @@ fn calls(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Calls {
             Err(_) => keys.refuse("trusted", "a comma list of addresses and networks (10.0.0.0/8)"),
         }
     }
+    let foreign_deny = foreign_deny(&mut keys);
     let mut servers = Vec::new();
     for server in comma_list(keys.text("dns").unwrap_or_default()) {
         match name_server(server) {
@@ -501,10 +503,32 @@ fn calls(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Calls {
         foreign: keys
             .word("foreign", &[("refuse", Foreign::Refuse), ("dns", Foreign::Dns)])
             .unwrap_or(Foreign::Refuse),
+        foreign_deny,
     };
     let cdr = keys.word("cdr", &[("call", Records::Call), ("leg", Records::Leg)]);
     keys.finish();
     Calls { policy, cdr: cdr.unwrap_or_default(), dns }
+}
+
+/// Where calls to other domains never go.
+fn foreign_deny(keys: &mut Keys<'_, '_>) -> Deny {
+    const KEY: &str = "foreign_deny";
+    const EXPECTED: &str = "internal, none, or a comma list of internal and networks (10.0.0.0/8)";
+    let Some(written) = keys.text(KEY) else { return Deny::default() };
+    let mut deny = Deny { internal: false, networks: Box::default() };
+    if written.trim() == NONE {
+        return deny;
+    }
+    let mut networks = Vec::new();
+    for word in comma_list(written) {
+        match word.parse::<Network>() {
+            _ if word == INTERNAL => deny.internal = true,
+            Ok(network) => networks.push(network),
+            Err(_) => keys.refuse(KEY, EXPECTED),
+        }
+    }
+    deny.networks = networks.into();
+    deny
 }
 
 /// A name server: its address, and its port if that is not 53.
@@ -660,6 +684,7 @@ mod tests {
              [persist]\ndurability=snapshot\nkeep=0\n[admin]\nenable=no\n[limits]\nmax_uri=1024\n\
              [calls]\nmode=redirect\nring_timeout=30\ndead_call=600\nmax_calls=2\n\
              trusted=10.0.0.0/8, ::1\ncheck_from=no\naccept_foreign=yes\nforeign=dns\ncdr=leg\n\
+             foreign_deny=internal, 192.0.2.0/24\n\
              dns=192.0.2.53,::1, [2001:db8::53]:5353\ndns_timeout=3\n\
              [domain Example.org]\nmode=proxy\n",
         );
@@ -685,6 +710,10 @@ mod tests {
             check_from: false,
             accept_foreign: true,
             foreign: Foreign::Dns,
+            foreign_deny: Deny {
+                internal: true,
+                networks: ["192.0.2.0/24".parse().unwrap()].into(),
+            },
         };
         let servers = ["192.0.2.53:53", "[::1]:53", "[2001:db8::53]:5353"];
         let servers = servers.map(|server| server.parse().unwrap()).into();
@@ -796,6 +825,11 @@ mod tests {
                 "[calls]\ntrusted=10.0.0.1/8",
                 "4: [calls] trusted=10.0.0.1/8: expected a comma list of addresses and networks \
                  (10.0.0.0/8)",
+            ),
+            (
+                "[calls]\nforeign_deny=inside",
+                "4: [calls] foreign_deny=inside: expected internal, none, or a comma list of \
+                 internal and networks (10.0.0.0/8)",
             ),
             ("[calls]\nforeign=yes", "4: [calls] foreign=yes: expected refuse or dns"),
             (

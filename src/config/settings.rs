@@ -330,6 +330,7 @@ impl fmt::Display for Calls {
             Foreign::Dns => "dns",
         };
         writeln!(f, "foreign={foreign}")?;
+        writeln!(f, "foreign_deny={}", policy.foreign_deny)?;
         let servers: Vec<String> = self.dns.servers.iter().map(ToString::to_string).collect();
         writeln!(f, "dns={}", servers.join(","))?;
         writeln!(f, "dns_timeout={}", self.dns.timeout.0)?;

@@ -60,6 +60,8 @@ pub enum Unreachable {
     Unanswered,
     /// It is this server.
     Own,
+    /// It is where callers may not have us send anything (`foreign_deny`).
+    Denied,
     /// No listener has an address of its family, or nobody can be at its address.
     NoWay,
 }
@@ -84,6 +86,9 @@ impl Unreachable {
                 ("dns", Status::SERVER_TIMEOUT.because("Domain Name System Has No Answer"))
             }
             Self::Own => ("leads_back", Status::LOOP_DETECTED.because("That Leads Back Here")),
+            Self::Denied => {
+                ("foreign_deny", Status::FORBIDDEN.because("Address Not Called From Here"))
+            }
             Self::NoWay => {
                 ("no_way", Status::SERVER_INTERNAL_ERROR.because("No Way To That Address"))
             }
@@ -196,6 +201,7 @@ mod tests {
             (Unreachable::Unknown, "no_such_domain", 404),
             (Unreachable::Unanswered, "dns", 504),
             (Unreachable::Own, "leads_back", 482),
+            (Unreachable::Denied, "foreign_deny", 403),
             (Unreachable::NoWay, "no_way", 500),
         ] {
             let (said, status) = why.refusal();

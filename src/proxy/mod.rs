@@ -8,6 +8,7 @@ mod best;
 mod call;
 mod context;
 mod core;
+mod deny;
 mod effects;
 mod hop;
 mod kit;
@@ -24,6 +25,7 @@ pub use self::{
     call::{Call, CallEvent, End, Parties, Stage},
     context::Target,
     core::{ContextId, Core, Matched, Plan, Refused, Terms},
+    deny::{Deny, INTERNAL, NONE},
     effects::Effects,
     hop::{By, DEFAULT_PORT, Hop, Named, Resolved, Unreachable, numeric},
     kit::owner,

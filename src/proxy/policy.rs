@@ -2,6 +2,7 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
+use super::deny::Deny;
 use crate::time::DeltaSeconds;
 
 /// How calls are judged and what happens to them.
@@ -28,6 +29,8 @@ pub struct Policy {
     pub accept_foreign: bool,
     /// What happens to calls of our users to other domains.
     pub foreign: Foreign,
+    /// Where those never go.
+    pub foreign_deny: Deny,
 }
 
 impl Default for Policy {
@@ -43,6 +46,7 @@ impl Default for Policy {
             check_from: true,
             accept_foreign: false,
             foreign: Foreign::Refuse,
+            foreign_deny: Deny::default(),
         }
     }
 }
@@ -92,6 +96,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// The network of an address that has no bit set behind its first `prefix` ones.
+    pub(super) const fn new(first: IpAddr, prefix: u8) -> Self {
+        Self { first, prefix }
+    }
+
     /// Whether an address belongs to it. An IPv4 address is the same in its IPv6 form
     /// (`::ffff:192.0.2.1`), in which a socket for both shows it.
     pub fn contains(&self, address: IpAddr) -> bool {

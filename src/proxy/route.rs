@@ -17,6 +17,8 @@ pub enum Routed {
 pub enum Goal {
     /// Wherever this AoR of ours is bound, by the contacts' order of preference.
     Aor(Box<[u8]>),
-    /// This SIP URI.
+    /// This SIP URI, as a handler names it.
     Uri(Box<[u8]>),
+    /// This SIP URI, which only the caller names: `foreign_deny` says where that may not lead.
+    Foreign(Box<[u8]>),
 }

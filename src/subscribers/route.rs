@@ -70,7 +70,7 @@ mod tests {
                 let [group] = &*groups else { panic!("{groups:?}") };
                 let name = |goal: &Goal| match goal {
                     Goal::Aor(aor) => String::from_utf8(aor.to_vec()).unwrap(),
-                    Goal::Uri(uri) => panic!("{uri:?}"),
+                    Goal::Uri(uri) | Goal::Foreign(uri) => panic!("{uri:?}"),
                 };
                 group.iter().map(name).collect::<Vec<_>>().join(" ")
             }

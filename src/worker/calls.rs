@@ -672,7 +672,7 @@ impl Calls {
             // Nobody but our own users calls out.
             let is_let_out =
                 rules.calls.foreign == Foreign::Dns && caller.admitted.username.is_some();
-            let uri = Goal::Uri(called.uri.clone());
+            let uri = Goal::Foreign(called.uri.clone());
             return Ok(if is_let_out { Routed::To(vec![vec![uri]]) } else { Routed::Unknown });
         }
         let (user, domain) = (&called.user, &called.domain);
@@ -710,18 +710,11 @@ impl Calls {
                     Goal::Aor(aor) => bindings(&aor, ways, &mut found),
                     Goal::Uri(uri) => match self.own_aor(x, &uri) {
                         Some(aor) => bindings(&aor, ways, &mut found),
-                        None => {
-                            let flows = ways.to(&uri);
-                            found.extend(flows.split_first().map(|(&flow, further)| {
-                                let (path, side) = (Box::default(), Side::Server(flow));
-                                let further = further.into();
-                                (
-                                    Quality::DEFAULT.0,
-                                    Target { uri, path, flow, side, aor: None, further },
-                                )
-                            }));
-                        }
+                        None => found.extend(server(ways.to(&uri), uri)),
                     },
+                    Goal::Foreign(uri) => {
+                        found.extend(server(ways.foreign(&uri, &x.rules.calls.foreign_deny), uri));
+                    }
                 }
             }
             found.sort_by_key(|(q, _)| std::cmp::Reverse(*q));
@@ -742,6 +735,13 @@ impl Calls {
         }
         Some(Called::read(text, &uri, rules, true).aor(rules))
     }
+}
+
+/// The server that a URI names, by these ways, of which the first is the best.
+fn server(flows: Vec<Flow>, uri: Box<[u8]>) -> Option<(u16, Target)> {
+    let (&flow, further) = flows.split_first()?;
+    let (path, side, further) = (Box::default(), Side::Server(flow), further.into());
+    Some((Quality::DEFAULT.0, Target { uri, path, flow, side, aor: None, further }))
 }
 
 /// Who is called.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::{
     flow::{Flow, ListenerId},
     net::{is_answerable, source_toward},
-    proxy::{Hop, Named, Resolved, Unreachable},
+    proxy::{Deny, Hop, Named, Resolved, Unreachable},
 };
 
 /// Addresses of one target that are tried one after the other. With 32 s each, nobody waits for more.
@@ -45,10 +45,19 @@ impl<'w> Ways<'w> {
     /// The ways to the server that a target's URI names, best first; none if there are none, or a
     /// name is still to be looked up.
     pub(super) fn to(&mut self, uri: &[u8]) -> Vec<Flow> {
+        self.lead_to(uri, None)
+    }
+
+    /// The same for a URI that only the caller names, but to where nobody may have us send.
+    pub(super) fn foreign(&mut self, uri: &[u8], deny: &Deny) -> Vec<Flow> {
+        self.lead_to(uri, Some(deny))
+    }
+
+    fn lead_to(&mut self, uri: &[u8], deny: Option<&Deny>) -> Vec<Flow> {
         if self.redirects {
             return vec![self.flow];
         }
-        self.by(uri, self.flow).unwrap_or_else(|why| {
+        self.by(uri, self.flow, deny).unwrap_or_else(|why| {
             self.failure.get_or_insert(why);
             Vec::new()
         })
@@ -59,7 +68,7 @@ impl<'w> Ways<'w> {
     pub(super) fn by_path(&mut self, uri: &[u8], registered: Flow) -> Vec<Flow> {
         match Hop::of(uri) {
             Ok(Hop::Name(_)) if self.redirects => Vec::new(),
-            _ => self.by(uri, registered).unwrap_or_default(),
+            _ => self.by(uri, registered, None).unwrap_or_default(),
         }
     }
 
@@ -68,9 +77,14 @@ impl<'w> Ways<'w> {
         (self.wanted, self.failure)
     }
 
-    fn by(&mut self, uri: &[u8], from: Flow) -> Result<Vec<Flow>, Unreachable> {
+    fn by(
+        &mut self,
+        uri: &[u8],
+        from: Flow,
+        deny: Option<&Deny>,
+    ) -> Result<Vec<Flow>, Unreachable> {
         let named = match Hop::of(uri)? {
-            Hop::Address(addr) => return self.flows([addr], from),
+            Hop::Address(addr) => return self.flows([addr], from, deny),
             Hop::Name(named) => named,
         };
         let known = self.known;
@@ -83,7 +97,7 @@ impl<'w> Ways<'w> {
                     let far = addrs.iter().filter(move |addr| !is_near(addr));
                     addrs.iter().filter(is_near).chain(far)
                 });
-                self.flows(addrs.copied(), from)
+                self.flows(addrs.copied(), from, deny)
             }
             Some((_, None)) => Ok(Vec::new()),
             None => {
@@ -98,17 +112,20 @@ impl<'w> Ways<'w> {
         }
     }
 
-    /// The ways to addresses, but to those that are ours, or nobody's.
+    /// The ways to addresses, but to those that are ours, or nobody's, or that are denied.
     fn flows(
         &self,
         addrs: impl IntoIterator<Item = SocketAddr>,
         from: Flow,
+        deny: Option<&Deny>,
     ) -> Result<Vec<Flow>, Unreachable> {
         let mut flows: Vec<Flow> = Vec::new();
         let mut why = Unreachable::NoWay;
         for addr in addrs {
             if self.is_own(addr) {
                 why = Unreachable::Own;
+            } else if deny.is_some_and(|deny| self.is_denied(addr, deny)) {
+                why = Unreachable::Denied;
             } else if let Some(flow) = self.way(addr, from)
                 && !flows.contains(&flow)
             {
@@ -131,6 +148,20 @@ impl<'w> Ways<'w> {
                 && (listener.ip() == ip
                     || is_any && (self.flow.local == Some(ip) || ip.is_loopback()))
         })
+    }
+
+    /// Whether a caller may not have us send there. What is not public includes other programs on
+    /// this machine: whatever address of its own a listener has, or may have.
+    fn is_denied(&self, addr: SocketAddr, deny: &Deny) -> bool {
+        let ip = addr.ip();
+        let is_this_machine = || {
+            let is_any = |own: &SocketAddr| own.ip().is_unspecified();
+            self.flow.local == Some(ip)
+                || self.listeners.iter().any(|listener| listener.ip() == ip)
+                // What is sent to an address of this machine leaves from it.
+                || self.listeners.iter().any(is_any) && source_toward(addr) == Some(ip)
+        };
+        deny.covers(ip) || deny.internal && is_this_machine()
     }
 
     /// The way to an address: by the listener of `from` where that is of its family, else by the
@@ -258,6 +289,64 @@ mod tests {
             assert_eq!(ways(source, "sip:a@example.net", &known), way, "{addrs:?}");
         }
         assert_eq!(ways(source, "sip:a@x;maddr=192.0.2.1", &[]), Err(Some(Unreachable::Own)));
+    }
+
+    /// The ways to a URI that a caller names.
+    fn foreign(uri: &str, known: &[LookedUp], deny: &Deny) -> Result<String, Option<Unreachable>> {
+        let listeners = LISTENERS.map(addr);
+        let mut ways = Ways::new(&listeners, flow("198.51.100.7:5060"), known, false);
+        let flows = ways.foreign(uri.as_bytes(), deny);
+        let shown: Vec<_> = flows.iter().map(|flow| flow.remote.to_string()).collect();
+        if shown.is_empty() { Err(ways.finish().1) } else { Ok(shown.join(" ")) }
+    }
+
+    #[test]
+    fn who_calls_out_has_nobody_sent_into_what_is_not_public() {
+        let deny = Deny::default();
+        let denied = || Err(Some(Unreachable::Denied));
+        for (addrs, way) in [
+            (&["10.0.0.1:5060"][..], denied()),
+            (&["169.254.169.254:80", "[fd00::1]:5060", "127.0.0.1:5060"], denied()),
+            // The public one of several is called.
+            (&["10.0.0.1:5060", "203.0.113.1:5060"], Ok("203.0.113.1:5060".to_owned())),
+            // Whatever else listens on this machine.
+            (&["192.0.2.1:5070", "[2001:db8::2]:22"], denied()),
+            (&["192.0.2.1:5060"], Err(Some(Unreachable::Own))),
+        ] {
+            let known = [(named("example.net"), Some(servers(&[addrs])))];
+            assert_eq!(foreign("sip:a@example.net", &known, &deny), way, "{addrs:?}");
+            // A handler that names it is an operator who does.
+            let by_handler = ways("198.51.100.7:5060", "sip:a@example.net", &known);
+            assert!(by_handler != denied(), "{addrs:?}: {by_handler:?}");
+        }
+        for uri in
+            ["sip:a@10.0.0.1", "sip:a@203.0.113.1;maddr=127.0.0.1", "sip:a@[::ffff:10.0.0.1]"]
+        {
+            assert_eq!(foreign(uri, &[], &deny), denied(), "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_is_denied_is_the_operators_to_say() {
+        let networks = ["203.0.113.0/24".parse().unwrap()].into();
+        let deny = Deny { internal: false, networks };
+        let denied = || Err(Some(Unreachable::Denied));
+        assert_eq!(foreign("sip:a@203.0.113.1", &[], &deny), denied());
+        for addr in ["10.0.0.1:5060", "192.0.2.1:5070"] {
+            assert_eq!(foreign(&format!("sip:a@{addr}"), &[], &deny), Ok(addr.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_listener_at_all_addresses_has_those_of_this_machine() {
+        // Not denied by the list, so that only the kernel knows it for an address of ours.
+        let deny = Deny { internal: true, networks: Box::default() };
+        let listeners = [addr("0.0.0.0:5060")];
+        let ways = Ways::new(&listeners, flow("198.51.100.7:5060"), &[], false);
+        assert!(ways.is_denied(addr("127.0.0.1:80"), &deny));
+        let from = Flow { local: Some(addr("203.0.113.9:0").ip()), ..flow("198.51.100.7:5060") };
+        let ways = Ways::new(&listeners, from, &[], false);
+        assert!(ways.is_denied(addr("203.0.113.9:80"), &deny));
     }
 
     #[test]

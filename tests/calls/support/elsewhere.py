@@ -4,8 +4,9 @@ from cases import (TALK, Case, Phone, acknowledged, caller, connected, hangs_up,
                    not_called, phone, picked_up)
 from scenario import Script
 
-# Settings of the cases whose names are looked up.
-BY_NAME = {"foreign": "dns", "dns_timeout": 8}
+# Settings of the cases whose names are looked up. All of it is on this machine, where nobody calls
+# unless it is allowed.
+BY_NAME = {"foreign": "dns", "foreign_deny": "none", "dns_timeout": 8}
 
 
 def calling_out(name):
@@ -85,6 +86,16 @@ def no_such_domain():
                 users=everybody_to("bob@none.example"), ours=True)
 
 
+def denied():
+    """Whatever a name resolves to, nobody has the server send to what is not public."""
+    zone = ("srv-host=_sip._udp.inside.example,gw.inside.example,{0},10,1",
+            "host-record=gw.inside.example,127.0.0.1")
+    return Case("denied", refused_out("denied", 403),
+                [Phone(not_called(), called=False, foreign=True)], counted=False,
+                settings={"foreign": "dns", "dns_timeout": 8}, zone=zone,
+                users=everybody_to("bob@inside.example"), ours=True)
+
+
 def only_tcp():
     """A domain that says it is there by TCP only is sent nothing by UDP (§4.1)."""
     zone = ("naptr-record=tcp.example,10,10,s,SIP+D2T,,_sip._tcp.tcp.example",
@@ -112,4 +123,4 @@ def late_domain():
 def everything():
     """All cases, the longest first."""
     return [second_server(), late_domain(), by_srv(), server_unavailable(), no_such_domain(),
-            only_tcp()]
+            denied(), only_tcp()]
