@@ -2,7 +2,12 @@
 
 use std::{cell::RefCell, fmt, future::Future, pin::Pin, rc::Rc};
 
-use super::message::{Message, MessageName};
+use super::{
+    garbage::{Garbage, shown},
+    listed::LISTED,
+    message::{Message, MessageName},
+    route::{self, Targets},
+};
 
 /// What a handler made of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,6 +193,7 @@ pub struct Chain {
     handlers: Vec<Placed>,
     guests: Guests,
     on_error: OnError,
+    garbage: Option<Rc<Garbage>>,
 }
 
 impl Chain {
@@ -202,12 +208,17 @@ impl Chain {
             }
         }
         all.sort_by_key(|(priority, ..)| *priority);
-        Self { handlers: all, guests: Guests::default(), on_error }
+        Self { handlers: all, guests: Guests::default(), on_error, garbage: None }
     }
 
     /// With these between them, after those of the same priority.
     pub fn with_guests(self, guests: Guests) -> Self {
         Self { guests, ..self }
+    }
+
+    /// Has `garbage` hear of answers that mean nothing.
+    pub(super) fn with_garbage(self, garbage: Garbage) -> Self {
+        Self { garbage: Some(Rc::new(garbage)), ..self }
     }
 
     /// Those that come and go.
@@ -250,7 +261,8 @@ impl Chain {
     async fn try_dispatch(&self, message: &mut Message) -> Dispatched {
         let mut failure = None;
         for (priority, handler) in self.of(message.name) {
-            match handler.handle(priority, message).await {
+            let handling = handler.handle(priority, message).await;
+            match self.unless_garbage(handler.name(), message, handling) {
                 Handling::Handled => {
                     let by = Rc::clone(handler.name());
                     return Dispatched::Handled { by, failed: failure.is_some() };
@@ -265,6 +277,30 @@ impl Chain {
             }
         }
         failure.map_or(Dispatched::Unhandled, Dispatched::Failed)
+    }
+
+    /// What a handler made of a message, but that it could not say where what it said means nothing.
+    fn unless_garbage(&self, by: &Rc<str>, message: &mut Message, handling: Handling) -> Handling {
+        // What regfile.conf says of a user is no URI's to spell.
+        let is_route = message.name == MessageName::CallRoute && **by != *LISTED;
+        if handling != Handling::Handled || !is_route {
+            return handling;
+        }
+        let (word, is_all) = match route::targets(message) {
+            Targets::Readable => return handling,
+            Targets::Partly(word) => (word, false),
+            Targets::Unreadable(word) => (word, true),
+        };
+        if let Some(garbage) = &self.garbage {
+            garbage.tell(by, message.name, &word);
+        }
+        if !is_all {
+            return handling;
+        }
+        message.retval.clear();
+        message.further.clear();
+        let reason = format!("{by}: {} is no target", shown(&word));
+        Handling::Failed(Failure { reason, is_outage: false })
     }
 
     /// Shows a message to all handlers that want it, whoever handles it, as in Yate goes for

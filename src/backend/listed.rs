@@ -342,6 +342,10 @@ pub(super) mod tests {
         let other = [(50, "down")];
         assert_eq!(routed(&shared, &other, &called("100")), "100");
         assert_eq!(routed(&shared, &other, &called("999")), "down");
+        // Who says what means nothing could not say.
+        let other = [(50, "nonsense")];
+        assert_eq!(routed(&shared, &other, &called("100")), "100");
+        assert_eq!(routed(&shared, &other, &called("999")), "other: nonsense is no target");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod chain;
 mod dns;
 pub mod engine;
 mod follow;
+mod garbage;
 pub mod hook;
 mod listed;
 pub mod message;

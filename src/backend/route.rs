@@ -67,13 +67,7 @@ fn routed(message: &Message) -> Routed {
     if is_refusal(&message.retval) {
         return refused(message);
     }
-    let mut goals = Goals::default();
-    goals.take(&message.retval, |number| message.get(&format!("callto.{number}")));
-    for callto in &message.further {
-        goals.begin();
-        goals.take(callto, |_| None);
-    }
-    match goals.finish() {
+    match Goals::of(message).finish() {
         groups if groups.is_empty() => {
             tracing::debug!(retval = message.retval, "a route that leads nowhere");
             // Yate's `noconn`: it is known where the call goes, and nobody can take it there.
@@ -83,15 +77,71 @@ fn routed(message: &Message) -> Routed {
     }
 }
 
+/// Whether what a handler returned for `call.route` can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Targets {
+    /// All of it, or it says that the request goes nowhere.
+    Readable,
+    /// Some of it; the first target that can't.
+    Partly(String),
+    /// Nothing, so that somebody else is to say; the same.
+    Unreadable(String),
+}
+
+/// What the targets of a message are that was handled.
+pub(super) fn targets(message: &Message) -> Targets {
+    if message.retval.is_empty() || is_refusal(&message.retval) {
+        return Targets::Readable;
+    }
+    let Goals { count, others, unreadable, .. } = Goals::of(message);
+    match unreadable {
+        None => Targets::Readable,
+        Some(word) if count + others > 0 => Targets::Partly(word),
+        Some(word) => Targets::Unreadable(word),
+    }
+}
+
+/// Whether a word is a target: a SIP URI, which Yate has `sip/` before.
+pub(super) fn is_target(word: &str) -> bool {
+    SipUri::parse(uri_of(word).as_bytes()).is_ok()
+}
+
+fn uri_of(word: &str) -> &str {
+    word.strip_prefix("sip/").unwrap_or(word).trim()
+}
+
+/// Whether a word is for a module of Yate's that a proxy has none of: `tone/busy`, `external/...`.
+fn is_of_another_module(word: &str) -> bool {
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    word.split_once('/').is_some_and(|(module, _)| is_name(module) && module != "sip")
+}
+
 /// Groups of goals as they are read.
 #[derive(Debug, Default)]
 struct Goals {
     groups: Vec<Vec<Goal>>,
     current: Vec<Goal>,
     count: usize,
+    /// Targets that are none of ours.
+    others: usize,
+    /// The first that is none at all.
+    unreadable: Option<String>,
 }
 
 impl Goals {
+    /// What a message says that was handled.
+    fn of(message: &Message) -> Self {
+        let mut goals = Self::default();
+        goals.take(&message.retval, |number| message.get(&format!("callto.{number}")));
+        for callto in &message.further {
+            goals.begin();
+            if !is_refusal(callto) {
+                goals.take(callto, |_| None);
+            }
+        }
+        goals
+    }
+
     /// What follows belongs to another group.
     fn begin(&mut self) {
         if !self.current.is_empty() {
@@ -120,13 +170,18 @@ impl Goals {
         if word.starts_with('|') {
             return self.begin();
         }
-        // Anybody else's than `sip/` is for modules that a proxy has none of.
-        let uri = word.strip_prefix("sip/").unwrap_or(word).trim();
-        let is_uri = SipUri::parse(uri.as_bytes()).is_ok();
-        if !is_uri || self.count >= MAX_GOALS {
+        if is_of_another_module(word) {
+            self.others += 1;
             return tracing::debug!(word, "no goal of a call");
         }
-        let goal = Goal::Uri(uri.as_bytes().into());
+        if !is_target(word) {
+            self.unreadable.get_or_insert_with(|| word.to_owned());
+            return;
+        }
+        if self.count >= MAX_GOALS {
+            return tracing::debug!(word, "more goals than a call may have");
+        }
+        let goal = Goal::Uri(uri_of(word).as_bytes().into());
         if !self.current.contains(&goal) {
             self.count += 1;
             self.current.push(goal);
@@ -197,6 +252,34 @@ mod tests {
         ] {
             assert_eq!(routes(retval, &[]), goals, "{retval}");
         }
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_told_from_what_leads_nowhere() {
+        let unreadable = |word: &str| Targets::Unreadable(word.to_owned());
+        for (retval, told) in [
+            ("", Targets::Readable),
+            ("-", Targets::Readable),
+            ("sip/sip:100@192.0.2.1", Targets::Readable),
+            ("tone/busy", Targets::Readable),
+            ("fork", Targets::Readable),
+            ("fork sip/sip:a@h |next=2000 sip/sip:b@h", Targets::Readable),
+            ("nonsense", unreadable("nonsense")),
+            ("sip/nonsense", unreadable("sip/nonsense")),
+            ("sip/sip:a@h:port", unreadable("sip/sip:a@h:port")),
+            ("tel:+1555", unreadable("tel:+1555")),
+            ("fork x y", unreadable("x")),
+            ("fork sip/sip:a@h nonsense", Targets::Partly("nonsense".to_owned())),
+            ("fork nonsense tone/busy", Targets::Partly("nonsense".to_owned())),
+        ] {
+            assert_eq!(targets(&message(retval, &[])), told, "{retval}");
+        }
+        let params = [("callto.1", "sip/sip:a@h"), ("callto.2", "sip/x")];
+        let told = targets(&message("fork", &params));
+        assert_eq!(told, Targets::Partly("sip/x".to_owned()));
+        let mut rows = message("x", &[]);
+        rows.further = ["-", "sip/sip:c@h"].map(Into::into).into();
+        assert_eq!(targets(&rows), Targets::Partly("x".to_owned()));
     }
 
     /// A parked INVITE, as its caller sent it.

@@ -25,6 +25,7 @@ use super::{
     dns::Resolver,
     engine::{self, EngineAnswer, EngineQuestion},
     follow::{Asked, Follower, Present, TRACES},
+    garbage::Garbage,
     hook::{self, Hooks},
     listed::LISTED,
     message::{Message, MessageName},
@@ -220,7 +221,9 @@ fn run(
             for handler in handlers.iter().map(Rc::clone) {
                 begun.spawn_local(async move { handler.start().await });
             }
-            let chain = Chain::new(handlers, setup.on_error).with_guests(guests.clone());
+            let chain = Chain::new(handlers, setup.on_error)
+                .with_guests(guests.clone())
+                .with_garbage(Garbage::new(Arc::clone(&shared.status)));
             let by = (&chain, setup.listed);
             modules = Modules::renew(modules, setup.scripts, (&shared, &records), by).await;
             let desk = Rc::new(Desk {

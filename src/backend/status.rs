@@ -1,6 +1,7 @@
 //! How the back ends do, for whoever asks.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,7 +17,7 @@ use prometheus_client::{
 use super::{hook::Counts, message::MessageName};
 
 /// A query of a back end.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 pub struct QueryLabels {
     /// The account.
     pub backend: String,
@@ -62,6 +63,7 @@ pub struct Status {
     is_preloading: AtomicBool,
     failures: [AtomicU64; MessageName::ALL.len()],
     queries: Family<QueryLabels, Histogram, fn() -> Histogram>,
+    garbage: Mutex<BTreeMap<QueryLabels, u64>>,
     records: [AtomicU64; Kept::ALL.len()],
     spooled: AtomicU64,
     hooks: Counts,
@@ -75,6 +77,7 @@ impl Default for Status {
             is_preloading: AtomicBool::new(false),
             failures: Default::default(),
             queries: Family::new_with_constructor(seconds),
+            garbage: Mutex::default(),
             records: Default::default(),
             spooled: AtomicU64::new(0),
             hooks: Counts::default(),
@@ -137,6 +140,18 @@ impl Status {
 
     pub(super) fn failed(&self, name: MessageName) {
         self.failures[name as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Answers of handlers that mean nothing, by handler and message.
+    pub fn garbages(&self) -> Vec<(QueryLabels, u64)> {
+        let garbage = self.garbage.lock().unwrap_or_else(PoisonError::into_inner);
+        garbage.iter().map(|(labels, count)| (labels.clone(), *count)).collect()
+    }
+
+    pub(super) fn garbage(&self, backend: &str, name: MessageName) {
+        let labels = QueryLabels { backend: backend.to_owned(), query: name.as_str() };
+        let mut garbage = self.garbage.lock().unwrap_or_else(PoisonError::into_inner);
+        *garbage.entry(labels).or_default() += 1;
     }
 
     /// What became of records of calls, counted once for each handler.

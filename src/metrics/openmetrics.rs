@@ -186,6 +186,8 @@ impl Sample {
         )?;
         let spooled = self.backends.spooled();
         families.gauge("cdr_spooled", "Records of calls that wait for handlers", None, spooled)?;
+        let help = "Answers of back ends that mean nothing";
+        families.counters("backend_garbage", help, self.backends.garbages().into_iter())?;
         let hooks = self.backends.hooks();
         if !hooks.is_empty() {
             self.encode_hooks(families)?;

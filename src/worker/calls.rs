@@ -441,7 +441,7 @@ impl Calls {
         let mode = rules.calls.mode_for(uri.host_port.host);
         let known = learned.map_or(&[][..], |learned| &learned.hops);
         let mut ways = Ways::new(&self.shared.listeners, x.flow, known, mode == Mode::Redirect);
-        let (groups, is_busy) = self.targets(x, groups, max_calls, &mut ways);
+        let Reached { groups, is_busy, is_unknown } = self.targets(x, groups, max_calls, &mut ways);
         let (wanted, unreachable) = ways.finish();
         if !wanted.is_empty() {
             self.wanted = wanted;
@@ -459,13 +459,10 @@ impl Calls {
                 let what = "Registrations Are Being Restored";
                 return Err(Stop::later("loading", what, RETRY_AFTER_LOADING));
             }
-            // Who is bound without an account is nobody without a binding.
-            if is_ours && rules.autocreate && !rules.elsewhere.knows_users() {
-                let is_listed = rules.subscribers.exists(&called.user, &called.domain)
-                    || rules.subscribers.owners(&called.user).next().is_some();
-                if !is_listed {
-                    return Err(Stop::status("unknown_callee", Status::NOT_FOUND));
-                }
+            // Who is bound without an account is nobody without a binding; and whom a handler names
+            // may be nobody either.
+            if is_unknown {
+                return Err(Stop::status("unknown_callee", Status::NOT_FOUND));
             }
             return Err(Stop::status("offline", Status::TEMPORARILY_UNAVAILABLE));
         }
@@ -687,21 +684,26 @@ impl Calls {
 
     /// The contacts and addresses of the goals, in the order in which they are tried: by group, and
     /// in it by `q` (RFC 3261 §16.6). Users of ours who have `max_calls` are left out, unless that is
-    /// zero; whether anybody was.
+    /// zero.
     fn targets(
         &self,
         x: &Exchange<'_, '_>,
         groups: Vec<Vec<Goal>>,
         max_calls: u32,
         ways: &mut Ways<'_>,
-    ) -> (VecDeque<Vec<Target>>, bool) {
+    ) -> Reached {
         let (mut targets, mut is_busy) = (VecDeque::new(), false);
-        let mut bindings = |aor: &[u8], ways: &mut Ways<'_>, found: &mut _| {
+        let (mut names_users, mut has_user) = (false, false);
+        let mut bindings = |aor: &[u8], ways: &mut Ways<'_>, found: &mut Vec<_>| {
+            let others = found.len();
+            names_users = true;
             if self.shared.book.is_full(aor, max_calls) {
                 is_busy = true;
             } else {
                 bindings(x, aor, ways, found);
             }
+            // Who is bound is somebody.
+            has_user = has_user || found.len() > others || x.rules.has_user(aor);
         };
         for group in groups {
             let mut found: Vec<(u16, Target)> = Vec::new();
@@ -722,7 +724,7 @@ impl Calls {
                 targets.push_back(same.iter().map(|(_, target)| target.clone()).collect());
             }
         }
-        (targets, is_busy)
+        Reached { groups: targets, is_busy, is_unknown: names_users && !has_user }
     }
 
     /// The AoR of ours that a URI names.
@@ -735,6 +737,16 @@ impl Calls {
         }
         Some(Called::read(text, &uri, rules, true).aor(rules))
     }
+}
+
+/// Whom a request's goals lead to.
+struct Reached {
+    /// In the order in which they are tried.
+    groups: VecDeque<Vec<Target>>,
+    /// Whether anybody was left out who has as many calls as may be.
+    is_busy: bool,
+    /// Whether users of ours are named, none of whom is one.
+    is_unknown: bool,
 }
 
 /// The server that a URI names, by these ways, of which the first is the best.
@@ -892,3 +904,6 @@ fn contacts(groups: &VecDeque<Vec<Target>>) -> Vec<u8> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests;

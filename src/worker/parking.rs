@@ -302,7 +302,7 @@ impl Parking {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use arc_swap::ArcSwap;
 
     use super::*;
@@ -328,12 +328,12 @@ mod tests {
     const REALM: &str = "example.com";
 
     /// A worker without sockets, and the back ends' end of its questions.
-    struct World {
-        pipeline: Pipeline,
+    pub(in crate::worker) struct World {
+        pub(in crate::worker) pipeline: Pipeline,
         location: Arc<Location>,
         questions: Receiver<Parked>,
         waiting: Questions,
-        now: Now,
+        pub(in crate::worker) now: Now,
         cseq: u32,
         nonce: String,
         nc: u32,
@@ -365,7 +365,7 @@ mod tests {
         }
     }
 
-    fn account(password: &str) -> Known {
+    pub(in crate::worker) fn account(password: &str) -> Known {
         let algorithms = [Algorithm::Md5];
         let ha1 = Ha1Set::of_password(&algorithms, b"alice", REALM.as_bytes(), password.as_bytes());
         Known::Account(Fetched { secret: Secret::Ha1(ha1), granted: None, params: [].into() })
@@ -377,6 +377,15 @@ mod tests {
         }
 
         fn make(register: AskRegister, room: usize, route: bool) -> Self {
+            Self::by(register, room, |rules| rules.elsewhere.route = route)
+        }
+
+        /// A world whose rules are changed before it begins.
+        pub(in crate::worker) fn by(
+            register: AskRegister,
+            room: usize,
+            change: impl FnOnce(&mut Rules),
+        ) -> Self {
             let policy = policy::Policy {
                 realm: REALM.into(),
                 algorithms: [Algorithm::Md5].into(),
@@ -388,7 +397,7 @@ mod tests {
                 negative: DeltaSeconds(10),
                 stale: DeltaSeconds(1000),
             };
-            let rules = Rules {
+            let mut rules = Rules {
                 domains: Domains::new([REALM]),
                 autocreate: false,
                 registrar: Policy::default(),
@@ -397,7 +406,7 @@ mod tests {
                 elsewhere: Elsewhere {
                     auth: AskAuth::BeforeListed,
                     register,
-                    route,
+                    route: false,
                     fetched: Some(Arc::new(FetchedCache::new(10, lifetimes))),
                     scripts: None,
                 },
@@ -405,6 +414,7 @@ mod tests {
                 limits: Limits::default(),
                 calls: crate::proxy::Policy::default(),
             };
+            change(&mut rules);
             let location = Arc::new(Location::new([1; 16], 0));
             let counters = Arc::from(vec![crossbeam::utils::CachePadded::new(Counters::default())]);
             let rules = Arc::new(ArcSwap::from_pointee(rules));
@@ -432,7 +442,7 @@ mod tests {
         }
 
         /// The next INVITE of alice to bob, by this password.
-        fn invite(&mut self, password: &str) -> String {
+        pub(in crate::worker) fn invite(&mut self, password: &str) -> String {
             self.of_method(password, "INVITE", "bob@example.com")
                 .replace("To: <sip:alice@", "To: <sip:bob@")
                 .replace("Authorization:", "Proxy-Authorization:")
@@ -444,7 +454,7 @@ mod tests {
         }
 
         /// What was passed on, or answered by the proxy: first lines and where they went.
-        fn passed_on(&mut self) -> Vec<(String, SocketAddr)> {
+        pub(in crate::worker) fn passed_on(&mut self) -> Vec<(String, SocketAddr)> {
             let calls = self.pipeline.calls().unwrap();
             let first = |octets: &[u8]| {
                 let line = octets.split(|&b| b == b'\r').next().unwrap_or_default();
@@ -455,7 +465,12 @@ mod tests {
             sent
         }
 
-        fn of_method(&mut self, password: &str, method: &str, uri: &str) -> String {
+        pub(in crate::worker) fn of_method(
+            &mut self,
+            password: &str,
+            method: &str,
+            uri: &str,
+        ) -> String {
             self.cseq += 1;
             self.nc += 1;
             let md5 = |parts: [&str; 3]| {
@@ -481,7 +496,7 @@ mod tests {
             )
         }
 
-        fn challenged(&mut self) {
+        pub(in crate::worker) fn challenged(&mut self) {
             let text = self.request("");
             let (_, answer) = self.send(&text);
             let (_, rest) = answer.split_once("nonce=\"").unwrap();
@@ -497,19 +512,19 @@ mod tests {
             (handled, String::from_utf8_lossy(&space[..len]).into_owned())
         }
 
-        fn code(&mut self, text: &str) -> String {
+        pub(in crate::worker) fn code(&mut self, text: &str) -> String {
             self.send(text).1.get(8..11).unwrap_or("none").to_owned()
         }
 
         /// What waits, of this kind.
-        fn asked(&mut self, question: Question) -> Parked {
+        pub(in crate::worker) fn asked(&mut self, question: Question) -> Parked {
             let parked = self.questions.try_recv().expect("a question");
             assert_eq!(parked.question, question);
             parked
         }
 
         /// Gives back what was asked; the codes of what that draws.
-        fn give_back(&mut self, parked: Parked) -> Vec<String> {
+        pub(in crate::worker) fn give_back(&mut self, parked: Parked) -> Vec<String> {
             let mut said = Said::default();
             let returned = [parked];
             self.pipeline.handle_returned(self.now, &returned, &mut Unrecorded, &mut said);
@@ -517,7 +532,7 @@ mod tests {
             said.0.iter().map(|text| text[8..11].to_owned()).collect()
         }
 
-        fn keep(&self, known: Known) {
+        pub(in crate::worker) fn keep(&self, known: Known) {
             let cache = self.pipeline.rules_for_tests().elsewhere.fetched.clone().unwrap();
             cache.keep(self.now, cache.generation(), b"alice", REALM.as_bytes(), &Arc::new(known));
         }
@@ -592,7 +607,7 @@ mod tests {
         world.asked(Question::Resolve)
     }
 
-    fn at(addr: &str) -> Resolved {
+    pub(in crate::worker) fn at(addr: &str) -> Resolved {
         Ok(Arc::from([Box::from([addr.parse().unwrap()])]))
     }
 

@@ -58,6 +58,23 @@ impl Rules {
         self.autocreate || self.subscribers.exists(user, domain)
     }
 
+    /// Whether an AoR is that of somebody who could be called, bound or not: it has an account, is a
+    /// number of one, or is one that nobody but a back end can know.
+    pub(super) fn has_user(&self, aor: &[u8]) -> bool {
+        let elsewhere = &self.elsewhere;
+        // Without digests, who registers is a user; else, who is known.
+        let is_bound_by_others =
+            !self.registrar.auth_required && elsewhere.asks_register() != AskRegister::Never;
+        if elsewhere.asks_auth() != AskAuth::Never || is_bound_by_others {
+            return true;
+        }
+        let (user, domain) = match split_name(aor).filter(|_| !self.domains.is_flat()) {
+            Some((user, domain)) => (user, domain),
+            None => (aor, &b""[..]),
+        };
+        self.subscribers.exists(user, domain) || self.subscribers.owners(user).next().is_some()
+    }
+
     /// The AoR that a section of a saved file means. Yate saves under the user part alone, which
     /// is also how a flat namespace does; with one domain there is no doubt which it is.
     pub fn aor_of_section<'n>(&self, name: &'n [u8]) -> Cow<'n, [u8]> {

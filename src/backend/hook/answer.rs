@@ -6,7 +6,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::client::Reply;
 use crate::{
-    backend::{chain::Handling, message::Message},
+    backend::{chain::Handling, garbage::shown, message::Message, route::is_target},
     config::hooks::Event,
     hex::parse_hex,
 };
@@ -32,6 +32,9 @@ pub(super) enum Garbage {
     /// Too short, too long, or no hash.
     #[error("{0} in its answer is no hash")]
     Hash(&'static str),
+    /// Neither a SIP URI nor what stands between such.
+    #[error("{0} in its answer is no target")]
+    Target(String),
     /// More than anybody needs.
     #[error("more than {MAX_PARAMS} params in its answer")]
     TooMany,
@@ -199,6 +202,9 @@ fn route(answer: Route, message: &mut Message) -> Result<Handling, Garbage> {
         if target.is_empty() || target.contains(char::is_whitespace) {
             return Err(Garbage::Json("a target with a blank in it".to_owned()));
         }
+        if !target.starts_with('|') && !is_target(target) {
+            return Err(Garbage::Target(shown(target)));
+        }
     }
     let mut targets = answer.targets.into_iter();
     let Some(first) = targets.next() else { return Ok(Handling::Passed) };
@@ -337,6 +343,12 @@ mod tests {
                 200,
                 r#"{"targets":["fork sip:a@h"]}"#,
                 "its answer can't be read: a target with a blank in it",
+            ),
+            (
+                Event::Route,
+                200,
+                r#"{"targets":["sip:a@h","200"]}"#,
+                "200 in its answer is no target",
             ),
         ];
         for (event, status, body, expected) in cases {
