@@ -420,6 +420,9 @@ pub struct CountersView {
     pub auth: BTreeMap<String, u64>,
     /// By result.
     pub register: BTreeMap<String, u64>,
+    /// Calls, by reason; absent in what an older server tells.
+    #[serde(default)]
+    pub calls_refused: BTreeMap<String, u64>,
 }
 
 impl CountersView {
@@ -430,6 +433,7 @@ impl CountersView {
             drops: sums(totals.drops().map(|(reason, count)| (reason.into(), count))),
             auth: sums(totals.auths().map(|(result, count)| (result.into(), count))),
             register: sums(totals.registers().map(|(result, count)| (result.into(), count))),
+            calls_refused: sums(totals.refused().map(|(reason, count)| (reason.into(), count))),
         }
     }
 }

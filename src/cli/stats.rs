@@ -78,6 +78,7 @@ fn write(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
     row("responses", counts(&counters.responses));
     row("register", counts(&counters.register));
     row("auth", counts(&counters.auth));
+    row("refused", counts(&counters.calls_refused));
     row("drops", counts(&counters.drops));
     table.write(out, "")
 }
@@ -179,6 +180,7 @@ mod tests {
                 drops: BTreeMap::new(),
                 auth: counters(&[("granted", 10)]),
                 register: counters(&[("added", 10)]),
+                calls_refused: counters(&[("offline", 2), ("unknown_callee", 3)]),
             },
         }
     }
@@ -206,6 +208,7 @@ requests   REGISTER 10, OPTIONS 1
 responses  200 11
 register   added 10
 auth       granted 10
+refused    unknown_callee 3, offline 2
 drops      none
 ";
         assert_eq!(printed(&status()), expected);

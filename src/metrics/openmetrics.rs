@@ -176,6 +176,11 @@ impl Sample {
             "Calls that have ended, by how",
             ended.map(|(result, count)| ([("result", result.label())], count)),
         )?;
+        families.counters(
+            "calls_refused",
+            "Calls that were turned down here, before they went to anybody",
+            self.totals.refused().map(|(reason, count)| ([("reason", reason)], count)),
+        )?;
         let transactions = "Transactions of requests that are passed on";
         families.gauge("transactions", transactions, None, self.transactions)?;
         let records = self.backends.records();

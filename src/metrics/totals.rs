@@ -4,7 +4,7 @@ use crate::{
     flow::Transport,
     sip::{Method, REGISTERED_CODES},
     worker::{
-        AllCounters, DropReason,
+        AllCounters, Cause, DropReason,
         counters::{AuthResult, METHODS, RegisterResult},
     },
 };
@@ -18,6 +18,7 @@ pub struct Totals {
     drops: [u64; DropReason::ALL.len()],
     auths: [u64; AuthResult::ALL.len()],
     registers: [u64; RegisterResult::ALL.len()],
+    refused: [u64; Cause::ALL.len()],
 }
 
 impl Default for Totals {
@@ -28,6 +29,7 @@ impl Default for Totals {
             drops: [0; DropReason::ALL.len()],
             auths: [0; AuthResult::ALL.len()],
             registers: [0; RegisterResult::ALL.len()],
+            refused: [0; Cause::ALL.len()],
         }
     }
 }
@@ -55,6 +57,9 @@ impl Totals {
             }
             for (sum, result) in totals.registers.iter_mut().zip(RegisterResult::ALL) {
                 *sum += worker.registers(result);
+            }
+            for (sum, cause) in totals.refused.iter_mut().zip(Cause::ALL) {
+                *sum += worker.refusals(cause);
             }
         }
         totals
@@ -84,6 +89,12 @@ impl Totals {
     /// What became of credentials.
     pub fn auths(&self) -> impl Iterator<Item = (&'static str, u64)> {
         AuthResult::ALL.map(AuthResult::label).into_iter().zip(self.auths)
+    }
+
+    /// Calls that went to nobody, by why.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let all = Cause::ALL.into_iter().zip(self.refused);
+        all.filter(|(cause, _)| cause.is_refusal()).map(|(cause, count)| (cause.label(), count))
     }
 
     /// What became of authorised REGISTERs.

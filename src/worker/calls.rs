@@ -9,6 +9,7 @@ use siphasher::sip::SipHasher13;
 
 use super::{
     answer::{RETRY_AFTER_FAULT, RETRY_AFTER_LOADING},
+    cause::Cause,
     counters::{AuthResult, DropReason},
     exchange::Exchange,
     hops::Hops,
@@ -101,7 +102,7 @@ struct Caller {
 /// Why a request goes no further for now.
 enum Stop {
     /// It is answered with this.
-    Refused(&'static str, Status, Vec<u8>),
+    Refused(Cause, Status, Vec<u8>),
     /// It is challenged; `true` if only the nonce was not good enough.
     Challenged(u8, bool),
     /// Somebody has to be asked.
@@ -109,14 +110,14 @@ enum Stop {
 }
 
 impl Stop {
-    fn status(label: &'static str, status: Status) -> Self {
-        Self::Refused(label, status, Vec::new())
+    fn status(cause: Cause, status: Status) -> Self {
+        Self::Refused(cause, status, Vec::new())
     }
 
     /// 503 to a client that may come again.
-    fn later(label: &'static str, phrase: &'static str, seconds: u32) -> Self {
+    fn later(cause: Cause, phrase: &'static str, seconds: u32) -> Self {
         let retry = format!("Retry-After: {seconds}\r\n").into_bytes();
-        Self::Refused(label, Status::SERVICE_UNAVAILABLE.because(phrase), retry)
+        Self::Refused(cause, Status::SERVICE_UNAVAILABLE.because(phrase), retry)
     }
 }
 
@@ -287,7 +288,7 @@ impl Calls {
         question: Question,
         parking: Option<&mut Parking>,
     ) -> Result<(), Stop> {
-        let busy = || Stop::later("no_back_end", "Too Many Requests Wait", RETRY_AFTER_FAULT);
+        let busy = || Stop::later(Cause::NoBackEnd, "Too Many Requests Wait", RETRY_AFTER_FAULT);
         let parking = parking.ok_or_else(busy)?;
         let mut learned = learned.cloned().unwrap_or_default();
         if let Some(Admitted { username, owns_from }) = &self.admitted {
@@ -313,9 +314,9 @@ impl Calls {
         datagram: &[u8],
         stop: Stop,
     ) -> Result<(), DropReason> {
-        let (label, status, headers) = match stop {
+        let (cause, status, headers) = match stop {
             Stop::Asks(_) => return Ok(()),
-            Stop::Refused(label, status, headers) => (Some(label), status, headers),
+            Stop::Refused(cause, status, headers) => (Some(cause), status, headers),
             Stop::Challenged(scope, is_stale) => {
                 let RequestHash(hash) = x.request_hash();
                 let unique = RequestHash(hash << 8 | u32::from(scope));
@@ -330,8 +331,8 @@ impl Calls {
                 (None, Status::PROXY_AUTHENTICATION_REQUIRED, headers)
             }
         };
-        if let Some(label) = label {
-            x.log_refusal(label, status);
+        if let Some(cause) = cause {
+            x.log_refusal(cause.label(), status);
         }
         let tag = x.answer().tag;
         // A stranger's request leaves nothing behind; a user's INVITE is answered until it has
@@ -342,11 +343,15 @@ impl Calls {
             }
             found => found,
         };
+        let is_invite = request.envelope.method == Method::Invite;
+        let has_given_up = begun.is_some_and(|id| self.core.is_answered(id));
+        if let Some(cause) = cause.filter(|_| is_invite && !has_given_up) {
+            x.counters.refused(cause);
+        }
         if let Some(id) = begun {
             // There is a record of a call that came to nothing here, but for one that may come again
             // with credentials.
-            if let Some(parties) = self.parties.take().filter(|_| label.is_some()) {
-                let has_given_up = self.core.is_answered(id);
+            if let Some(parties) = self.parties.take().filter(|_| cause.is_some()) {
                 let why = if has_given_up { End::Cancelled } else { End::Refused(status.code) };
                 self.core.refuse_call(x.now, Call::new(x.now, parties, None), why, &mut self.fx);
             }
@@ -374,13 +379,13 @@ impl Calls {
         let has_tag = request.to.params.find("tag").is_some();
         let terms = terms(x.rules);
         if method == Method::Cancel {
-            return Err(Stop::status("no_transaction", Status::CALL_DOES_NOT_EXIST));
+            return Err(Stop::status(Cause::NoTransaction, Status::CALL_DOES_NOT_EXIST));
         }
         let unknown: Vec<&[u8]> =
             message.all(HeaderName::ProxyRequire).flat_map(option_tags).collect();
         if !unknown.is_empty() {
             let unsupported = [b"Unsupported: ", &*unknown.join(&b", "[..]), b"\r\n"].concat();
-            return Err(Stop::Refused("proxy_require", Status::BAD_EXTENSION, unsupported));
+            return Err(Stop::Refused(Cause::ProxyRequire, Status::BAD_EXTENSION, unsupported));
         }
         if has_tag {
             let tag = x.answer().tag;
@@ -391,21 +396,21 @@ impl Calls {
             return match within {
                 Ok(()) => Ok(()),
                 // An ACK draws no answer; it is counted.
-                Err(Refused::Silence) => Err(Stop::status("ack", Status::CALL_DOES_NOT_EXIST)),
-                Err(Refused::Status(status)) => Err(Stop::status("within_dialog", status)),
+                Err(Refused::Silence) => Err(Stop::status(Cause::Ack, Status::CALL_DOES_NOT_EXIST)),
+                Err(Refused::Status(status)) => Err(Stop::status(Cause::WithinDialog, status)),
             };
         }
         if method == Method::Ack {
-            return Err(Stop::status("ack", Status::CALL_DOES_NOT_EXIST));
+            return Err(Stop::status(Cause::Ack, Status::CALL_DOES_NOT_EXIST));
         }
         let uri = request
             .sip_uri
-            .ok_or_else(|| Stop::status("scheme", Status::UNSUPPORTED_URI_SCHEME))?;
+            .ok_or_else(|| Stop::status(Cause::Scheme, Status::UNSUPPORTED_URI_SCHEME))?;
         if max_forwards(request) == Some(0) {
-            return Err(Stop::status("max_forwards", Status::TOO_MANY_HOPS));
+            return Err(Stop::status(Cause::MaxForwards, Status::TOO_MANY_HOPS));
         }
         if self.core.has_looped(request) {
-            return Err(Stop::status("loop", Status::LOOP_DETECTED));
+            return Err(Stop::status(Cause::Loop, Status::LOOP_DETECTED));
         }
 
         let rules = x.rules;
@@ -420,11 +425,11 @@ impl Calls {
         let groups = match routed {
             Routed::To(groups) => groups,
             Routed::Unknown if is_ours => {
-                return Err(Stop::status("unknown_callee", Status::NOT_FOUND));
+                return Err(Stop::status(Cause::UnknownCallee, Status::NOT_FOUND));
             }
             Routed::Unknown => {
                 let status = Status::FORBIDDEN.because("Domain Not Served Here");
-                return Err(Stop::status("foreign_callee", status));
+                return Err(Stop::status(Cause::ForeignCallee, status));
             }
             Routed::Refused(407) => {
                 // A handler wants to know who it is.
@@ -433,7 +438,7 @@ impl Calls {
                 return Err(Stop::Challenged(scope, false));
             }
             Routed::Refused(code) => {
-                return Err(Stop::Refused("route", Status::of_refusal(code), extra(learned)));
+                return Err(Stop::Refused(Cause::Route, Status::of_refusal(code), extra(learned)));
             }
         };
         let max_calls = if is_call { rules.calls.max_calls } else { 0 };
@@ -452,23 +457,22 @@ impl Calls {
                 return Err(busy());
             }
             if let Some(why) = unreachable.filter(|_| !names_users) {
-                let (label, status) = why.refusal();
-                return Err(Stop::status(label, status));
+                return Err(Stop::status(Cause::from(why), why.status()));
             }
             if x.location.is_loading() {
                 let what = "Registrations Are Being Restored";
-                return Err(Stop::later("loading", what, RETRY_AFTER_LOADING));
+                return Err(Stop::later(Cause::Loading, what, RETRY_AFTER_LOADING));
             }
             // Who is bound without an account is nobody without a binding; and whom a handler names
             // may be nobody either.
             if is_unknown {
-                return Err(Stop::status("unknown_callee", Status::NOT_FOUND));
+                return Err(Stop::status(Cause::UnknownCallee, Status::NOT_FOUND));
             }
-            return Err(Stop::status("offline", Status::TEMPORARILY_UNAVAILABLE));
+            return Err(Stop::status(Cause::Offline, Status::TEMPORARILY_UNAVAILABLE));
         }
         if mode == Mode::Redirect {
             let contacts = contacts(&groups);
-            return Err(Stop::Refused("redirect", Status::MOVED_TEMPORARILY, contacts));
+            return Err(Stop::Refused(Cause::Redirect, Status::MOVED_TEMPORARILY, contacts));
         }
         let tag = x.answer().tag;
         let id = self.core.begin(request, datagram, x.flow, tag, &mut self.fx);
@@ -482,7 +486,7 @@ impl Calls {
                     }
                     Ok(())
                 }
-                None => Err(Stop::later("full", "Too Many Requests", RETRY_AFTER_FAULT)),
+                None => Err(Stop::later(Cause::Full, "Too Many Requests", RETRY_AFTER_FAULT)),
             };
         };
         self.forward(x, request, id, caller, groups, extra(learned))
@@ -554,7 +558,7 @@ impl Calls {
             return if is_let_in {
                 Ok(server(None))
             } else {
-                Err(Stop::status("foreign_caller", status))
+                Err(Stop::status(Cause::ForeignCaller, status))
             };
         }
         let side = Side::Flow(x.flow);
@@ -600,11 +604,19 @@ impl Calls {
             Sought::Asks => return Err(Stop::Asks(Question::Auth)),
             Sought::Refused(code) => {
                 x.counters.auth(AuthResult::Refused);
-                return Err(Stop::Refused("refused", Status::of_refusal(code), extra(learned)));
+                return Err(Stop::Refused(
+                    Cause::Refused,
+                    Status::of_refusal(code),
+                    extra(learned),
+                ));
             }
             Sought::Unavailable => {
                 x.counters.auth(AuthResult::Unavailable);
-                return Err(Stop::later("unavailable", "Back End Unavailable", RETRY_AFTER_FAULT));
+                return Err(Stop::later(
+                    Cause::Unavailable,
+                    "Back End Unavailable",
+                    RETRY_AFTER_FAULT,
+                ));
             }
         };
         self.trials.clear();
@@ -629,7 +641,7 @@ impl Calls {
         let owns = aor.zip(owner).is_some_and(|(aor, owner)| owner.owns(aor.user(), domain));
         if policy.check_from && !owns && !is_anonymous {
             let status = Status::FORBIDDEN.because("From Is Not Yours");
-            return Err(Stop::status("from", status));
+            return Err(Stop::status(Cause::From, status));
         }
         Ok(proven(username, owns))
     }
@@ -660,7 +672,7 @@ impl Calls {
             Some(Learnt::Is(routed)) => return Ok((**routed).clone()),
             Some(Learnt::Unavailable) => {
                 let what = "Back End Unavailable";
-                return Err(Stop::later("unavailable", what, RETRY_AFTER_FAULT));
+                return Err(Stop::later(Cause::Unavailable, what, RETRY_AFTER_FAULT));
             }
             None if rules.elsewhere.route => return Err(Stop::Asks(Question::Route)),
             None => {}
@@ -869,7 +881,7 @@ fn parties(request: &Request<'_>, source: SocketAddr, caller: &Caller, called: &
 
 /// Somebody has as many calls as may be.
 fn busy() -> Stop {
-    Stop::status("max_calls", Status::BUSY_HERE.because("Too Many Calls"))
+    Stop::status(Cause::MaxCalls, Status::BUSY_HERE.because("Too Many Calls"))
 }
 
 /// Header lines that handlers have said go along.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use super::cause::Cause;
 use crate::{
     auth,
     flow::Transport,
@@ -330,6 +331,7 @@ pub struct Counters {
     drops: [Counter; DropReason::ALL.len()],
     auth: [Counter; AuthResult::ALL.len()],
     registers: [Counter; RegisterResult::ALL.len()],
+    refused: [Counter; Cause::ALL.len()],
 }
 
 /// A counter for each of [`REGISTERED_CODES`].
@@ -373,6 +375,11 @@ impl Counters {
         self.registers[result as usize].add(count);
     }
 
+    /// An INVITE was answered here.
+    pub(super) fn refused(&self, cause: Cause) {
+        self.refused[cause as usize].add(1);
+    }
+
     /// Requests of a method by [`Method::ordinal`].
     pub fn requests(&self, method: usize, transport: Transport) -> u64 {
         self.requests.get(method).map_or(0, |m| m[usize::from(transport.code())].value())
@@ -394,6 +401,11 @@ impl Counters {
         self.auth[result as usize].value()
     }
 
+    /// INVITEs that were answered here for this cause.
+    pub fn refusals(&self, cause: Cause) -> u64 {
+        self.refused[cause as usize].value()
+    }
+
     /// REGISTERs, or their contacts, of which this became.
     pub fn registers(&self, result: RegisterResult) -> u64 {
         self.registers[result as usize].value()
@@ -411,6 +423,9 @@ mod tests {
         }
         for (at, result) in AuthResult::ALL.into_iter().enumerate() {
             assert_eq!(result as usize, at, "{}", result.label());
+        }
+        for (at, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, at, "{}", cause.label());
         }
         for (at, result) in RegisterResult::ALL.into_iter().enumerate() {
             assert_eq!(result as usize, at, "{}", result.label());

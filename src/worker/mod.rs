@@ -5,6 +5,7 @@
 
 mod answer;
 mod calls;
+mod cause;
 pub mod counters;
 mod decide;
 mod exchange;
@@ -23,6 +24,7 @@ mod ways;
 
 pub use self::{
     calls::{CallLog, Calls, CallsShared},
+    cause::Cause,
     counters::{AllCounters, Counters, DropReason},
     hops::{Hop, Hops},
     log::{Leave, Log, Settled},

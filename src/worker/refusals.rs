@@ -4,17 +4,23 @@ use std::net::SocketAddr;
 
 use crate::{sip::Status, time::Now};
 
-/// Causes that are told apart: more than there are labels.
-const CAUSES: usize = 32;
+/// Causes that are told apart: more than there are labels, some sixty.
+const CAUSES: usize = 96;
 
 /// Octets of To that are logged: a name, not a novel.
 const TO_LEN: usize = 128;
 
 /// Keeps a stranger from filling the log: one line a second and cause, with the number of those
 /// that were left out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Refusals {
     causes: [Option<Cause>; CAUSES],
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { causes: [None; CAUSES] }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -105,6 +105,8 @@ fn responses_of_calls_and_their_ends_are_counted() {
         "bindery_calls_begun_total 1",
         "bindery_calls_ended_total{result=\"refused\"} 1",
         "bindery_calls_ended_total{result=\"busy\"} 0",
+        "bindery_calls_refused_total{reason=\"unknown_callee\"} 1",
+        "bindery_calls_refused_total{reason=\"offline\"} 0",
     ];
     // They are counted a moment after they have left. A refusal may have to be sent again.
     let refusals = ["400", "404"]
@@ -122,5 +124,6 @@ fn responses_of_calls_and_their_ends_are_counted() {
     let stats = String::from_utf8(stats.stdout).unwrap();
     assert!(stats.contains("0 in progress, 1 begun ("), "{stats}");
     assert!(stats.contains("/s), ended: refused 1\n"), "{stats}");
+    assert!(stats.contains("\nrefused    unknown_callee 1\n"), "{stats}");
     assert!(stats.contains("2 in regfile.conf\n"), "{stats}");
 }
