@@ -113,3 +113,35 @@ fn who_calls_out_is_not_sent_into_the_network() {
     let to: SocketAddr = ([198, 51, 100, 1], 5060).into();
     assert_eq!(world.passed_on(), [("INVITE sip:bob@example.net SIP/2.0".to_owned(), to)]);
 }
+
+#[test]
+fn who_hides_its_name_calls_on_its_own_account() {
+    let mut world = World::by(AskRegister::Never, 4, |rules| {
+        listed(rules);
+        rules.calls.max_calls = 1;
+        rules.elsewhere.route = true;
+    });
+    world.challenged();
+    for (anonymous, expected) in [(true, "INVITE sip:x@192.0.2.77 SIP/2.0"), (false, "486")] {
+        let text = world.invite("secret");
+        let text = if anonymous {
+            text.replace("<sip:alice@example.com>;tag=t", "<sip:anonymous@anonymous.invalid>;tag=t")
+        } else {
+            text
+        };
+        let text = text.replace("Call-ID: c", &format!("Call-ID: {expected:.3}"));
+        world.code(&text);
+        world.passed_on();
+        let mut parked = world.asked(Question::Route);
+        assert_eq!(parked.learned.caller.as_deref(), Some(&b"alice"[..]));
+        let goal = Goal::Uri((*b"sip:x@192.0.2.77").into());
+        parked.learned.routed = Some(Learnt::Is(Arc::new(Routed::To(vec![vec![goal]]))));
+        world.give_back(parked);
+        let [(sent, _)] = &*world.passed_on() else { panic!("one message") };
+        if anonymous {
+            assert_eq!(sent, expected);
+        } else {
+            assert_eq!(&sent[8..11], expected);
+        }
+    }
+}
