@@ -230,7 +230,7 @@ fn run(
                 chain,
                 has_modules: modules.is_some(),
                 keeps: (setup.keeps_queries, keeps_scripts),
-                resolver: Resolver::new(setup.dns.clone()),
+                resolver: Resolver::new(setup.dns.clone(), Arc::clone(&shared.status)),
                 shared: shared.clone(),
                 returns: returns.clone(),
                 flights: RefCell::default(),

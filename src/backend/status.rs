@@ -21,7 +21,7 @@ use super::{hook::Counts, message::MessageName};
 pub struct QueryLabels {
     /// The account.
     pub backend: String,
-    /// The message that it is for.
+    /// The message that it is for; of name servers, the type of the records.
     pub query: &'static str,
 }
 
@@ -187,7 +187,12 @@ impl Status {
     }
 
     pub(super) fn took(&self, backend: &str, name: MessageName, time: Duration) {
-        let labels = QueryLabels { backend: backend.to_owned(), query: name.as_str() };
+        self.took_for(backend, name.as_str(), time);
+    }
+
+    /// The same for what is no message: records of name servers.
+    pub(super) fn took_for(&self, backend: &str, query: &'static str, time: Duration) {
+        let labels = QueryLabels { backend: backend.to_owned(), query };
         self.queries.get_or_create(&labels).observe(time.as_secs_f64());
     }
 }

@@ -193,6 +193,10 @@ impl Sample {
         families.gauge("cdr_spooled", "Records of calls that wait for handlers", None, spooled)?;
         let help = "Answers of back ends that mean nothing";
         families.counters("backend_garbage", help, self.backends.garbages().into_iter())?;
+        let (name, help) = ("backend", "How long queries of back ends and name servers took");
+        let unit = Some(&Unit::Seconds);
+        let family = families.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        self.backends.queries().encode(family)?;
         let hooks = self.backends.hooks();
         if !hooks.is_empty() {
             self.encode_hooks(families)?;
@@ -210,11 +214,7 @@ impl Sample {
             "backend_failures",
             "Messages that no back end could handle, though one should have",
             failures.map(|(name, count)| ([("message", name.as_str())], count)),
-        )?;
-        let (name, help) = ("backend", "How long queries of back ends took");
-        let unit = Some(&Unit::Seconds);
-        let family = families.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
-        self.backends.queries().encode(family)
+        )
     }
 
     /// How hooks do.

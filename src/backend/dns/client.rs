@@ -3,18 +3,20 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use hickory_resolver::{
     TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig, ServerOrderingStrategy},
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::rr::{Name, RData, RecordType},
 };
+use tokio::time::Instant;
 
 use super::locate::{Missing, Naptr, Records, Srv};
-use crate::config::settings::Dns;
+use crate::{backend::status::Status, config::settings::Dns};
 
 /// Answers that are kept, those that there is nothing included: some hundred octets each.
 const MAX_KEPT: u64 = 8192;
@@ -24,16 +26,27 @@ const LONGEST_KEPT: Duration = Duration::from_secs(86_400);
 const LONGEST_MISSED: Duration = Duration::from_secs(300);
 /// Questions under way to one server over one connection.
 const MAX_QUESTIONS: usize = 4096;
-/// How often a question is sent within the time that there is.
+/// How often a question is asked within the time that there is. Who has not answered the first time
+/// comes after the others the next.
 const ATTEMPTS: u32 = 3;
+/// Servers that are asked side by side, so that dead ones cost nothing while one of them answers: as
+/// many as `/etc/resolv.conf` may have. One after the other they would each cost an attempt, since
+/// the resolver gives all servers of one attempt no more time than the first.
+const AT_ONCE: usize = 3;
+
+/// The name of all name servers in metrics.
+const BACKEND: &str = "dns";
 
 /// A client of name servers.
 #[derive(Debug)]
-pub(super) struct Client(TokioResolver);
+pub(super) struct Client {
+    resolver: TokioResolver,
+    status: Arc<Status>,
+}
 
 impl Client {
     /// A client of the servers of the settings, or of those of `/etc/resolv.conf`.
-    pub(super) fn new(dns: &Dns) -> Result<Self, NetError> {
+    pub(super) fn new(dns: &Dns, status: Arc<Status>) -> Result<Self, NetError> {
         let mut builder = if dns.servers.is_empty() {
             TokioResolver::builder_tokio()?
         } else {
@@ -49,14 +62,20 @@ impl Client {
         options.negative_max_ttl = Some(LONGEST_MISSED);
         options.max_active_requests = MAX_QUESTIONS;
         options.try_tcp_on_error = true;
-        builder.build().map(Self)
+        options.num_concurrent_reqs = AT_ONCE;
+        // Those first that answer, and fast, whatever the order in which they are written.
+        options.server_ordering_strategy = ServerOrderingStrategy::QueryStatistics;
+        Ok(Self { resolver: builder.build()?, status })
     }
 
     async fn look_up(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, Missing> {
         let mut name = Name::from_ascii(name).map_err(|_| Missing::None)?;
         // Never one of the own network's search list.
         name.set_fqdn(true);
-        match self.0.lookup(name, kind).await {
+        let begun = Instant::now();
+        let answer = self.resolver.lookup(name, kind).await;
+        self.status.took_for(BACKEND, label(kind), begun.elapsed());
+        match answer {
             Ok(lookup) => Ok(lookup.answers().iter().map(|record| record.data.clone()).collect()),
             Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Err(Missing::None),
             Err(error) => {
@@ -64,6 +83,16 @@ impl Client {
                 Err(Missing::Unanswered)
             }
         }
+    }
+}
+
+/// What records of this type are called in metrics.
+fn label(kind: RecordType) -> &'static str {
+    match kind {
+        RecordType::NAPTR => "naptr",
+        RecordType::SRV => "srv",
+        RecordType::AAAA => "aaaa",
+        _ => "a",
     }
 }
 

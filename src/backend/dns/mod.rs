@@ -10,6 +10,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     hash::Hasher as _,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use siphasher::sip::SipHasher13;
 use tokio::sync::oneshot;
 
 use self::{client::Client, locate::locate};
+use super::status::Status;
 use crate::{
     config::settings::Dns,
     proxy::{Named, Resolved, Unreachable},
@@ -32,6 +34,7 @@ const MAX_FLIGHTS: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Resolver {
     settings: Dns,
+    status: Arc<Status>,
     /// Made for the first name: many never call out. `None` if there is no name server.
     client: OnceCell<Option<Client>>,
     /// Names that are being looked up, and who waits for the same.
@@ -41,9 +44,9 @@ pub(super) struct Resolver {
 
 impl Resolver {
     /// One that goes by these settings. It asks nobody before there is something to ask.
-    pub(super) fn new(settings: Dns) -> Self {
+    pub(super) fn new(settings: Dns, status: Arc<Status>) -> Self {
         let (client, flights) = (OnceCell::new(), RefCell::default());
-        Self { settings, client, flights, dice: Dice::new() }
+        Self { settings, status, client, flights, dice: Dice::new() }
     }
 
     /// Looks all names up that have not been.
@@ -86,7 +89,7 @@ impl Resolver {
 
     async fn look_up(&self, named: &Named) -> Resolved {
         let client = self.client.get_or_init(|| {
-            Client::new(&self.settings)
+            Client::new(&self.settings, Arc::clone(&self.status))
                 .inspect_err(|error| tracing::error!("[calls] no name server: {error}"))
                 .ok()
         });
@@ -124,8 +127,13 @@ impl Dice {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::UdpSocket, rc::Rc};
+    use std::{
+        net::{SocketAddr, UdpSocket},
+        rc::Rc,
+        thread,
+    };
 
+    use prometheus_client::registry::Registry;
     use tokio::task::LocalSet;
 
     use super::*;
@@ -147,7 +155,7 @@ mod tests {
         let servers = [silent.local_addr().unwrap()].into();
         let dns = Dns { servers, timeout: DeltaSeconds(1) };
         run(async {
-            let resolver = Rc::new(Resolver::new(dns));
+            let resolver = Rc::new(Resolver::new(dns, Arc::default()));
             let begun = tokio::time::Instant::now();
             let mut hops: Vec<LookedUp> =
                 ["a.example", "b.example", "a.example"].map(|host| (named(host), None)).into();
@@ -158,12 +166,77 @@ mod tests {
         });
     }
 
+    /// A name server that knows the address of everybody, and nothing else; it lives as long as the
+    /// tests do.
+    fn knows_everybody() -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = socket.local_addr().unwrap();
+        thread::spawn(move || {
+            let mut space = [0; 512];
+            while let Ok((len, from)) = socket.recv_from(&mut space) {
+                let question = &space[..len];
+                // Behind the header, the name ends with an empty label; then type and class.
+                let name = question[12..].iter().position(|b| *b == 0).unwrap() + 13;
+                let is_a = question[name..name + 2] == [0, 1];
+                let mut answer = question[..name + 4].to_vec();
+                answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+                if is_a {
+                    // The same name, A, IN, no time to live, four octets.
+                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 192, 0, 2, 7]);
+                }
+                socket.send_to(&answer, from).unwrap();
+            }
+        });
+        at
+    }
+
+    #[test]
+    fn servers_that_say_nothing_cost_nothing_while_another_answers() {
+        let silent = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let silent = silent.each_ref().map(|socket| socket.local_addr().unwrap());
+        // An attempt would take ten seconds; of four servers one is not asked with the others, and
+        // is among the first in the next attempt, after two.
+        for (dead, timeout, most) in [(1, 30, 5), (2, 30, 5), (3, 6, 6)] {
+            let servers = [&silent[..dead], &[knows_everybody()]].concat().into();
+            let dns = Dns { servers, timeout: DeltaSeconds(timeout) };
+            run(async {
+                let resolver = Resolver::new(dns, Arc::default());
+                for host in ["a.example", "b.example", "c.example"] {
+                    let begun = tokio::time::Instant::now();
+                    let mut hops = [(named(host), None)];
+                    resolver.resolve_all(&mut hops).await;
+                    let Some(Ok(found)) = &hops[0].1 else { panic!("{host}: {:?}", hops[0].1) };
+                    assert_eq!(*found[0], ["192.0.2.7:5060".parse().unwrap()]);
+                    assert!(begun.elapsed() < Duration::from_secs(most), "{dead} {host}");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn look_ups_are_timed_by_the_type_of_their_records() {
+        let dns = Dns { servers: [knows_everybody()].into(), ..Dns::default() };
+        let status = Arc::new(Status::default());
+        run(async {
+            let mut hops = [(Named { host: "a.example".into(), by: By::Naptr }, None)];
+            Resolver::new(dns, Arc::clone(&status)).resolve_all(&mut hops).await;
+        });
+        let mut registry = Registry::default();
+        registry.register("backend", "", status.queries().clone());
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for query in ["naptr", "srv", "aaaa", "a"] {
+            let count = format!("backend_count{{backend=\"dns\",query=\"{query}\"}} 1");
+            assert!(text.lines().any(|line| line == count), "{text}");
+        }
+    }
+
     #[test]
     fn what_is_known_is_not_looked_up_again() {
         let dns = Dns { servers: ["127.0.0.1:9".parse().unwrap()].into(), ..Dns::default() };
         let known = Some(Err(Unreachable::Unknown));
         let mut hops = [(named("a.example"), known.clone())];
-        run(Resolver::new(dns).resolve_all(&mut hops));
+        run(Resolver::new(dns, Arc::default()).resolve_all(&mut hops));
         assert_eq!(hops[0].1, known);
     }
 
