@@ -267,6 +267,14 @@ impl SendFault {
         }
     }
 
+    /// Whether a datagram that did not leave for this reason would not a moment later.
+    pub fn is_hopeless(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Denied | Self::TooLong | Self::BadAddress => true,
+            Self::Full | Self::Other => false,
+        }
+    }
+
     fn of(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Self::Full,
@@ -293,6 +301,8 @@ pub struct Sent {
     /// The first error, for the log.
     pub error: Option<io::Error>,
     faults: [usize; SendFault::ALL.len()],
+    /// The places in the batch of those that would not leave another time either.
+    pub hopeless: Vec<usize>,
 }
 
 impl Sent {
@@ -336,6 +346,9 @@ fn send_all(total: usize, mut send: impl FnMut(usize) -> io::Result<usize>) -> S
                 break;
             }
             Err(error) => {
+                if SendFault::of(&error).is_hopeless() {
+                    sent.hopeless.push(first);
+                }
                 sent.lose(1, error);
                 first += 1;
             }
@@ -513,6 +526,7 @@ mod tests {
         send(&mut batch, b"5", "255.255.255.255:9".parse().unwrap(), None);
         let sent = batch.flush(&listener);
         assert_eq!((sent.sent, sent.dropped()), (2, 4));
+        assert_eq!(sent.hopeless, [0, 2, 3, 5]);
         assert_eq!(sent.error.as_ref().unwrap().raw_os_error(), Some(libc::EINVAL));
         // Port 0 and the other family; what the others are called depends on the routes here.
         let bad = sent.faults().find(|(fault, _)| *fault == SendFault::BadAddress);
@@ -543,6 +557,7 @@ mod tests {
         assert_eq!((sent.sent, sent.dropped()), (5, 5));
         let faults: Vec<_> = sent.faults().collect();
         assert_eq!(faults, [(SendFault::Full, 4), (SendFault::Denied, 1)]);
+        assert_eq!(sent.hopeless, [3]);
         assert_eq!(sent.error.unwrap().raw_os_error(), Some(libc::EPERM));
         assert_eq!(send_all(4, |_| Ok(0)).dropped(), 4, "ends all the same");
         assert_eq!(send_all(0, |_| Err(full())).dropped(), 0, "nothing to do");

@@ -180,7 +180,7 @@ impl Core {
     }
 
     /// Does what is to be done once no branch is pending: the next group, or the best response.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         now: Now,
         context: &mut Context,
@@ -349,7 +349,7 @@ impl Core {
 
     /// Tries a target's next address, since nobody is at the one before, or it can't serve
     /// (RFC 3263 §4.3).
-    fn fail_over(
+    pub(super) fn fail_over(
         &mut self,
         now: Now,
         context: &mut Context,

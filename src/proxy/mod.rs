@@ -19,6 +19,7 @@ mod route;
 pub mod timer;
 pub mod token;
 pub mod transaction;
+mod unsent;
 mod way;
 
 pub use self::{

@@ -184,6 +184,20 @@ impl Calls {
         self.fx.clear();
     }
 
+    /// Copies of what is at these places of [`Calls::sends`].
+    pub(super) fn taken_back(&self, places: &[usize]) -> Vec<Box<[u8]>> {
+        let octets = |place: &usize| self.fx.sends().nth(*place).map(|(.., octets)| octets.into());
+        places.iter().filter_map(octets).collect()
+    }
+
+    /// These could not be sent.
+    pub(super) fn unsent(&mut self, now: Now, rules: &Rules, datagrams: &[Box<[u8]>]) {
+        for datagram in datagrams {
+            self.core.unsent(now, datagram, &terms(rules), &mut self.fx);
+        }
+        self.publish();
+    }
+
     /// Milliseconds until something has to be done.
     pub(super) fn wait(&self, now: Now) -> Option<u64> {
         self.core.wait(now)

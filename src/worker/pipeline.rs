@@ -176,6 +176,16 @@ impl Pipeline {
         }
     }
 
+    /// What was to be passed on has left, but for what was at these places of
+    /// [`Calls::sends`]: no way leads there.
+    pub(super) fn unsent(&mut self, now: Now, places: &[usize]) {
+        let lost = self.calls.as_ref().map(|calls| calls.taken_back(places)).unwrap_or_default();
+        self.passed_on();
+        if let Some(calls) = &mut self.calls {
+            calls.unsent(now, self.rules.load(), &lost);
+        }
+    }
+
     /// Lets go of requests that are passed on, before the process ends.
     pub(super) fn stop_calls(&mut self, now: Now) {
         if let Some(calls) = &mut self.calls {

@@ -150,6 +150,7 @@ impl<C: Clock> Worker<C> {
             returned,
             hops,
             passed,
+            places: Vec::with_capacity(BATCH),
         };
         let mut woken = Events::with_capacity(1);
         while !stop.load(Ordering::Relaxed) {
@@ -196,6 +197,8 @@ struct Desk<'l, C> {
     hops: Option<Receiver<Hop>>,
     /// What is passed on.
     passed: SendBatch,
+    /// Which of all that is passed on is in that batch.
+    places: Vec<usize>,
 }
 
 /// What the back ends are done with.
@@ -263,45 +266,61 @@ impl<C: Clock> Desk<'_, C> {
         }
     }
 
-    /// Sends what is passed on.
+    /// Sends what is passed on. What comes of requests that can't be sent goes after them: each round
+    /// gives up a branch, or is the last.
     fn pass_on(&mut self) {
-        let Self { listeners, pipeline, passed, .. } = self;
-        let Some(calls) = pipeline.calls() else { return };
-        if calls.is_silent() {
-            return;
-        }
-        let mut lost = 0;
-        let mut number = None;
-        let mut flush = |number: Option<usize>, batch: &mut SendBatch| match number
-            .and_then(|number| listeners.get(number))
-        {
-            Some(listener) => lost += batch.flush(listener).dropped(),
-            None => {
-                lost += batch.len();
-                batch.clear();
+        while self.pipeline.calls().is_some_and(|calls| !calls.is_silent()) {
+            let hopeless = self.send_passed();
+            if hopeless.is_empty() {
+                return self.pipeline.passed_on();
             }
+            self.pipeline.unsent(self.clock.now(), &hopeless);
+        }
+    }
+
+    /// Sends it once; the places of what could not be sent, and would not a moment later.
+    fn send_passed(&mut self) -> Vec<usize> {
+        let Self { listeners, pipeline, passed, places, .. } = self;
+        let (mut lost, mut hopeless) = (0, Vec::new());
+        let mut number = None;
+        let mut flush = |number: Option<usize>, batch: &mut SendBatch, places: &mut Vec<usize>| {
+            match number.and_then(|number| listeners.get(number)) {
+                Some(listener) => {
+                    let sent = batch.flush(listener);
+                    lost += sent.dropped();
+                    hopeless.extend(sent.hopeless.iter().filter_map(|at| places.get(*at)));
+                }
+                None => {
+                    lost += batch.len();
+                    batch.clear();
+                }
+            }
+            places.clear();
         };
-        for (flow, to, octets) in calls.sends() {
+        let calls = pipeline.calls();
+        let sends = calls.as_ref().map(|calls| calls.sends()).into_iter().flatten();
+        for (place, (flow, to, octets)) in sends.enumerate() {
             let listener = Some(usize::from(flow.listener.0));
             if number != listener {
-                flush(number, passed);
+                flush(number, passed, places);
                 number = listener;
             }
             if passed.slot().is_none() {
-                flush(number, passed);
+                flush(number, passed, places);
             }
             if let Some(mut slot) = passed.slot()
                 && let Some(room) = slot.bytes().get_mut(..octets.len())
             {
                 room.copy_from_slice(octets);
                 slot.commit(octets.len(), to, flow.local);
+                places.push(place);
             }
         }
-        flush(number, passed);
-        pipeline.passed_on();
+        flush(number, passed, places);
         if lost > 0 {
             pipeline.counters().dropped(DropReason::SendFailed, lost as u64);
         }
+        hopeless
     }
 
     /// Takes up to `batches` batches from each listener that has any.

@@ -74,6 +74,55 @@ fn a_call_is_told_from_its_beginning_to_its_end() {
 }
 
 #[test]
+fn where_no_way_leads_is_known_at_once() {
+    // A socket of the loopback can't send there: nothing leaves.
+    const NOWHERE: &str = "sip/sip%ztwo@192.0.2.77";
+    let (server, at) = serve_socket("role=global\n");
+    let mut router = Module::raw(at);
+    router.install(50, "user.auth");
+    router.install(50, "call.route");
+    let callee = Party::new(server.sip[0]);
+    let elsewhere = format!("fork {NOWHERE} | sip/sip%ztwo@127.0.0.1%z{}", callee.at().port());
+    for (target, code) in [(NOWHERE, "500"), (&*elsewhere, "486")] {
+        let caller = Party::new(server.sip[0]);
+        let calling = thread::spawn(move || caller.call("one", "secret", "two"));
+        for answer in [":true::secret".to_owned(), format!(":true::{target}")] {
+            let message = router.message();
+            router.say(&format!("%%<message:{}{answer}", message.id));
+        }
+        if code == "486" {
+            callee.turn_down("486 Busy Here");
+        }
+        // Ten seconds is how long a party waits.
+        let answer = calling.join().unwrap();
+        assert!(answer.starts_with(&format!("SIP/2.0 {code}")), "{answer}");
+    }
+}
+
+#[test]
+fn a_target_that_means_nothing_is_left_to_the_next() {
+    let (server, at) = serve_socket("role=global\n");
+    let (mut router, mut next) = (Module::raw(at), Module::raw(at));
+    router.install(50, "user.auth");
+    router.install(50, "call.route");
+    next.install(60, "call.route");
+    for (answer, code) in [(":true::-:error=busy", "486"), (":false::", "503")] {
+        let caller = Party::new(server.sip[0]);
+        let calling = thread::spawn(move || caller.call("one", "secret", "two"));
+        for garbage in [":true::secret", ":true::sip/nonsense"] {
+            let message = router.message();
+            router.say(&format!("%%<message:{}{garbage}", message.id));
+        }
+        let message = next.message();
+        // What meant nothing is not shown to others.
+        assert_eq!(message.retval, "");
+        next.say(&format!("%%<message:{}{answer}", message.id));
+        let answer = calling.join().unwrap();
+        assert!(answer.starts_with(&format!("SIP/2.0 {code}")), "{answer}");
+    }
+}
+
+#[test]
 fn a_refusal_has_the_headers_that_a_script_names() {
     let (server, at) = serve_socket("role=global\n");
     let mut router = Module::raw(at);

@@ -210,6 +210,74 @@ fn other_requests_fail_over_too() {
 }
 
 #[test]
+fn where_no_way_leads_the_next_address_is_tried_at_once() {
+    for method in ["INVITE", "MESSAGE"] {
+        let mut world = World::new();
+        world.invite(&request(method, 1, "1", ""), ALICE, &[&[domain(&[BOB, CAROL])]]);
+        if method == "INVITE" {
+            world.expect("100", ALICE);
+        }
+        let first = world.expect(method, BOB);
+        assert!(world.unsent(&first));
+        let second = world.expect(method, CAROL);
+        assert_ne!(branch(&first), branch(&second));
+        // It was told twice, as of a batch with a repetition in it.
+        assert!(!world.unsent(&first));
+        world.expect_silence();
+        assert!(world.unsent(&second));
+        // RFC 3261 §16.9 with §16.7 step 6.
+        world.expect("500", ALICE);
+        world.expect_silence();
+        if method == "INVITE" {
+            world.come(&request("ACK", 1, "1", ""), ALICE).unwrap();
+            assert_eq!(world.events.last().unwrap().call.ended.unwrap().1, End::Refused(500));
+        }
+        assert_eq!(world.let_end(), []);
+    }
+}
+
+#[test]
+fn what_is_no_request_of_a_branch_fails_nobody() {
+    let mut world = World::new();
+    world.invite(&request("INVITE", 1, "1", ""), ALICE, &[&[domain(&[BOB, CAROL])]]);
+    let trying = world.expect("100", ALICE);
+    assert!(!world.unsent(&trying));
+    let invite = world.expect("INVITE", BOB);
+    let other = Sent { text: invite.text.replace(&branch(&invite), "z9hG4bKx"), ..invite.clone() };
+    assert!(!world.unsent(&other));
+    world.come(&invite.answer(180, ""), BOB).unwrap();
+    world.expect("180", ALICE);
+    // Somebody is there: a repetition that could not be sent says nothing.
+    assert!(!world.unsent(&invite));
+    world.come(&request("CANCEL", 1, "1", ""), ALICE).unwrap();
+    world.expect("200", ALICE);
+    let cancel = world.expect("CANCEL", BOB);
+    assert!(!world.unsent(&cancel));
+    world.come(&cancel.answer(200, ""), BOB).unwrap();
+    world.come(&invite.answer(487, ""), BOB).unwrap();
+    let ack = world.expect("ACK", BOB);
+    assert!(!world.unsent(&ack));
+    world.expect("487", ALICE);
+    world.come(&request("ACK", 1, "1", ""), ALICE).unwrap();
+    assert_eq!(world.let_end(), []);
+}
+
+#[test]
+fn a_caller_who_has_given_up_is_told_so_where_no_way_leads() {
+    let mut world = World::new();
+    world.invite(&request("INVITE", 1, "1", ""), ALICE, &[&[domain(&[BOB, CAROL])]]);
+    world.expect("100", ALICE);
+    let invite = world.expect("INVITE", BOB);
+    world.come(&request("CANCEL", 1, "1", ""), ALICE).unwrap();
+    world.expect("200", ALICE);
+    assert!(world.unsent(&invite));
+    world.expect("487", ALICE);
+    world.expect_silence();
+    world.come(&request("ACK", 1, "1", ""), ALICE).unwrap();
+    assert_eq!(world.let_end(), []);
+}
+
+#[test]
 fn a_request_that_leaves_by_another_listener_names_both() {
     const PROXY6: &str = "[2001:db8::1]:5060";
     const BOB6: &str = "[2001:db8::20]:5060";

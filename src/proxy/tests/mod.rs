@@ -225,6 +225,14 @@ impl World {
         begun
     }
 
+    /// The kernel did not take this; whether that is a failure of its target.
+    fn unsent(&mut self, sent: &Sent) -> bool {
+        let (now, fx) = (self.now, &mut self.fx);
+        let is_failure = self.core.unsent(now, sent.text.as_bytes(), &terms!(self), fx);
+        self.collect();
+        is_failure
+    }
+
     /// Has any other datagram come: a response, or a request of a dialog, an ACK, a CANCEL.
     fn come(&mut self, text: &str, from: &str) -> Result<(), Option<Status>> {
         let mut parser = Parser::new(Limits::default());
