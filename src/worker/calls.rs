@@ -3,38 +3,43 @@
 //! All that has one Call-ID is one worker's, so that calls need no lock: what comes to another's
 //! socket hops over. What is sent is collected in [`Effects`], and leaves at the end of a turn.
 
+mod caller;
+mod routing;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::VecDeque, fmt, net::SocketAddr, sync::Arc};
 
-use siphasher::sip::SipHasher13;
-
+use self::{
+    caller::{Admitted, Caller},
+    routing::{Called, Reached, contacts},
+};
 use super::{
     answer::{RETRY_AFTER_FAULT, RETRY_AFTER_LOADING},
     cause::Cause,
-    counters::{AuthResult, DropReason},
+    counters::DropReason,
     exchange::Exchange,
     hops::Hops,
-    owner::{Claimant, Sought},
-    parking::{Learned, Learnt, Parking, Question, Unparked},
+    parking::{Learned, Parking, Question, Unparked},
     rules::Rules,
     spent::Spent,
     ways::Ways,
 };
 use crate::{
-    auth::{self, Authenticator, Grant, RequestHash, Trials, Verdict},
+    auth::{RequestHash, Trials},
     calls::{CallBook, InUse},
     flow::Flow,
     proxy::{
-        self, Call, CallEvent, ContextId, Core, Effects, End, Foreign, Goal, Matched, Mode, Named,
-        Parties, Plan, Refused, Routed, Side, Target, Terms, TokenKey, max_forwards, numeric,
+        self, Call, CallEvent, ContextId, Core, Effects, End, Goal, Matched, Mode, Named, Parties,
+        Plan, Refused, Routed, Target, Terms, TokenKey, max_forwards,
     },
-    registrar::{Aor, nat},
+    registrar::Aor,
     sip::{
         Limits, Method, Request, Response, Status,
         encode::destination,
-        header::{Elements, HeaderName, NameAddr, Quality, option_tags},
+        header::{HeaderName, option_tags},
         uri::{SipUri, unescape_into},
     },
-    subscribers,
     time::Now,
 };
 
@@ -77,26 +82,6 @@ pub struct Calls {
     parties: Option<Arc<Parties>>,
     /// What has to be looked up for it.
     wanted: Vec<Named>,
-}
-
-/// What is known of a sender who may send.
-#[derive(Clone, Debug, Default)]
-struct Admitted {
-    /// The account that proved itself.
-    username: Option<Box<[u8]>>,
-    /// Whether From names it.
-    owns_from: bool,
-}
-
-/// Who a request is from.
-struct Caller {
-    admitted: Admitted,
-    /// Its AoR, which the call counts for.
-    aor: Option<Box<[u8]>>,
-    /// Who it is, for whom it calls.
-    identity: Option<Box<[u8]>>,
-    /// Where later requests to it go.
-    side: Side,
 }
 
 /// Why a request goes no further for now.
@@ -538,321 +523,6 @@ impl Calls {
         self.core.forward(x.now, id, request, plan, &terms(x.rules), &mut self.fx);
         Ok(())
     }
-
-    /// Who it is from, if it may be (DESIGN: users prove themselves, networks may be trusted).
-    fn caller<'a>(
-        &mut self,
-        x: &mut Exchange<'_, 'a>,
-        request: &Request<'a>,
-        is_ours: bool,
-        learned: Option<&Learned>,
-    ) -> Result<Caller, Stop> {
-        let rules = x.rules;
-        let policy = &rules.calls;
-        let from = SipUri::parse(request.from.uri).ok();
-        let mut space = Vec::new();
-        let aor = from.as_ref().and_then(|uri| Aor::canonical(uri, &rules.domains, &mut space));
-        let own_aor = || aor.map(|aor| aor.as_bytes().into());
-        // What a network says of its callers is its own affair; it counts for no user of ours.
-        let server = |aor| Caller {
-            admitted: Admitted::default(),
-            aor,
-            identity: None,
-            side: Side::Server(x.flow),
-        };
-        if policy.trusts(x.flow.remote.ip()) {
-            return Ok(server(None));
-        }
-        // RFC 3323 §4.1.1.3: who hides its name proves it all the same.
-        let is_anonymous =
-            from.is_some_and(|from| from.host_port.host.eq_ignore_ascii_case(b"anonymous.invalid"));
-        if aor.is_none() && !is_anonymous {
-            let is_let_in = policy.accept_foreign && is_ours;
-            let status = Status::FORBIDDEN.because("Not From Here");
-            return if is_let_in {
-                Ok(server(None))
-            } else {
-                Err(Stop::status(Cause::ForeignCaller, status))
-            };
-        }
-        let side = Side::Flow(x.flow);
-        if !rules.registrar.auth_required {
-            let admitted = Admitted::default();
-            return Ok(Caller { admitted, aor: own_aor(), identity: None, side });
-        }
-        let domain = aor.and_then(|aor| aor.domain()).unwrap_or_default();
-        let proven = |username: Box<[u8]>, owns_from: bool| {
-            let realm = rules.authenticator.policy().realm.as_bytes();
-            let identity: Box<[u8]> = if owns_from && !is_anonymous {
-                request.from.uri.into()
-            } else {
-                [b"sip:", &*username, b"@", realm].concat().into()
-            };
-            // Whoever From names: the call is the account's that proved itself.
-            let aor =
-                if owns_from { own_aor() } else { Some(account_aor(rules, &username, domain)) };
-            let admitted = Admitted { username: Some(username), owns_from };
-            Caller { admitted, aor, identity: Some(identity), side }
-        };
-        if let Some(learned) = learned
-            && let Some(username) = learned.caller.clone()
-        {
-            return Ok(proven(username, learned.owns_from));
-        }
-        let scope = rules.domains.position(domain);
-        let challenge = |refusal: auth::Refusal| {
-            x.counters.auth(AuthResult::from(refusal));
-            Stop::Challenged(scope, false)
-        };
-        let values = request.envelope.message.named("Proxy-Authorization");
-        let claim = rules.authenticator.screen_any(x.now, values).map_err(challenge)?;
-        let mut login = None;
-        Authenticator::look_up(&claim, |username| {
-            login = Some(rules.subscribers.login_key(username, domain));
-            None
-        });
-        let claimant = Claimant { claim, domain, login };
-        let (owner, secret) = match claimant.seek(x.now, rules, learned) {
-            Sought::Found { owner, secret, .. } => (Some(owner), Some(secret)),
-            Sought::Unknown => (None, None),
-            Sought::Asks => return Err(Stop::Asks(Question::Auth)),
-            Sought::Refused(code) => {
-                x.counters.auth(AuthResult::Refused);
-                return Err(Stop::Refused(
-                    Cause::Refused,
-                    Status::of_refusal(code),
-                    extra(learned),
-                ));
-            }
-            Sought::Unavailable => {
-                x.counters.auth(AuthResult::Unavailable);
-                return Err(Stop::later(
-                    Cause::Unavailable,
-                    "Back End Unavailable",
-                    RETRY_AFTER_FAULT,
-                ));
-            }
-        };
-        self.trials.clear();
-        let method = request.envelope.method.as_bytes();
-        let begun = self.trials.begin(&rules.authenticator, &claim, method, request.uri, secret);
-        self.trials.compute();
-        let verdict = begun.map_or_else(|verdict| verdict, |trial| self.trials.verdict(&trial));
-        let grant = match verdict {
-            Verdict::Granted(grant) if grant.used.nonce.scope() == scope => grant,
-            Verdict::Granted(_) | Verdict::Stale => {
-                x.counters.auth(AuthResult::Stale);
-                return Err(Stop::Challenged(scope, true));
-            }
-            Verdict::Challenge(refusal) => return Err(challenge(refusal)),
-        };
-        let username: Box<[u8]> = grant.username.octets().collect();
-        if !self.is_first_use(x, &grant, &claim) {
-            x.counters.auth(AuthResult::Replay);
-            return Err(Stop::Challenged(scope, true));
-        }
-        x.counters.auth(AuthResult::Granted);
-        let owns = aor.zip(owner).is_some_and(|(aor, owner)| owner.owns(aor.user(), domain));
-        if policy.check_from && !owns && !is_anonymous {
-            let status = Status::FORBIDDEN.because("From Is Not Yours");
-            return Err(Stop::status(Cause::From, status));
-        }
-        Ok(proven(username, owns))
-    }
-
-    /// Whether credentials are used for the first time.
-    fn is_first_use(
-        &self,
-        x: &Exchange<'_, '_>,
-        grant: &Grant<'_>,
-        claim: &auth::Claim<'_>,
-    ) -> bool {
-        let (nonce, response) = claim.nonce_and_response();
-        let nc = grant.used.nc.unwrap_or(0).to_le_bytes();
-        let text = [nonce, &nc, response.as_bytes()].concat();
-        let hash = SipHasher13::new_with_key(&self.shared.key).hash(&text);
-        let lifetime = x.rules.authenticator.policy().nonce_lifetime;
-        self.shared.spent.spend(x.now, lifetime, hash)
-    }
-
-    /// Where it goes, as the handlers say, or as the accounts and their alternatives do.
-    fn route(
-        rules: &Rules,
-        called: &Called,
-        caller: &Caller,
-        learned: Option<&Learned>,
-    ) -> Result<Routed, Stop> {
-        match learned.and_then(|learned| learned.routed.as_ref()) {
-            Some(Learnt::Is(routed)) => return Ok((**routed).clone()),
-            Some(Learnt::Unavailable) => {
-                let what = "Back End Unavailable";
-                return Err(Stop::later(Cause::Unavailable, what, RETRY_AFTER_FAULT));
-            }
-            None if rules.elsewhere.route => return Err(Stop::Asks(Question::Route)),
-            None => {}
-        }
-        if !called.is_ours {
-            // Nobody but our own users calls out.
-            let is_let_out =
-                rules.calls.foreign == Foreign::Dns && caller.admitted.username.is_some();
-            let uri = Goal::Foreign(called.uri.clone());
-            return Ok(if is_let_out { Routed::To(vec![vec![uri]]) } else { Routed::Unknown });
-        }
-        let (user, domain) = (&called.user, &called.domain);
-        match subscribers::route::route(&rules.subscribers, &rules.domains, user, domain) {
-            // Others than listed users may be bound.
-            Routed::Unknown if rules.has_account(&called.aor(rules)) => {
-                Ok(Routed::To(vec![vec![Goal::Aor(called.aor(rules).into())]]))
-            }
-            routed => Ok(routed),
-        }
-    }
-
-    /// The contacts and addresses of the goals, in the order in which they are tried: by group, and
-    /// in it by `q` (RFC 3261 §16.6). Users of ours who have `max_calls` are left out, unless that is
-    /// zero.
-    fn targets(
-        &self,
-        x: &Exchange<'_, '_>,
-        groups: Vec<Vec<Goal>>,
-        max_calls: u32,
-        ways: &mut Ways<'_>,
-    ) -> Reached {
-        let (mut targets, mut is_busy) = (VecDeque::new(), false);
-        let (mut names_users, mut has_user) = (false, false);
-        let mut bindings = |aor: &[u8], ways: &mut Ways<'_>, found: &mut Vec<_>| {
-            let others = found.len();
-            names_users = true;
-            if self.shared.book.is_full(aor, max_calls) {
-                is_busy = true;
-            } else {
-                bindings(x, aor, ways, found);
-            }
-            // Who is bound is somebody.
-            has_user = has_user || found.len() > others || x.rules.has_user(aor);
-        };
-        for group in groups {
-            let mut found: Vec<(u16, Target)> = Vec::new();
-            for goal in group {
-                match goal {
-                    Goal::Aor(aor) => bindings(&aor, ways, &mut found),
-                    Goal::Uri(uri) => match self.own_aor(x, &uri) {
-                        Some(aor) => bindings(&aor, ways, &mut found),
-                        None => found.extend(server(ways.to(&uri), uri)),
-                    },
-                    Goal::Foreign(uri) => {
-                        found.extend(server(ways.foreign(&uri, &x.rules.calls.foreign_deny), uri));
-                    }
-                }
-            }
-            found.sort_by_key(|(q, _)| std::cmp::Reverse(*q));
-            for same in found.chunk_by(|(a, _), (b, _)| a == b) {
-                targets.push_back(same.iter().map(|(_, target)| target.clone()).collect());
-            }
-        }
-        Reached { groups: targets, is_busy, is_unknown: names_users && !has_user }
-    }
-
-    /// The AoR of ours that a URI names.
-    fn own_aor(&self, x: &Exchange<'_, '_>, text: &[u8]) -> Option<Vec<u8>> {
-        let (uri, rules) = (SipUri::parse(text).ok()?, x.rules);
-        if !self.core.is_own(&uri, &x.flow)
-            && (rules.domains.is_flat() || !rules.domains.serves(uri.host_port.host))
-        {
-            return None;
-        }
-        Some(Called::read(text, &uri, rules, true).aor(rules))
-    }
-}
-
-/// Whom a request's goals lead to.
-struct Reached {
-    /// In the order in which they are tried.
-    groups: VecDeque<Vec<Target>>,
-    /// Whether anybody was left out who has as many calls as may be.
-    is_busy: bool,
-    /// Whether users of ours are named, none of whom is one.
-    is_unknown: bool,
-}
-
-/// The server that a URI names, by these ways, of which the first is the best.
-fn server(flows: Vec<Flow>, uri: Box<[u8]>) -> Option<(u16, Target)> {
-    let (&flow, further) = flows.split_first()?;
-    let (path, side, further) = (Box::default(), Side::Server(flow), further.into());
-    Some((Quality::DEFAULT.0, Target { uri, path, flow, side, aor: None, further }))
-}
-
-/// Who is called.
-struct Called {
-    /// The user part, escapes resolved.
-    user: Vec<u8>,
-    /// The domain of ours; empty in a flat namespace.
-    domain: Vec<u8>,
-    /// The Request-URI.
-    uri: Box<[u8]>,
-    /// Whether it is one of our users.
-    is_ours: bool,
-}
-
-impl Called {
-    fn read(text: &[u8], uri: &SipUri<'_>, rules: &Rules, is_ours: bool) -> Self {
-        let mut space = Vec::new();
-        let aor = Aor::canonical(uri, &rules.domains, &mut space);
-        let (user, domain) = match aor {
-            Some(aor) => (aor.user().to_vec(), aor.domain().unwrap_or_default().to_vec()),
-            None => {
-                // At our address rather than at our domain: at the first of them.
-                let mut user = Vec::new();
-                unescape_into(uri.user.unwrap_or_default(), &mut user);
-                let first = rules.domains.names().next().unwrap_or_default();
-                (user, first.as_bytes().to_vec())
-            }
-        };
-        Self { user, domain, uri: text.into(), is_ours }
-    }
-
-    fn aor(&self, rules: &Rules) -> Vec<u8> {
-        if rules.domains.is_flat() {
-            return self.user.clone();
-        }
-        [&self.user, &b"@"[..], &self.domain].concat()
-    }
-}
-
-/// The contacts that are bound to an AoR.
-fn bindings(x: &Exchange<'_, '_>, aor: &[u8], ways: &mut Ways<'_>, found: &mut Vec<(u16, Target)>) {
-    let first = found.len();
-    let own: Arc<[u8]> = aor.into();
-    x.location.read(aor, |record| {
-        for binding in record.iter().flat_map(|record| record.bindings(x.now)) {
-            let target = Target {
-                uri: binding.uri.into(),
-                path: binding.path.into(),
-                flow: binding.flow,
-                side: Side::Flow(binding.flow),
-                aor: Some(Arc::clone(&own)),
-                further: Box::default(),
-            };
-            found.push((binding.q.unwrap_or(Quality::DEFAULT).0, target));
-        }
-    });
-    // Where there is a path, its first hop; else where the phone registered from. Only who is trusted
-    // names other hosts than itself: else any account could have us call, by a Path of its own, whom
-    // it may not call.
-    for (_, target) in found.iter_mut().skip(first).filter(|(_, t)| !t.path.is_empty()) {
-        let source = target.flow.remote.ip();
-        let may_name = |uri: &[u8]| {
-            x.rules.calls.trusts(source) || numeric(uri).is_some_and(|hop| hop.ip() == source)
-        };
-        let hop = Elements::new(&target.path).next();
-        let hop = hop.and_then(|hop| NameAddr::parse(hop.ok()?).ok());
-        let hop = hop.filter(|hop| may_name(hop.uri));
-        let flows = hop.map(|hop| ways.by_path(hop.uri, target.flow)).unwrap_or_default();
-        if let Some((&flow, further)) = flows.split_first() {
-            (target.flow, target.side) = (flow, Side::Server(flow));
-            target.further = further.into();
-        }
-    }
 }
 
 /// Whether the user that From names is bound where a request comes from: a phone that has moved says
@@ -865,17 +535,6 @@ fn is_bound_here(x: &Exchange<'_, '_>, request: &Request<'_>) -> bool {
         let mut bindings = record.iter().flat_map(|record| record.bindings(x.now));
         bindings.any(|binding| binding.flow.remote.ip() == x.flow.remote.ip())
     })
-}
-
-/// The AoR of an account, whose name may have its domain in it; `domain` is From's, empty where that
-/// is none of ours.
-fn account_aor(rules: &Rules, username: &[u8], domain: &[u8]) -> Box<[u8]> {
-    if rules.domains.is_flat() || subscribers::split_name(username).is_some() {
-        return username.into();
-    }
-    let first = rules.domains.names().next().unwrap_or_default().as_bytes();
-    let domain = if domain.is_empty() { first } else { domain };
-    [username, b"@", domain].concat().into()
 }
 
 /// Who calls whom.
@@ -911,25 +570,3 @@ fn terms(rules: &Rules) -> Terms<'_> {
         server: rules.server.as_deref(),
     }
 }
-
-/// Contact lines of a 302.
-fn contacts(groups: &VecDeque<Vec<Target>>) -> Vec<u8> {
-    let mut lines = Vec::new();
-    let mut q = 1000_u32;
-    for group in groups {
-        for target in group {
-            lines.extend_from_slice(b"Contact: <");
-            match target.side {
-                // Its URI says all that there is to say.
-                Side::Server(_) if target.path.is_empty() => lines.extend_from_slice(&target.uri),
-                _ => nat::reachable_uri_into(&target.uri, &target.flow, &mut lines),
-            }
-            lines.extend_from_slice(format!(">;q={}.{:03}\r\n", q / 1000, q % 1000).as_bytes());
-        }
-        q = q.saturating_sub(100);
-    }
-    lines
-}
-
-#[cfg(test)]
-mod tests;
