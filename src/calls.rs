@@ -125,10 +125,15 @@ impl CallBook {
     }
 
     /// A call of these AoRs is about to begin; each may have `max`, or any number if that is zero.
+    /// If nothing comes of it, dropping the reservation gives it back.
     ///
     /// # Errors
     /// One has as many as it may; then neither is counted.
-    pub fn reserve(&self, aors: &[Option<&[u8]>], max: u32) -> Result<(), InUse> {
+    pub fn reserve<'r>(
+        &'r self,
+        aors: [Option<&'r [u8]>; 2],
+        max: u32,
+    ) -> Result<Reservation<'r>, InUse> {
         for (at, aor) in aors.iter().enumerate() {
             let Some(aor) = aor else { continue };
             let mut count = self.in_use.entry((*aor).into()).or_insert(0);
@@ -139,7 +144,7 @@ impl CallBook {
             }
             *count += 1;
         }
-        Ok(())
+        Ok(Reservation { book: self, aors })
     }
 
     /// A call of this AoR is over.
@@ -157,8 +162,8 @@ impl CallBook {
         max > 0 && self.in_use(aor) >= max
     }
 
-    /// A call that was reserved does not begin.
-    pub fn give_back(&self, aors: &[Option<&[u8]>]) {
+    /// These have a call less.
+    fn give_back(&self, aors: &[Option<&[u8]>]) {
         aors.iter().flatten().for_each(|aor| self.release(aor));
     }
 
@@ -255,6 +260,27 @@ impl CallBook {
     }
 }
 
+/// Calls that are counted, but have not begun.
+#[derive(Debug)]
+#[must_use = "dropping it gives it back"]
+pub struct Reservation<'r> {
+    book: &'r CallBook,
+    aors: [Option<&'r [u8]>; 2],
+}
+
+impl Reservation<'_> {
+    /// The call has begun: from now on [`CallBook::note`] tells of it.
+    pub fn keep(mut self) {
+        self.aors = [None; 2];
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.book.give_back(&self.aors);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,10 +304,10 @@ mod tests {
     fn who_has_as_many_calls_as_it_may_gets_no_more() {
         let book = CallBook::new(1);
         let (a, b, c) = (Some(&b"a"[..]), Some(&b"b"[..]), Some(&b"c"[..]));
-        assert_eq!(book.reserve(&[a, b], 1), Ok(()));
-        assert_eq!(book.reserve(&[c, a], 1), Err(InUse));
+        book.reserve([a, b], 1).unwrap().keep();
+        assert!(book.reserve([c, a], 1).is_err());
         assert_eq!((book.in_use(b"a"), book.in_use(b"c")), (1, 0));
-        assert_eq!(book.reserve(&[c, a], 0), Ok(()));
+        book.reserve([c, a], 0).unwrap().keep();
         assert_eq!(book.in_use(b"a"), 2);
         book.note(0, &call(1, Stage::Calling));
         book.note(0, &call(1, Stage::Answered));
@@ -323,7 +349,7 @@ mod tests {
     fn a_call_counts_for_who_answers_it() {
         let book = CallBook::new(1);
         let (a, b) = (Some(&b"a"[..]), Some(&b"b"[..]));
-        assert_eq!(book.reserve(&[a, b], 1), Ok(()));
+        book.reserve([a, b], 1).unwrap().keep();
         book.note(0, &call(1, Stage::Calling));
         assert!(book.is_full(b"b", 1) && !book.is_full(b"b", 0) && !book.is_full(b"c", 1));
         book.note(0, &Call { to_aor: Some((*b"c").into()), ..call(1, Stage::Answered) });
@@ -336,10 +362,10 @@ mod tests {
     #[test]
     fn a_call_that_never_began_counts_for_nobody() {
         let book = CallBook::new(1);
-        assert_eq!(book.reserve(&[Some(b"a"), None], 0), Ok(()));
+        let reserved = book.reserve([Some(b"a"), None], 0).unwrap();
         book.note(0, &call(7, Stage::Ended));
         assert_eq!(book.in_use(b"a"), 1);
-        book.give_back(&[Some(b"a"), None]);
+        drop(reserved);
         assert_eq!((book.in_use(b"a"), book.len()), (0, 0));
     }
 }

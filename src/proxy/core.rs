@@ -346,7 +346,8 @@ impl Core {
         self.ledger.refuse(now, call, why, fx);
     }
 
-    /// Passes on a request that was taken in, outside a dialog.
+    /// Passes on a request that was taken in, outside a dialog. `false`: it has been, or was answered
+    /// meanwhile, and its call does not begin.
     pub fn forward(
         &mut self,
         now: Now,
@@ -355,10 +356,11 @@ impl Core {
         plan: Plan,
         terms: &Terms<'_>,
         fx: &mut Effects,
-    ) {
-        let Some(mut context) = self.take(id) else { return };
+    ) -> bool {
+        let Some(mut context) = self.take(id) else { return false };
         if context.is_routed || context.upstream.state() != ServerState::Proceeding {
-            return self.put_back(id, context);
+            self.put_back(id, context);
+            return false;
         }
         context.is_routed = true;
         context.waiting = plan.groups;
@@ -373,6 +375,7 @@ impl Core {
         }
         self.go_on_with(now, request, &mut context, id, terms, fx);
         self.put_back(id, context);
+        true
     }
 
     /// Passes on a request within a dialog, whichever side it is from: to the other, and only from

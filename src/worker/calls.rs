@@ -502,11 +502,13 @@ impl Calls {
     ) -> Result<(), Stop> {
         let policy = &x.rules.calls;
         let to_aor = groups.iter().flatten().find_map(|target| target.aor.clone());
-        if let Some(parties) = &self.parties {
+        let parties = self.parties.clone();
+        let reserved = parties.as_deref().map(|parties| {
             let aors = [parties.from_aor.as_deref(), to_aor.as_deref()];
-            self.shared.book.reserve(&aors, policy.max_calls).map_err(|InUse| busy())?;
-        }
-        let call = self.parties.take().map(|parties| Call::new(x.now, parties, to_aor));
+            self.shared.book.reserve(aors, policy.max_calls)
+        });
+        let reserved = reserved.transpose().map_err(|InUse| busy())?;
+        let call = self.parties.take().map(|parties| Call::new(x.now, parties, to_aor.clone()));
         let strips = caller.identity.is_some() || !policy.trusts(x.flow.remote.ip());
         let identity = caller.identity.map(|uri| {
             [&b"P-Asserted-Identity: <"[..], &uri, b">\r\n"].concat().into_boxed_slice()
@@ -520,7 +522,11 @@ impl Calls {
             ring_timeout: policy.ring_timeout,
             call,
         };
-        self.core.forward(x.now, id, request, plan, &terms(x.rules), &mut self.fx);
+        let terms = terms(x.rules);
+        let has_begun = self.core.forward(x.now, id, request, plan, &terms, &mut self.fx);
+        if let Some(reserved) = reserved.filter(|_| has_begun) {
+            reserved.keep();
+        }
         Ok(())
     }
 }

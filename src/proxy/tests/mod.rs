@@ -218,7 +218,7 @@ impl World {
                 ring_timeout: DeltaSeconds(self.ring_timeout),
                 call: is_call.then(call),
             };
-            self.core.forward(now, id, &request, plan, &terms!(self), fx);
+            assert!(self.core.forward(now, id, &request, plan, &terms!(self), fx));
             begun = Some(id);
         }
         self.collect();
