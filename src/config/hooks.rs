@@ -21,6 +21,10 @@ pub const MAX_HOOKS: usize = 64;
 /// Octets of a name: it is part of a file's.
 const MAX_NAME: usize = 64;
 
+/// Octets of a secret that nobody guesses, if they are random. A shorter one may be found by trying
+/// all, by whoever sees one signed request.
+const GOOD_SECRET: usize = 16;
+
 /// Octets of a secret's file.
 const MAX_SECRET: usize = 4096;
 
@@ -211,6 +215,12 @@ fn hook(name: &str, section: &Section, folder: &Path, findings: &mut Findings) -
     let (url, secret) = (url?, secret?);
     if enable {
         warn_of_clear_text(name, &url, &place, findings);
+        if secret.0.len() < GOOD_SECRET {
+            let what = format!(
+                "[hook {name}] its secret has fewer than {GOOD_SECRET} octets: it can be guessed"
+            );
+            findings.warning(place.clone(), what);
+        }
     }
     enable.then(|| Hook {
         name: name.into(),
@@ -343,7 +353,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bindery = format!("[listener a]\n{text}");
         std::fs::write(folder.path().join(resolve::FILE), bindery).unwrap();
-        std::fs::write(folder.path().join("key"), "s3cret\n").unwrap();
+        std::fs::write(folder.path().join("key"), "s3cret-of-20-octets!\n").unwrap();
         std::fs::write(folder.path().join("empty"), "\n").unwrap();
         let host = Host { name: "box".into(), cpus: 1 };
         let mut findings = Findings::default();
@@ -356,7 +366,8 @@ mod tests {
         (config.hooks, found, shown)
     }
 
-    const LEAST: &str = "[hook crm]\nurl=http://127.0.0.1:8000/x\nevents=auth\nsecret=k\n";
+    const LEAST: &str =
+        "[hook crm]\nurl=http://127.0.0.1:8000/x\nevents=auth\nsecret=k123456789abcdef\n";
 
     #[test]
     fn what_is_not_written_has_its_default() {
@@ -382,7 +393,7 @@ mod tests {
         assert_eq!(hooks.len(), 1);
         let hook = &hooks[0];
         assert_eq!((hook.events.len(), hook.on_error), (7, Some(OnError::Refuse)));
-        assert_eq!((&*hook.secret.0, hook.spool), (&b"s3cret"[..], 5));
+        assert_eq!((&*hook.secret.0, hook.spool), (&b"s3cret-of-20-octets!"[..], 5));
         assert!(shown.contains("events=auth,register,route,registered,unregister,expire,call\n"));
     }
 
@@ -411,11 +422,11 @@ mod tests {
                 "error bindery.conf:6: [hook crm] secret_file=key: expected either secret or secret_file, not both",
             ),
             (
-                LEAST.replace("secret=k", "secret_file=empty"),
+                LEAST.replace("secret=k123456789abcdef", "secret_file=empty"),
                 "error bindery.conf:5: [hook crm] secret_file=empty: expected a file with a secret (it has not 1 to 4096 octets)",
             ),
             (
-                LEAST.replace("secret=k\n", ""),
+                LEAST.replace("secret=k123456789abcdef\n", ""),
                 "error bindery.conf:2: [hook crm] secret= or secret_file= is missing: how is it to know us?",
             ),
             (
@@ -436,11 +447,15 @@ mod tests {
             ),
             (
                 LEAST.replace("[hook crm]", "[hook]"),
-                "error bindery.conf:2: [hook] needs a name: [hook NAME]",
+                "error bindery.conf:2: a hook needs a name: [hook NAME]",
             ),
             (
                 LEAST.replace("127.0.0.1", "example.org"),
                 "warning bindery.conf:2: [hook crm] url is not https: answers can be read, and forged",
+            ),
+            (
+                LEAST.replace("k123456789abcdef", "123456789012345"),
+                "warning bindery.conf:2: [hook crm] its secret has fewer than 16 octets: it can be guessed",
             ),
         ];
         for (text, expected) in cases {

@@ -179,11 +179,11 @@ fn refuse_sections(conf: &Conf, findings: &mut Findings) {
         {
             continue;
         } else if name == "listener" {
-            "[listener] needs a name: [listener NAME]".to_owned()
+            "a listener needs a name: [listener NAME]".to_owned()
         } else if name == "domain" {
-            "[domain] needs a name: [domain NAME]".to_owned()
+            "a domain needs a name: [domain NAME]".to_owned()
         } else if name == "hook" {
-            "[hook] needs a name: [hook NAME]".to_owned()
+            "a hook needs a name: [hook NAME]".to_owned()
         } else {
             format!("unknown section [{name}]{}", named_hint(&name))
         };
@@ -471,23 +471,11 @@ const MODES: [(&str, Mode); 2] = [("proxy", Mode::Proxy), ("redirect", Mode::Red
 fn calls(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Calls {
     let modes = modes(conf, domains, findings);
     let mut keys = keys(conf, "calls", findings);
-    let mut trusted = Vec::new();
-    for network in comma_list(keys.text("trusted").unwrap_or_default()) {
-        match network.parse::<Network>() {
-            Ok(network) => trusted.push(network),
-            Err(_) => keys.refuse("trusted", "a comma list of addresses and networks (10.0.0.0/8)"),
-        }
-    }
+    let expected = "a comma list of addresses and networks (10.0.0.0/8)";
+    let trusted = list(&mut keys, "trusted", expected, |text| text.parse::<Network>().ok());
     let foreign_deny = foreign_deny(&mut keys);
-    let mut servers = Vec::new();
-    for server in comma_list(keys.text("dns").unwrap_or_default()) {
-        match name_server(server) {
-            Some(server) => servers.push(server),
-            None => {
-                keys.refuse("dns", "a comma list of name servers (192.0.2.53, [2001:db8::53]:53)")
-            }
-        }
-    }
+    let expected = "a comma list of name servers (192.0.2.53, [2001:db8::53]:53)";
+    let servers = list(&mut keys, "dns", expected, name_server);
     let timeout = keys.seconds("dns_timeout", &bounds::DNS_TIMEOUT);
     let dns = Dns { servers: servers.into(), timeout };
     let policy = proxy::Policy {
@@ -515,20 +503,30 @@ fn foreign_deny(keys: &mut Keys<'_, '_>) -> Deny {
     const KEY: &str = "foreign_deny";
     const EXPECTED: &str = "internal, none, or a comma list of internal and networks (10.0.0.0/8)";
     let Some(written) = keys.text(KEY) else { return Deny::default() };
-    let mut deny = Deny { internal: false, networks: Box::default() };
     if written.trim() == NONE {
-        return deny;
+        return Deny { internal: false, networks: Box::default() };
     }
-    let mut networks = Vec::new();
-    for word in comma_list(written) {
-        match word.parse::<Network>() {
-            _ if word == INTERNAL => deny.internal = true,
-            Ok(network) => networks.push(network),
-            Err(_) => keys.refuse(KEY, EXPECTED),
-        }
-    }
-    deny.networks = networks.into();
-    deny
+    // `None` stands for what is internal.
+    let words = list(keys, KEY, EXPECTED, |word| match word {
+        INTERNAL => Some(None),
+        network => network.parse::<Network>().ok().map(Some),
+    });
+    let internal = words.contains(&None);
+    Deny { internal, networks: words.into_iter().flatten().collect() }
+}
+
+/// The elements of a comma list; if one can't be read the key is refused, once.
+fn list<T>(
+    keys: &mut Keys<'_, '_>,
+    key: &'static str,
+    expected: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Vec<T> {
+    let elements = comma_list(keys.text(key).unwrap_or_default()).map(read);
+    elements.collect::<Option<_>>().unwrap_or_else(|| {
+        keys.refuse(key, expected);
+        Vec::new()
+    })
 }
 
 /// A name server: its address, and its port if that is not 53.
@@ -778,7 +776,7 @@ mod tests {
                 "4: [auth] algorithms=MD5,md5: expected each algorithm once",
             ),
             ("[auth]\nqop=auth-int", "4: [auth] qop=auth-int: expected auth or none"),
-            ("[listener]", "3: [listener] needs a name: [listener NAME]"),
+            ("[listener]", "3: a listener needs a name: [listener NAME]"),
             ("[listener b]\ntype=tcp", "4: [listener b] not supported yet: type=tcp"),
             (
                 "[listener b]\ntype=sctp",
@@ -810,7 +808,7 @@ mod tests {
                 "4: [persist] on_disk_error=stop: expected serve or refuse",
             ),
             ("[domain example.com]", "3: [domain example.com] is not among [general] domains"),
-            ("[domain]", "3: [domain] needs a name: [domain NAME]"),
+            ("[domain]", "3: a domain needs a name: [domain NAME]"),
             ("[call]", "3: unknown section [call]: did you mean [calls]?"),
             (
                 "[general]\ndomains=a.example\n[domain a.example]\nmod=proxy",
@@ -822,8 +820,8 @@ mod tests {
             ),
             ("[calls]\nmode=b2bua", "4: [calls] mode=b2bua: expected proxy or redirect"),
             (
-                "[calls]\ntrusted=10.0.0.1/8",
-                "4: [calls] trusted=10.0.0.1/8: expected a comma list of addresses and networks \
+                "[calls]\ntrusted=10.0.0.1/8,x",
+                "4: [calls] trusted=10.0.0.1/8,x: expected a comma list of addresses and networks \
                  (10.0.0.0/8)",
             ),
             (

@@ -22,6 +22,9 @@ use crate::{
 /// How long a script may take to install something.
 const BEGINS: Duration = Duration::from_secs(5);
 
+/// Octets of a line of complaints.
+const MAX_LINE: usize = 4096;
+
 /// For how long it has to install nothing more before it is asked.
 const SETTLES: Duration = Duration::from_millis(300);
 
@@ -71,6 +74,7 @@ async fn attend(
     });
     let (mut process, link, stderr) = Process::start(program)?;
     let report = RefCell::new(Report::default());
+    let unfinished = RefCell::default();
     {
         let over = async { process.ended().await.why() };
         let effect = |effect| {
@@ -84,8 +88,12 @@ async fn attend(
                 report.borrow_mut().faults.push(why.into());
             }
             () = question(&module, &report, &*say) => {}
-            () = show(stderr, &*say) => {}
+            () = show(stderr, &unfinished, &*say) => {}
         }
+    }
+    let unfinished = unfinished.into_inner();
+    if !unfinished.is_empty() {
+        complain(&unfinished, &*say);
     }
     module.gone();
     drop(link);
@@ -149,7 +157,8 @@ fn meaning(message: &Message) -> String {
     }
 }
 
-async fn show(stderr: pipe::Receiver, say: &dyn Fn(&str)) {
+/// Shows what a script complains of, line by line; what has no end yet stays in `unfinished`.
+async fn show(stderr: pipe::Receiver, unfinished: &RefCell<Vec<u8>>, say: &dyn Fn(&str)) {
     let mut space = [0; 4096];
     loop {
         let read = match stderr.readable().await {
@@ -158,9 +167,15 @@ async fn show(stderr: pipe::Receiver, say: &dyn Fn(&str)) {
         };
         match read {
             Ok(octets @ 1..) => {
-                let text = String::from_utf8_lossy(space.get(..octets).unwrap_or_default());
-                for line in text.lines() {
-                    say(&format!("!!! {}", line.escape_debug()));
+                let mut unfinished = unfinished.borrow_mut();
+                for octet in space.get(..octets).unwrap_or_default() {
+                    if *octet == b'\n' || unfinished.len() >= MAX_LINE {
+                        complain(&unfinished, say);
+                        unfinished.clear();
+                    }
+                    if *octet != b'\n' {
+                        unfinished.push(*octet);
+                    }
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -168,6 +183,10 @@ async fn show(stderr: pipe::Receiver, say: &dyn Fn(&str)) {
             Ok(_) | Err(_) => std::future::pending().await,
         }
     }
+}
+
+fn complain(line: &[u8], say: &dyn Fn(&str)) {
+    say(&format!("!!! {}", String::from_utf8_lossy(line).trim_end().escape_debug()));
 }
 
 /// What user 100 asks who registers, calls 200 and goes, with Yate's parameters in its order.
