@@ -319,7 +319,9 @@ impl Kit {
         let sent = self.out[..len].to_vec();
         fx.send(target.flow, target.flow.remote, &sent);
         let is_invite = method == Method::Invite;
-        let client = if is_invite {
+        let client = if is_invite && !target.further.is_empty() {
+            Downstream::Invite(InviteClient::begin_with_others(now.millis))
+        } else if is_invite {
             Downstream::Invite(InviteClient::begin(now.millis))
         } else {
             Downstream::Other(Client::begin(now.millis))

@@ -10,6 +10,10 @@ pub const T4: u64 = 5_000;
 /// Timers B, F, H, J, L and M, in milliseconds: how long the other side may be silent, and how long
 /// its retransmissions may come.
 pub const TRANSACTION: u64 = 64 * T1;
+/// Timer B, in milliseconds, where another server can be tried (RFC 3263 §4.3): four transmissions.
+/// Whoever is there answers an INVITE with 100 within 200 ms (RFC 3261 §17.2.1), and no caller waits
+/// for 32 s.
+pub const FAILOVER: u64 = 8 * T1;
 /// Timer D, in milliseconds: how long a final response to an INVITE may come again (over 32 s).
 pub const TIMER_D: u64 = 33_000;
 /// Timer C, in milliseconds: how long a callee that rings may say nothing (over 3 minutes,

@@ -3,7 +3,7 @@
 //! Each is a small value that is told what happens, and the time, and tells what has to be done.
 //! [`due`](InviteClient::due) is to be called when [`next`](InviteClient::next) has come.
 
-use super::timer::{T1, T2, T4, TIMER_D, TRANSACTION};
+use super::timer::{FAILOVER, T1, T2, T4, TIMER_D, TRANSACTION};
 
 /// No time ever.
 const NEVER: u64 = u64::MAX;
@@ -93,6 +93,12 @@ impl InviteClient {
     /// The INVITE is being sent: timers A and B.
     pub fn begin(now: u64) -> Self {
         Self { state: ClientState::Trying, clock: Clockwork::insist(now) }
+    }
+
+    /// The same, where another server may have it if this one says nothing.
+    pub fn begin_with_others(now: u64) -> Self {
+        let clock = Clockwork { end: now + FAILOVER, ..Clockwork::insist(now) };
+        Self { state: ClientState::Trying, clock }
     }
 
     /// Where it stands.

@@ -38,9 +38,9 @@ fn where_nobody_is_the_next_address_is_tried_with_a_new_branch() {
     world.invite(&request("INVITE", 1, "1", ""), ALICE, &[&[domain(&[BOB, CAROL, DAVE])]]);
     world.expect("100", ALICE);
     let first = world.expect("INVITE", BOB);
-    // Timer B, by which the INVITE was sent seven times.
-    let happened = world.pass(32_100);
-    assert_eq!(first_sent(&happened), [(500, BOB.to_owned()), (32_000, CAROL.to_owned())]);
+    // After four transmissions; where nobody else is left it would be timer B.
+    let happened = world.pass(4_100);
+    assert_eq!(first_sent(&happened), [(500, BOB.to_owned()), (4_000, CAROL.to_owned())]);
     let second = happened.last().unwrap().1.clone();
     assert_eq!((second.start(), second.all("Via").len()), (first.start(), 2));
     assert_ne!(branch(&first), branch(&second));
@@ -103,9 +103,9 @@ fn a_branch_has_failed_when_all_addresses_have() {
     world.invite(&request("INVITE", 1, "1", ""), ALICE, &[&[domain(&[BOB, CAROL])]]);
     world.expect("100", ALICE);
     world.expect("INVITE", BOB);
-    let happened = world.pass(64_200);
+    let happened = world.pass(36_200);
     let (at, last) = happened.last().unwrap();
-    assert_eq!((at / 100 * 100, last.kind()), (64_000, "408"));
+    assert_eq!((at / 100 * 100, last.kind()), (36_000, "408"));
     world.come(&request("ACK", 1, "1", ""), ALICE).unwrap();
     assert_eq!(world.events.last().unwrap().call.ended.unwrap().1, End::Refused(408));
     assert_eq!(world.let_end(), []);
@@ -142,16 +142,28 @@ fn who_has_said_something_is_not_left_for_another_address() {
 }
 
 #[test]
+fn who_says_100_is_given_all_the_time() {
+    let mut world = World::new();
+    world.invite(&request("INVITE", 1, "1", ""), ALICE, &[&[domain(&[BOB, CAROL])]]);
+    world.expect("100", ALICE);
+    let first = world.expect("INVITE", BOB);
+    world.come(&first.answer(100, ""), BOB).unwrap();
+    assert_eq!(world.pass(50_000), []);
+    world.come(&first.answer(200, ""), BOB).unwrap();
+    world.expect("200", ALICE);
+}
+
+#[test]
 fn each_address_may_ring_for_as_long_as_the_first() {
     let mut world = World::new();
-    world.ring_timeout = 20;
+    world.ring_timeout = 2;
     world.invite(&request("INVITE", 1, "1", ""), ALICE, &[&[domain(&[BOB, CAROL])]]);
     world.expect("100", ALICE);
     world.expect("INVITE", BOB);
-    let happened = world.pass(40_100);
+    let happened = world.pass(4_100);
     assert_eq!(
         first_sent(&happened),
-        [(500, BOB.to_owned()), (20_000, CAROL.to_owned()), (40_000, ALICE.to_owned())]
+        [(500, BOB.to_owned()), (2_000, CAROL.to_owned()), (4_000, ALICE.to_owned())]
     );
     assert_eq!(happened.last().unwrap().1.kind(), "480");
 }
