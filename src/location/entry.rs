@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
+    difference::Difference,
     feed::{Cause, Change},
     recorder::{Recorded, Recorder},
     slab::{Chunk, words_for},
@@ -102,8 +103,17 @@ impl<'e> Entry<'e> {
 
     fn commit_within(&mut self, record: &[u8], bound: Bound) -> Result<(), LocationFull> {
         let before = self.sequence();
+        let difference = self.difference(record);
         let scheduled = self.put(record, bound)?;
-        self.settle(self.location.next_sequence(before), scheduled, None);
+        let sequence = self.location.next_sequence(before);
+        self.settle(sequence, scheduled, None);
+        if let Some(difference) = difference
+            && let Some(new) = self.record()
+        {
+            // Empty means gone, to whoever follows the changes.
+            let shown = if new.is_empty() { &[] } else { new.as_bytes() };
+            self.publish(sequence, difference, new.aor().into(), shown.into());
+        }
         Ok(())
     }
 
@@ -152,8 +162,8 @@ impl<'e> Entry<'e> {
         Ok(scheduled)
     }
 
-    /// Writes the record back, with these numbers, and tells who writes changes down or follows
-    /// them. `refreshed` is the sequence before, where only numbers of one binding changed, the first by now.
+    /// Writes the record back, with these numbers, and tells who writes changes down, and who follows
+    /// their traces. `refreshed` is the sequence before, where only numbers of one binding changed, the first by now.
     fn settle(&mut self, sequence: u64, scheduled: u32, refreshed: Option<u64>) {
         let writer = self.journal.writer();
         let is_known = writer != 0 && self.record().is_some_and(|old| old.writer() == writer);
@@ -167,13 +177,6 @@ impl<'e> Entry<'e> {
             self.journal.record(self.now, what);
         }
         self.location.leave_trace(|| Trace::Changed(self.tag));
-        if self.location.feed.is_active()
-            && let Some(new) = self.record()
-        {
-            // Empty means gone, to whoever follows the changes.
-            let shown = if new.is_empty() { &[] } else { new.as_bytes() };
-            self.publish(sequence, new.aor().into(), shown.into());
-        }
     }
 
     fn number(&mut self, sequence: u64, scheduled: u32, writer: u8) {
@@ -206,7 +209,8 @@ impl<'e> Entry<'e> {
     }
 
     /// Commits a refresh that leaves the texts of the record as they are, and what it changes of
-    /// the nonce counts: [`Entry::commit`] of the same outcome, without a record to copy.
+    /// the nonce counts: [`Entry::commit`] of the same outcome, without a record to copy, and no
+    /// [`Change`].
     ///
     /// Both must have been found for this very record.
     pub fn refresh(&mut self, refresh: &Refresh, renewal: Option<&Renewal>) {
@@ -250,8 +254,8 @@ impl<'e> Entry<'e> {
         let sequence = self.location.next_sequence(old.sequence());
         // Whatever this AoR gets later comes after this.
         self.location.sequences.floor.fetch_max(sequence, Ordering::Relaxed);
-        if self.location.feed.is_active() {
-            self.publish(sequence, old.aor().into(), Box::default());
+        if let Some(difference) = self.difference(&[]) {
+            self.publish(sequence, difference, old.aor().into(), Box::default());
         }
         if !old.is_empty() {
             self.location.leave_trace(|| Trace::Gone(old.aor().into()));
@@ -347,8 +351,19 @@ impl<'e> Entry<'e> {
         self.write_back();
     }
 
-    fn publish(&self, sequence: u64, aor: Box<[u8]>, record: Box<[u8]>) {
-        self.location.feed.publish(&Change { sequence, cause: self.cause, aor, record });
+    /// What a change to `new`, a record or nothing, does to the bindings, if that is anything and
+    /// anybody listens.
+    fn difference(&self, new: &[u8]) -> Option<Difference> {
+        if !self.location.feed.is_active() {
+            return None;
+        }
+        let difference = Difference::between(self.record(), AorRecord::new(new), self.now);
+        (!difference.is_none()).then_some(difference)
+    }
+
+    fn publish(&self, sequence: u64, difference: Difference, aor: Box<[u8]>, record: Box<[u8]>) {
+        let (now, cause) = (self.now, self.cause);
+        self.location.feed.publish(&Change { sequence, now, cause, difference, aor, record });
     }
 }
 

@@ -7,13 +7,21 @@ use std::sync::{
 
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 
-/// A change of one record.
+use super::difference::Difference;
+use crate::time::Now;
+
+/// A change of an AoR's bindings. What changes numbers only, as a refresh does and the use of a nonce,
+/// is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Higher than that of any earlier change of the same AoR, across restarts too.
     pub sequence: u64,
+    /// When it was made; a binding that ends soon may have ended by the time that it is read.
+    pub now: Now,
     /// What it was.
     pub cause: Cause,
+    /// What it did to the bindings.
+    pub difference: Difference,
     /// The AoR.
     pub aor: Box<[u8]>,
     /// The record after the change, packed (`registrar::AorRecord`); empty if it is gone.

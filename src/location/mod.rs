@@ -8,6 +8,7 @@
 //! Lock order: a map shard, then a wheel or the slab's list of free chunks; never a map shard while
 //! holding another, but for one of the early map before one of the map itself ([`Early`]).
 
+mod difference;
 mod early;
 mod entry;
 mod expiry;
@@ -18,6 +19,7 @@ mod store;
 mod trail;
 
 pub use self::{
+    difference::Difference,
     early::Early,
     entry::Entry,
     feed::{Cause, Change, Subscription},

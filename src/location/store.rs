@@ -797,10 +797,14 @@ mod tests {
         put(&location, at(0), b"early", &[60]);
         let subscription = location.subscribe(3);
         put(&location, at(0), b"alice", &[60]);
-        put(&location, at(1), b"alice", &[60]);
-        location.sweep(at(61), &mut Unrecorded, |_| true);
-        update(&location, b"alice", at(61), Cause::Removed, |e| e.remove());
+        put(&location, at(1), b"alice", &[60, 60]);
+        // Refreshes are none.
+        put(&location, at(1), b"alice", &[61, 61]);
+        location.sweep(at(62), &mut Unrecorded, |_| true);
+        update(&location, b"alice", at(62), Cause::Removed, |e| e.remove());
         let changes: Vec<Change> = subscription.changes().try_iter().collect();
+        assert_eq!((changes[0].now, changes[1].now), (at(0), at(1)));
+        assert_eq!((changes[1].difference.added, changes[2].difference.ended > 0), (1, true));
         let seen: Vec<_> = changes.iter().map(|c| (&*c.aor, c.cause)).collect();
         assert_eq!(seen.len(), 3);
         assert_eq!(seen[..2], [(&b"alice"[..], Cause::Registered), (b"alice", Cause::Registered)]);

@@ -1,11 +1,11 @@
 //! Finds in the change feed what hooks are to be told of AoRs.
 //!
-//! A refresh changes numbers, and is told nobody: what is told is that an AoR is bound to something
-//! else than before. For that the herald remembers a hash of what each is bound to. After a crash
-//! nobody knows what of the last moments was told; of that, all is told again.
+//! What is told is that an AoR is bound to something else than before, as the feed says. Besides, the
+//! herald remembers a hash of what each is bound to, by which it finds what the feed had no room for.
+//! After a crash nobody knows what of the last moments was told; of that, all is told again.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{Hash, Hasher},
     sync::Arc,
 };
@@ -152,9 +152,7 @@ impl Herald {
         let batch: Vec<Change> = changes.changes().try_iter().take(BATCH).collect();
         let missed = changes.take_missed();
         let is_all = batch.len() < BATCH;
-        for change in &batch {
-            self.changed(change, tell);
-        }
+        self.take(&batch, tell);
         if missed > 0 {
             tracing::error!(
                 missed,
@@ -164,9 +162,6 @@ impl Herald {
             if self.scan.is_none() {
                 self.scan = Some(Scan { part: 0, after: None, why: Why::Missed });
             }
-        }
-        if !batch.is_empty() {
-            self.is_marked = false;
         }
         if is_all && !is_loading {
             self.scan(tell);
@@ -185,49 +180,49 @@ impl Herald {
         }
     }
 
-    fn changed(&mut self, Change { cause, aor, record, .. }: &Change, tell: Tell<'_>) {
-        let now = self.shared.clock.now();
+    fn take(&mut self, changes: &[Change], tell: Tell<'_>) {
+        for change in changes {
+            self.changed(change, tell);
+        }
+        if !changes.is_empty() {
+            self.is_marked = false;
+        }
+    }
+
+    fn changed(&mut self, change: &Change, tell: Tell<'_>) {
+        let Change { now, cause, difference, ref aor, ref record, .. } = *change;
         let record = AorRecord::new(record);
-        let after = record.as_ref().and_then(|record| Bound::of(record, now));
-        let before = self.bound.get(aor).copied();
-        let cause_name = match cause {
+        match record.as_ref().and_then(|record| Bound::of(record, now)) {
+            Some(after) => drop(self.bound.insert(aor.clone(), after)),
+            None => drop(self.bound.remove(aor)),
+        }
+        let by = match cause {
             Cause::Expired => "expired",
             Cause::Registered => "registered",
             Cause::Removed => "removed",
             Cause::Restored => "restored",
         };
-        let fewer = if *cause == Cause::Expired { Event::Expire } else { Event::Unregister };
-        let event = match (before, after) {
-            (Some(before), Some(after)) if before == after => return,
-            (Some(before), Some(after)) if after.count < before.count => fewer,
-            (None, Some(_)) if *cause == Cause::Expired => fewer,
-            (_, Some(_)) => Event::Registered,
-            (Some(_), None) => fewer,
-            // What ended while nobody was here was bound, as nobody has told otherwise.
-            (None, None) if self.is_starting() => fewer,
-            (None, None) => return,
-        };
-        match after {
-            Some(after) => drop(self.bound.insert(aor.clone(), after)),
-            None => drop(self.bound.remove(aor)),
+        if difference.ended > 0 {
+            self.tell((Event::Expire, "expired"), aor, record, now, tell);
         }
-        self.tell(event, cause_name, aor, record, tell);
-    }
-
-    fn is_starting(&self) -> bool {
-        self.scan.is_some_and(|scan| matches!(scan.why, Why::Start { .. }))
+        // Who gives way to another is told with that.
+        if difference.removed > 0 && difference.is_fewer() {
+            self.tell((Event::Unregister, by), aor, record, now, tell);
+        }
+        if difference.added + difference.moved > 0 {
+            self.tell((Event::Registered, by), aor, record, now, tell);
+        }
     }
 
     fn tell(
         &self,
-        event: Event,
-        cause: &str,
+        (event, cause): (Event, &str),
         aor: &[u8],
         record: Option<AorRecord<'_>>,
+        now: Now,
         tell: Tell<'_>,
     ) {
         let rules = self.shared.rules.load_full();
-        let now = self.shared.clock.now();
         let context = Context { rules: &rules, now, listeners: &self.shared.listeners };
         let name = String::from_utf8_lossy(aor);
         let (user, domain) = match name.rsplit_once('@').filter(|_| !rules.domains.is_flat()) {
@@ -260,8 +255,18 @@ impl Herald {
             last = Some(cursor);
             found.len() < SCANNED
         });
+        // Of what has changed before a record was seen, the feed knows by now: that is told first, and
+        // with it how the AoR is.
+        let changes = self.changes.as_ref().map(Subscription::changes);
+        let waiting = changes.map_or(0, |changes| changes.len());
+        let changes: Vec<Change> =
+            changes.into_iter().flat_map(|c| c.try_iter().take(waiting)).collect();
+        self.take(&changes, tell);
+        let told: HashSet<&[u8]> = changes.iter().map(|change| &*change.aor).collect();
         for octets in &found {
-            if let Some(record) = AorRecord::new(octets) {
+            if let Some(record) = AorRecord::new(octets)
+                && !told.contains(record.aor())
+            {
                 self.scanned(&record, why, tell);
             }
         }
@@ -301,7 +306,7 @@ impl Herald {
                 (Some(before), Some(after)) if after.count < before.count => Event::Unregister,
                 (_, Some(_)) => Event::Registered,
             };
-            self.tell(event, "restored", record.aor(), Some(*record), tell);
+            self.tell((event, "restored"), record.aor(), Some(*record), now, tell);
         }
     }
 
@@ -315,7 +320,7 @@ impl Herald {
         let gone: Vec<_> = self.bound.keys().filter(|aor| is_gone(aor)).cloned().collect();
         for aor in gone {
             self.bound.remove(&aor);
-            self.tell(Event::Unregister, "restored", &aor, None, tell);
+            self.tell((Event::Unregister, "restored"), &aor, None, now, tell);
         }
     }
 
@@ -419,13 +424,26 @@ mod tests {
         }
     }
 
+    /// What the bindings of an AoR become: the time of others is up if that is the cause.
     fn bind(shared: &Shared, aor: &str, cause: Cause, uris: &[&str]) {
-        let now = shared.clock.now();
+        let after = if cause == Cause::Expired { 700 } else { 0 };
+        let Now { millis, unix } = shared.clock.now();
+        let now = Now { millis: millis + 1000 * after, unix: unix + after };
+        bind_at(shared, (now, 600), aor, cause, uris);
+    }
+
+    fn bind_at(
+        shared: &Shared,
+        (now, expires): (Now, u32),
+        aor: &str,
+        cause: Cause,
+        uris: &[&str],
+    ) {
         let mut packed = Vec::new();
         let mut writer = RecordWriter::new(&mut packed, aor.as_bytes(), b"nonces").unwrap();
         for uri in uris {
             let mut binding = binding_for_tests(uri.as_bytes());
-            binding.deadline = Deadline::after(now, DeltaSeconds(600));
+            binding.deadline = Deadline::after(now, DeltaSeconds(expires));
             binding.updated = Moment::of(now);
             writer.push(&binding).unwrap();
         }
@@ -438,6 +456,7 @@ mod tests {
     const NOTHING: [&str; 0] = [];
     const ONE: &str = "sip:a@192.0.2.1";
     const OTHER: &str = "sip:b@192.0.2.1";
+    const NEW: &str = "sip:c@192.0.2.1";
 
     #[test]
     fn changes_are_told_and_refreshes_are_not() {
@@ -454,7 +473,9 @@ mod tests {
             (Cause::Registered, &[ONE], &["registered registered 1"]),
             (Cause::Removed, &[], &["unregister removed 0"]),
             (Cause::Registered, &[], &[]),
-            (Cause::Registered, &[ONE], &["registered registered 1"]),
+            (Cause::Registered, &[ONE, OTHER], &["registered registered 2"]),
+            // Both, and one that is new.
+            (Cause::Registered, &[NEW], &["unregister registered 1", "registered registered 1"]),
             (Cause::Registered, &[], &["unregister registered 0"]),
         ] {
             world.bind(cause, uris);
@@ -463,20 +484,65 @@ mod tests {
     }
 
     #[test]
+    fn who_is_turned_down_while_the_start_looks_at_all_is_not_told_of() {
+        let before = |shared: &Shared| bind(shared, ALICE, Cause::Registered, &[ONE, OTHER]);
+        let mut world = World::new(&MemoryStorage::new(), before);
+        // The use of a nonce is written down.
+        bind(&world.shared, "mallory@example.com", Cause::Registered, &[]);
+        // Nor is a refresh; but what goes that was there before the start.
+        world.bind(Cause::Registered, &[OTHER, ONE]);
+        world.bind(Cause::Registered, &[ONE]);
+        assert!(world.herald.scan.is_some());
+        assert_eq!(world.told(), ["unregister registered 1"]);
+    }
+
+    #[test]
+    fn what_the_start_has_seen_before_the_feed_is_told_once_and_in_order() {
+        let mut world = World::new(&MemoryStorage::new(), |_| {});
+        world.bind(Cause::Registered, &[ONE]);
+        world.bind(Cause::Registered, &[]);
+        world.bind(Cause::Registered, &[OTHER]);
+        let mut told = Vec::new();
+        while world.herald.scan.is_some() {
+            world.herald.scan(&mut |event, _, _| told.push(event));
+        }
+        assert_eq!(told, [Event::Registered, Event::Unregister, Event::Registered]);
+        assert_eq!(world.told(), NOTHING);
+    }
+
+    #[test]
+    fn what_has_ended_before_anybody_looks_is_told() {
+        let mut world = World::new(&MemoryStorage::new(), |_| {});
+        assert_eq!(world.told(), NOTHING);
+        let shared = &world.shared;
+        bind_at(shared, (shared.clock.now(), 1), ALICE, Cause::Registered, &[ONE]);
+        while shared.location.read(ALICE.as_bytes(), |record| {
+            record.is_some_and(|record| record.bindings(shared.clock.now()).next().is_some())
+        }) {
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
+        }
+        shared.location.sweep(shared.clock.now(), &mut Unrecorded, |_| true);
+        assert_eq!(world.told(), ["registered registered 1", "expire expired 0"]);
+    }
+
+    #[test]
     fn what_was_there_before_is_told_only_after_a_crash() {
         let storage = MemoryStorage::new();
         let before = |shared: &Shared| {
-            bind(shared, ALICE, Cause::Registered, &[ONE]);
+            bind(shared, ALICE, Cause::Registered, &[ONE, OTHER]);
             bind(shared, "bob@example.com", Cause::Registered, &[]);
         };
         // Nobody was told anything: no crash.
         let mut world = World::new(&storage, before);
         assert_eq!(world.told(), NOTHING);
-        world.bind(Cause::Registered, &[ONE]);
+        world.bind(Cause::Registered, &[ONE, OTHER]);
         assert_eq!(world.told(), NOTHING);
         world.herald.finish();
         // A stop, and what ended before the next start.
-        let mut world = World::new(&storage, before);
+        let mut world = World::new(&storage, |shared| {
+            before(shared);
+            bind(shared, "carol@example.com", Cause::Registered, &[ONE]);
+        });
         world.bind(Cause::Expired, &[OTHER]);
         bind(&world.shared, "carol@example.com", Cause::Expired, &[]);
         assert_eq!(world.told(), ["expire expired 1", "expire expired 0"]);
@@ -485,7 +551,7 @@ mod tests {
         let mut world = World::new(&storage, before);
         let mut told = world.told();
         told.sort();
-        assert_eq!(told, ["registered restored 1", "unregister restored 0"]);
+        assert_eq!(told, ["registered restored 2", "unregister restored 0"]);
         // What had been refreshed long before had been told.
         let temporary = format!("{MARK}.new");
         let mut mark = storage.create(&temporary).unwrap();
