@@ -226,6 +226,9 @@ impl Follower {
                 }
             }
             (Some(told), None) if told.place.is_none() => {}
+            // Who is turned down leaves a record without bindings; what was told before this process
+            // began, the scan has taken back.
+            (None, None) if self.scan.is_none() => {}
             _ => self.want(aor.into()),
         }
     }
@@ -569,6 +572,17 @@ mod tests {
         world.bind(ALICE, &[]);
         assert_eq!(world.told(), GONE);
         // What else happens to a record without bindings is of no concern.
+        world.bind(ALICE, &[]);
+        assert_eq!(world.told(), []);
+    }
+
+    #[test]
+    fn who_was_never_bound_is_not_told_to_have_gone() {
+        let mut world = World::new();
+        world.bind(b"mallory@example.com", &[]);
+        assert_eq!(world.told(), []);
+        // Nor is who comes and goes before anybody looks.
+        world.bind(ALICE, &[("sip:a@192.0.2.1:5062", 600)]);
         world.bind(ALICE, &[]);
         assert_eq!(world.told(), []);
     }
