@@ -826,6 +826,36 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn few_long_requests_wait_and_any_number_of_others() {
+        let mut world = World::new(AskRegister::Never, 100);
+        world.challenged();
+        let long = |world: &mut World| {
+            let filler = format!("X-Filler: {}\r\nCall-ID", "x".repeat(USUAL));
+            let text = world.request("secret").replacen("Call-ID", &filler, 1);
+            world.send(&text).1
+        };
+        for number in 0..MAX_LONG {
+            assert_eq!(long(&mut world), "", "{number}");
+        }
+        for _ in 0..2 {
+            let answer = long(&mut world);
+            let is_told = answer.starts_with("SIP/2.0 503 ") && answer.contains("Retry-After: ");
+            assert!(is_told, "{answer}");
+        }
+        // One that is like others still waits.
+        let usual = world.request("secret");
+        assert_eq!(world.code(&usual), "none");
+        assert_eq!(world.waiting.waiting(), MAX_LONG as u64 + 1);
+        // Each that comes back makes room for another.
+        let mut parked = world.asked(Question::Auth);
+        assert!(parked.datagram.len() > USUAL);
+        parked.learned.account = Some(Learnt::Unavailable);
+        assert_eq!(world.give_back(parked), ["503"]);
+        assert_eq!(long(&mut world), "");
+        assert!(long(&mut world).starts_with("SIP/2.0 503 "));
+    }
+
+    #[test]
     fn a_request_that_was_overtaken_is_judged_by_what_is_there_now() {
         let mut world = World::new(AskRegister::New, 4);
         world.keep(account("secret"));
