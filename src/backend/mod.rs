@@ -18,13 +18,15 @@ mod route;
 pub mod run;
 pub mod script;
 mod setup;
+mod spool;
 pub mod sql;
 pub mod status;
 
 pub use self::{
-    cdr::{CallEvents, SpoolFolder},
+    cdr::CallEvents,
     run::{BackEnds, Inbox, Setup, Shared},
     setup::{Files, elsewhere, setup},
+    spool::SpoolFolder,
     status::Status,
 };
 

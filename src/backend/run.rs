@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    cdr::{Coming, Records, SpoolFolder, TakesRecords},
+    cdr::{Coming, Records, TakesRecords},
     chain::{Chain, Dispatched, Failure, Guests, Handler, OnError},
     dns::Resolver,
     engine::{self, EngineAnswer, EngineQuestion},
@@ -35,6 +35,7 @@ use super::{
     request::{self, Context, UserKey},
     route,
     script::Modules,
+    spool::SpoolFolder,
     sql::Notification,
     status::Status,
 };

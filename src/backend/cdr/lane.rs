@@ -3,27 +3,21 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    fs,
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use persist::spool::Spool;
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
-use super::{SpoolFolder, TakesRecords, file};
+use super::{TakesRecords, file};
 use crate::backend::{
     chain::Failure,
     message::{Message, MessageName},
+    spool::{Complaint, Left, Put, Queue, SpoolFolder, Ticket, set_aside},
     status::{Kept, Status},
 };
-
-/// Records that wait in memory where there is no room on disk, or none may be used.
-const MAX_IN_MEMORY: usize = 10_000;
 
 /// The pauses between tries, from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -31,9 +25,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How soon after it was written to the kernel a record is on the medium, if it still waits.
 const SYNC: Duration = Duration::from_secs(1);
-
-/// A fault that goes on is logged once in so long.
-const LOGGED: Duration = Duration::from_secs(60);
 
 /// The file in the state folder with records that nobody could take.
 const REFUSED: &str = "cdr-refused.jsonl";
@@ -48,62 +39,47 @@ pub(super) struct Lane {
     /// Rung for a record, and for another handler.
     bell: Notify,
     status: Arc<Status>,
-    logged: Cell<Option<Instant>>,
+    complaint: Complaint,
     /// How many wait, as the metric was told.
     counted: Cell<u64>,
 }
 
 /// Records that wait.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Waiting {
-    /// Those on disk are older than those in memory.
-    spool: Option<Spool>,
-    /// Read from the spool, but not given to the handler.
-    read: VecDeque<(u64, Vec<u8>)>,
-    /// Where there is no spool, or it can't be written.
-    memory: VecDeque<Vec<u8>>,
-    /// Entries of the spool below this were left by an earlier process.
-    first_own: u64,
-}
-
-impl std::fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
-
-impl Waiting {
-    fn len(&self) -> u64 {
-        self.spool.as_ref().map_or(0, Spool::pending) + self.memory.len() as u64
-    }
+    queue: Queue,
+    /// Taken from there, but not dealt with.
+    read: VecDeque<(Ticket, Vec<u8>)>,
 }
 
 /// A record that is given to the handler; it stays where it is until that has taken it.
 #[derive(Debug)]
 struct Next {
-    /// Its number in the spool; none in memory.
-    entry: Option<u64>,
+    ticket: Ticket,
     record: Message,
+}
+
+/// Which records are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    /// Those that an earlier process left.
+    FromBefore,
+    All,
 }
 
 impl Lane {
     /// The lane called `name`, with what an earlier process left in it.
     pub(super) fn open(name: &str, folder: Option<SpoolFolder>, status: Arc<Status>) -> Self {
         let refused = folder.as_ref().map(|folder| folder.path.join(REFUSED));
-        let spool = folder.and_then(|folder| {
-            let opened = Spool::open(folder.storage, &format!("cdr-{name}"));
-            opened
-                .inspect_err(|error| {
-                    tracing::error!(%error, lane = name, "records of calls wait in memory only");
-                })
-                .ok()
-        });
-        if let Some(spool) = spool.as_ref().filter(|spool| spool.pending() > 0) {
-            let (records, torn) = (spool.pending(), spool.torn());
+        let (queue, opened) = Queue::open(folder, &format!("cdr-{name}"));
+        if let Err(error) = opened {
+            tracing::error!(%error, lane = name, "records of calls wait in memory only");
+        }
+        if queue.len() > 0 {
+            let (records, torn) = (queue.len(), queue.torn());
             tracing::info!(lane = name, records, torn, "records of calls are left from before");
         }
-        let first_own = spool.as_ref().map_or(0, Spool::next_entry);
-        let waiting = Waiting { spool, first_own, ..Waiting::default() };
+        let waiting = Waiting { queue, ..Waiting::default() };
         let lane = Self {
             name: name.into(),
             handler: RefCell::default(),
@@ -111,7 +87,7 @@ impl Lane {
             refused,
             bell: Notify::new(),
             status,
-            logged: Cell::new(None),
+            complaint: Complaint::default(),
             counted: Cell::new(0),
         };
         lane.count();
@@ -133,42 +109,29 @@ impl Lane {
         if !self.handler.borrow().as_ref().is_some_and(|handler| handler.wants(record)) {
             return;
         }
-        let mut waiting = self.waiting.borrow_mut();
-        let octets = encode(record);
-        let is_in_order = waiting.memory.is_empty();
-        let spooled = match &mut waiting.spool {
-            Some(spool) if is_in_order => match spool.append(&octets) {
-                Ok(_) => true,
-                Err(error) => {
-                    self.log(&error.to_string());
-                    false
-                }
-            },
-            _ => false,
-        };
-        if !spooled {
-            if waiting.memory.len() >= MAX_IN_MEMORY {
+        let put = self.waiting.borrow_mut().queue.put(encode(record), u64::MAX);
+        match put {
+            Put::Kept => {}
+            Put::InMemory(error) => self.log(&error.to_string()),
+            Put::Lost => {
                 self.status.record(Kept::Lost);
-                self.log("there is no room for more records of calls");
-                return;
+                return self.log("there is no room for more records of calls");
             }
-            waiting.memory.push_back(octets);
         }
-        drop(waiting);
         self.count();
         self.bell.notify_one();
     }
 
     /// Whether nothing waits.
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.borrow().len() == 0 || self.handler.borrow().is_none()
+        self.waiting.borrow().queue.len() == 0 || self.handler.borrow().is_none()
     }
 
     /// Gives records to the handler, for ever.
     pub(super) async fn run(&self) {
         self.begin().await;
         loop {
-            match self.next(u64::MAX) {
+            match self.next(Which::All) {
                 Some(next) => self.deliver(next).await,
                 None => self.rest().await,
             }
@@ -181,11 +144,10 @@ impl Lane {
     /// more, and would undo or miss it otherwise.
     async fn begin(&self) {
         let handler = self.handler().await;
-        let first_own = self.waiting.borrow().first_own;
         if handler.begins_anew() {
-            self.forget_older(first_own);
+            self.forget_older();
         }
-        while let Some(next) = self.next(first_own) {
+        while let Some(next) = self.next(Which::FromBefore) {
             self.deliver(next).await;
         }
         let mut pause = FIRST_PAUSE;
@@ -200,9 +162,9 @@ impl Lane {
     }
 
     /// Forgets what an earlier process left. What is new meanwhile stays.
-    fn forget_older(&self, first_own: u64) {
-        while let Some(Next { entry: Some(entry), .. }) = self.next(first_own) {
-            self.done(Some(entry));
+    fn forget_older(&self) {
+        while let Some(next) = self.next(Which::FromBefore) {
+            self.done(next.ticket);
         }
     }
 
@@ -216,53 +178,40 @@ impl Lane {
         }
     }
 
-    /// The record that is next, if its number is below `end` (those in memory have none).
-    fn next(&self, end: u64) -> Option<Next> {
+    /// The record that is next, if it is one of these.
+    fn next(&self, which: Which) -> Option<Next> {
         let mut waiting = self.waiting.borrow_mut();
-        let Waiting { spool, read, memory, .. } = &mut *waiting;
+        let Waiting { queue, read } = &mut *waiting;
         loop {
-            if read.is_empty()
-                && let Some(spool) = spool
-            {
-                match spool.read_next() {
+            if read.is_empty() {
+                match queue.take() {
                     Ok(entries) => read.extend(entries),
                     Err(error) => {
-                        // What is in memory is newer: it waits as well.
                         self.log(&error.to_string());
                         return None;
                     }
                 }
             }
-            if let Some((entry, octets)) = read.front() {
-                let entry = *entry;
-                if entry >= end {
-                    return None;
-                }
-                match decode(octets) {
-                    Some(record) => return Some(Next { entry: Some(entry), record }),
-                    None => {
-                        // Never: its checksum was right.
-                        read.pop_front();
-                        self.status.record(Kept::Lost);
-                        self.log("a record of a call can't be read");
-                        let done = spool.as_mut().map_or(Ok(()), |spool| spool.done(entry));
-                        if let Err(error) = done {
-                            self.log(&error.to_string());
-                        }
-                        continue;
-                    }
-                }
-            }
-            if end < u64::MAX {
+            let (ticket, octets) = read.front()?;
+            let ticket = *ticket;
+            if which == Which::FromBefore && !queue.is_from_before(ticket) {
                 return None;
             }
-            let record = decode(memory.front()?)?;
-            return Some(Next { entry: None, record });
+            if let Some(record) = decode(octets) {
+                return Some(Next { ticket, record });
+            }
+            // Never: its checksum was right.
+            read.pop_front();
+            self.status.record(Kept::Lost);
+            self.log("a record of a call can't be read");
+            if let Err(error) = queue.done(ticket) {
+                self.log(&error.to_string());
+            }
         }
     }
 
     /// Gives a record to the handler until that has taken it.
-    async fn deliver(&self, Next { entry, record }: Next) {
+    async fn deliver(&self, Next { ticket, record }: Next) {
         let mut pause = FIRST_PAUSE;
         loop {
             let handler = self.handler().await;
@@ -280,21 +229,15 @@ impl Lane {
             }
             self.pause(&mut pause).await;
         }
-        self.done(entry);
+        self.done(ticket);
     }
 
     /// Takes a record out that is dealt with.
-    fn done(&self, entry: Option<u64>) {
+    fn done(&self, ticket: Ticket) {
         let mut waiting = self.waiting.borrow_mut();
-        match entry {
-            None => drop(waiting.memory.pop_front()),
-            Some(entry) => {
-                waiting.read.pop_front();
-                let noted = waiting.spool.as_mut().map_or(Ok(()), |spool| spool.done(entry));
-                if let Err(error) = noted {
-                    self.log(&error.to_string());
-                }
-            }
+        waiting.read.pop_front();
+        if let Err(error) = waiting.queue.done(ticket) {
+            self.log(&error.to_string());
         }
         drop(waiting);
         self.count();
@@ -317,28 +260,26 @@ impl Lane {
 
     /// Has what waits outlive a power cut too.
     fn sync(&self) {
-        let mut waiting = self.waiting.borrow_mut();
-        let synced = waiting.spool.as_mut().map_or(Ok(()), Spool::sync);
-        if let Err(error) = synced {
+        if let Err(error) = self.waiting.borrow_mut().queue.sync() {
             self.log(&error.to_string());
         }
     }
 
     /// Ends this process's use of the spool.
     pub(super) fn close(&self) {
-        let Waiting { spool, memory, .. } = self.waiting.take();
-        let left = spool.as_ref().map_or(0, Spool::pending);
-        if let Some(spool) = spool
-            && let Err(error) = spool.close()
-        {
+        let Left { on_disk, lost, closed } = self.waiting.take().queue.close();
+        if let Err(error) = closed {
             tracing::error!(%error, lane = &*self.name, "records of calls");
         }
-        if left > 0 {
-            tracing::info!(lane = &*self.name, left, "records of calls wait for the next start");
+        if on_disk > 0 {
+            tracing::info!(
+                lane = &*self.name,
+                left = on_disk,
+                "records of calls wait for the next start"
+            );
         }
-        if !memory.is_empty() {
-            let lost = memory.len();
-            memory.iter().for_each(|_| self.status.record(Kept::Lost));
+        if lost > 0 {
+            (0..lost).for_each(|_| self.status.record(Kept::Lost));
             tracing::error!(lane = &*self.name, lost, "records of calls are lost");
         }
     }
@@ -348,11 +289,7 @@ impl Lane {
         self.log(&format!("a record of a call is refused, and set aside: {reason}"));
         let mut line = file::json(record);
         line.push('\n');
-        let written = self.refused.as_ref().map_or(Ok(()), |path| {
-            let mut options = fs::OpenOptions::new();
-            let mut file = options.append(true).create(true).mode(0o600).open(path)?;
-            file.write_all(line.as_bytes())
-        });
+        let written = self.refused.as_ref().map_or(Ok(()), |path| set_aside(path, line.as_bytes()));
         if let Err(error) = written {
             tracing::error!(%error, lane = &*self.name, record = line.trim_end(), "a record is lost");
         }
@@ -360,18 +297,15 @@ impl Lane {
 
     /// Tells the metric how many wait.
     fn count(&self) {
-        let now = self.waiting.borrow().len();
+        let now = self.waiting.borrow().queue.len();
         self.status.set_spooled(self.counted.replace(now), now);
     }
 
     /// Logs a fault, within the rate.
     fn log(&self, error: &str) {
-        let now = Instant::now();
-        if self.logged.get().is_some_and(|last| now < last + LOGGED) {
-            return;
+        if self.complaint.is_due() {
+            tracing::error!(lane = &*self.name, "{error}");
         }
-        self.logged.set(Some(now));
-        tracing::error!(lane = &*self.name, "{error}");
     }
 }
 
@@ -404,13 +338,15 @@ fn decode(mut octets: &[u8]) -> Option<Message> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use persist::storage::{
         Storage,
         memory::{MemoryStorage, Survival},
     };
 
     use super::*;
-    use crate::backend::chain::Handles;
+    use crate::backend::{chain::Handles, spool::MAX_IN_MEMORY};
 
     /// What a handler of these tests does, and what was done to it.
     #[derive(Debug, Default)]

@@ -12,7 +12,6 @@ mod told;
 use std::{
     cell::{Cell, RefCell},
     fmt,
-    path::PathBuf,
     rc::Rc,
     sync::{
         Arc,
@@ -21,13 +20,13 @@ use std::{
     time::Duration,
 };
 
-use persist::storage::Storage;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use self::{lane::Lane, legs::Recorder};
 use super::{
     chain::{Failure, Guests, Handles},
     message::Message,
+    spool::SpoolFolder,
     status::Status,
 };
 use crate::worker::CallLog;
@@ -94,21 +93,6 @@ impl CallEvents {
 impl CallLog for CallEvents {
     fn tell(&mut self, event: CallEvent) {
         self.send(event);
-    }
-}
-
-/// Where records wait for handlers that are away.
-#[derive(Clone)]
-pub struct SpoolFolder {
-    /// The state folder.
-    pub storage: Arc<dyn Storage>,
-    /// Its path.
-    pub path: PathBuf,
-}
-
-impl fmt::Debug for SpoolFolder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpoolFolder").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

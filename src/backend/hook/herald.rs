@@ -15,10 +15,10 @@ use siphasher::sip::SipHasher13;
 use super::body::Object;
 use crate::{
     backend::{
-        cdr::SpoolFolder,
         message::Message,
         request::{self, Context},
         run::Shared,
+        spool::SpoolFolder,
     },
     config::hooks::Event,
     location::{Cause, Change, Location, Subscription},

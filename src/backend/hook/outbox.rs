@@ -25,7 +25,7 @@ use super::{
     counts::Told,
 };
 use crate::{
-    backend::{cdr::SpoolFolder, status::Status},
+    backend::{spool::SpoolFolder, status::Status},
     config::hooks::Event,
     time::{Clock, SystemClock},
 };

@@ -1,0 +1,285 @@
+//! What waits for somebody who may be away: in order, each once, on disk as long as that can be
+//! written, else in memory within a bound.
+
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    fmt, fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use persist::{error::StorageError, spool::Spool, storage::Storage};
+use tokio::time::Instant;
+
+/// Entries that wait in memory where there is no room on disk, or none may be used.
+pub(super) const MAX_IN_MEMORY: usize = 10_000;
+
+/// A fault that goes on is logged once in so long.
+const LOGGED: Duration = Duration::from_secs(60);
+
+/// Where entries wait on disk.
+#[derive(Clone)]
+pub struct SpoolFolder {
+    /// The state folder.
+    pub storage: Arc<dyn Storage>,
+    /// Its path.
+    pub path: PathBuf,
+}
+
+impl fmt::Debug for SpoolFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpoolFolder").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Entries that wait.
+#[derive(Default)]
+pub(super) struct Queue {
+    /// Those on disk are older than those in memory.
+    spool: Option<Spool>,
+    /// Where there is no spool, or it can't be written.
+    memory: VecDeque<Vec<u8>>,
+    /// Taken out of memory, and not dealt with.
+    out_of_memory: u64,
+    /// Entries of the spool below this were left by an earlier process.
+    first_own: u64,
+}
+
+/// Which entry it is, for [`Queue::done`]: its number in the spool, if it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket(Option<u64>);
+
+/// What became of an entry that was put in.
+#[derive(Debug)]
+pub(super) enum Put {
+    /// It waits.
+    Kept,
+    /// It waits in memory, since the disk could not be written.
+    InMemory(StorageError),
+    /// There is no room for it.
+    Lost,
+}
+
+/// What a process leaves.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// Entries that the next process finds.
+    pub(super) on_disk: u64,
+    /// Entries that it doesn't.
+    pub(super) lost: u64,
+    /// Whether the spool was closed well.
+    pub(super) closed: Result<(), StorageError>,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    /// The queue called `name` in the folder, with what an earlier process left in it; in memory
+    /// without a folder.
+    ///
+    /// # Errors
+    /// What is there can't be read. The queue is in memory then.
+    pub(super) fn open(
+        folder: Option<SpoolFolder>,
+        name: &str,
+    ) -> (Self, Result<(), StorageError>) {
+        let (spool, opened) = match folder.map(|folder| Spool::open(folder.storage, name)) {
+            Some(Ok(spool)) => (Some(spool), Ok(())),
+            Some(Err(error)) => (None, Err(error)),
+            None => (None, Ok(())),
+        };
+        let first_own = spool.as_ref().map_or(0, Spool::next_entry);
+        (Self { spool, first_own, ..Self::default() }, opened)
+    }
+
+    /// How many wait, those included that were taken out and are not dealt with.
+    pub(super) fn len(&self) -> u64 {
+        self.on_disk() + self.in_memory()
+    }
+
+    fn on_disk(&self) -> u64 {
+        self.spool.as_ref().map_or(0, Spool::pending)
+    }
+
+    fn in_memory(&self) -> u64 {
+        self.memory.len() as u64 + self.out_of_memory
+    }
+
+    /// How many files of an earlier process ended in something else than an entry.
+    pub(super) fn torn(&self) -> u64 {
+        self.spool.as_ref().map_or(0, Spool::torn)
+    }
+
+    /// Whether an entry was left by an earlier process.
+    pub(super) fn is_from_before(&self, Ticket(entry): Ticket) -> bool {
+        entry.is_some_and(|entry| entry < self.first_own)
+    }
+
+    /// Adds an entry, if there are fewer than `most`.
+    pub(super) fn put(&mut self, entry: Vec<u8>, most: u64) -> Put {
+        if self.len() >= most {
+            return Put::Lost;
+        }
+        let mut kept = Put::Kept;
+        if self.memory.is_empty()
+            && let Some(spool) = &mut self.spool
+        {
+            match spool.append(&entry) {
+                Ok(_) => return Put::Kept,
+                Err(error) => kept = Put::InMemory(error),
+            }
+        }
+        if self.memory.len() >= MAX_IN_MEMORY {
+            return Put::Lost;
+        }
+        self.memory.push_back(entry);
+        kept
+    }
+
+    /// The next entries, some of those there are, in order; none if there is none. Each comes out
+    /// once in the life of a process.
+    ///
+    /// # Errors
+    /// The disk. What is in memory is newer, and waits as well.
+    pub(super) fn take(&mut self) -> Result<Vec<(Ticket, Vec<u8>)>, StorageError> {
+        let entries = self.spool.as_mut().map_or(Ok(Vec::new()), Spool::read_next)?;
+        if !entries.is_empty() {
+            let ticket = |(entry, octets)| (Ticket(Some(entry)), octets);
+            return Ok(entries.into_iter().map(ticket).collect());
+        }
+        self.out_of_memory += u64::from(!self.memory.is_empty());
+        Ok(self.memory.pop_front().map(|octets| (Ticket(None), octets)).into_iter().collect())
+    }
+
+    /// Notes that an entry that was taken out, and all before it, are dealt with.
+    ///
+    /// # Errors
+    /// The disk. The next process may find the entry again.
+    pub(super) fn done(&mut self, Ticket(entry): Ticket) -> Result<(), StorageError> {
+        match (entry, &mut self.spool) {
+            (Some(entry), Some(spool)) => spool.done(entry),
+            (Some(_), None) => Ok(()),
+            (None, _) => {
+                self.out_of_memory = self.out_of_memory.saturating_sub(1);
+                Ok(())
+            }
+        }
+    }
+
+    /// Has what is on disk outlive a power cut too.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(super) fn sync(&mut self) -> Result<(), StorageError> {
+        self.spool.as_mut().map_or(Ok(()), Spool::sync)
+    }
+
+    /// Ends this process's use of it.
+    pub(super) fn close(self) -> Left {
+        let (on_disk, lost) = (self.on_disk(), self.in_memory());
+        Left { on_disk, lost, closed: self.spool.map_or(Ok(()), Spool::close) }
+    }
+}
+
+/// Adds a line to a file in which the operator finds what nobody would take.
+///
+/// # Errors
+/// The disk.
+pub(super) fn set_aside(file: &Path, line: &[u8]) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.append(true).create(true).mode(0o600).open(file)?;
+    file.write_all(line)
+}
+
+/// Keeps a fault that goes on from filling the log.
+#[derive(Debug, Default)]
+pub(super) struct Complaint(Cell<Option<Instant>>);
+
+impl Complaint {
+    /// Whether it is time to say so again.
+    pub(super) fn is_due(&self) -> bool {
+        let now = Instant::now();
+        let is_due = self.0.get().is_none_or(|last| now >= last + LOGGED);
+        if is_due {
+            self.0.set(Some(now));
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use persist::storage::memory::MemoryStorage;
+
+    use super::*;
+
+    fn open(storage: &MemoryStorage) -> Queue {
+        let folder =
+            SpoolFolder { storage: Arc::new(storage.clone()), path: PathBuf::from("/nowhere") };
+        let (queue, opened) = Queue::open(Some(folder), "test");
+        opened.unwrap();
+        queue
+    }
+
+    fn taken(queue: &mut Queue) -> Vec<(Ticket, String)> {
+        let mut all = Vec::new();
+        loop {
+            let some = queue.take().unwrap();
+            if some.is_empty() {
+                return all;
+            }
+            let text = |(ticket, octets)| (ticket, String::from_utf8(octets).unwrap());
+            all.extend(some.into_iter().map(text));
+        }
+    }
+
+    fn put(queue: &mut Queue, text: &str) {
+        assert!(matches!(queue.put(text.into(), u64::MAX), Put::Kept));
+    }
+
+    #[test]
+    fn entries_come_out_once_and_wait_until_they_are_dealt_with() {
+        let storage = MemoryStorage::new();
+        for mut queue in [open(&storage), Queue::default()] {
+            ["a", "b"].into_iter().for_each(|text| put(&mut queue, text));
+            let some = taken(&mut queue);
+            assert_eq!(some.iter().map(|(_, text)| &**text).collect::<Vec<_>>(), ["a", "b"]);
+            assert!(taken(&mut queue).is_empty());
+            put(&mut queue, "c");
+            assert_eq!(queue.len(), 3);
+            queue.done(some[0].0).unwrap();
+            assert_eq!(queue.len(), 2);
+            let rest = taken(&mut queue);
+            assert_eq!(rest[0].1, "c");
+            assert!(!queue.is_from_before(rest[0].0));
+            let Left { on_disk, lost, closed } = queue.close();
+            closed.unwrap();
+            assert_eq!(on_disk + lost, 2);
+        }
+        // The next process finds what was on disk.
+        let mut queue = open(&storage);
+        let rest = taken(&mut queue);
+        assert_eq!(rest.iter().map(|(_, text)| &**text).collect::<Vec<_>>(), ["b", "c"]);
+        assert!(rest.iter().all(|(ticket, _)| queue.is_from_before(*ticket)));
+    }
+
+    #[test]
+    fn there_is_a_bound_and_one_for_memory() {
+        let mut queue = open(&MemoryStorage::new());
+        assert!(matches!(queue.put(vec![1], 1), Put::Kept));
+        assert!(matches!(queue.put(vec![1], 1), Put::Lost));
+        let mut queue = Queue::default();
+        for _ in 0..MAX_IN_MEMORY {
+            put(&mut queue, "x");
+        }
+        assert!(matches!(queue.put(vec![1], u64::MAX), Put::Lost));
+    }
+}
