@@ -5,11 +5,8 @@
 //! be sent again has the same `id` as the first time.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::{HashSet, VecDeque},
-    fs,
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     rc::Rc,
     sync::Arc,
@@ -17,7 +14,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use persist::spool::Spool;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use super::{
@@ -25,13 +21,13 @@ use super::{
     counts::Told,
 };
 use crate::{
-    backend::{spool::SpoolFolder, status::Status},
+    backend::{
+        spool::{Complaint, Left, Put, Queue, SpoolFolder, Ticket, set_aside},
+        status::Status,
+    },
     config::hooks::Event,
     time::{Clock, SystemClock},
 };
-
-/// Notifications that wait in memory where there is no room on disk, or none may be used.
-const MAX_IN_MEMORY: usize = 10_000;
 
 /// Notifications that are looked at side by side; further ones wait on disk. One that is refused for
 /// ever holds up the rest once so many wait behind it.
@@ -46,9 +42,6 @@ const PATIENCE: u32 = 10;
 
 /// How soon after it was written to the kernel a notification is on the medium, if it still waits.
 const SYNC: Duration = Duration::from_secs(1);
-
-/// A fault that goes on is logged once in so long.
-const LOGGED: Duration = Duration::from_secs(60);
 
 /// The file in the state folder with notifications that nobody could be told.
 const SET_ASIDE: &str = "hook-refused.jsonl";
@@ -76,26 +69,21 @@ pub(super) struct Outbox {
     bell: Notify,
     clock: Arc<SystemClock>,
     status: Arc<Status>,
-    logged: Cell<Option<Instant>>,
+    complaint: Complaint,
 }
 
 #[derive(Default)]
 struct Waiting {
-    /// Those on disk are older than those in memory.
-    spool: Option<Spool>,
-    /// Where there is no spool, or it can't be written.
-    memory: VecDeque<Note>,
-    /// The oldest of all, some of which are under way.
+    queue: Queue,
+    /// The oldest of all, taken from there; some of them are under way.
     window: VecDeque<Item>,
     /// Which number the first item of the window has; they go up by one.
     first: u64,
-    /// Items of the window that are in no spool.
-    unspooled: u64,
 }
 
 /// A notification in the window.
 struct Item {
-    entry: Option<u64>,
+    ticket: Ticket,
     note: Rc<Note>,
     stage: Stage,
     /// After a try in vain: when the next one is, and after what pause.
@@ -103,8 +91,8 @@ struct Item {
 }
 
 impl Item {
-    fn new(entry: Option<u64>, note: Note, stage: Stage) -> Self {
-        Self { entry, note: Rc::new(note), stage, again: None }
+    fn new(ticket: Ticket, note: Note, stage: Stage) -> Self {
+        Self { ticket, note: Rc::new(note), stage, again: None }
     }
 
     /// Whether it may be tried.
@@ -122,7 +110,7 @@ enum Stage {
 
 impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Waiting").field("queue", &self.queue).finish_non_exhaustive()
     }
 }
 
@@ -131,11 +119,6 @@ impl Waiting {
     fn item(&mut self, number: u64) -> Option<&mut Item> {
         let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
         self.window.get_mut(at)
-    }
-
-    fn len(&self) -> u64 {
-        let on_disk = self.spool.as_ref().map_or(0, Spool::pending);
-        on_disk + self.memory.len() as u64 + self.unspooled
     }
 }
 
@@ -157,24 +140,23 @@ impl Outbox {
         status: Arc<Status>,
     ) -> Self {
         let aside = folder.as_ref().map(|folder| folder.path.join(SET_ASIDE));
-        let spool = folder.and_then(|folder| {
-            let opened = Spool::open(folder.storage, &format!("hook-{name}"));
-            let log = |error: &_| tracing::error!(%error, hook = name, "notifications wait in memory only");
-            opened.inspect_err(log).ok()
-        });
-        if let Some(spool) = spool.as_ref().filter(|spool| spool.pending() > 0) {
-            let (notifications, torn) = (spool.pending(), spool.torn());
+        let (queue, opened) = Queue::open(folder, &format!("hook-{name}"));
+        if let Err(error) = opened {
+            tracing::error!(%error, hook = name, "notifications wait in memory only");
+        }
+        if queue.len() > 0 {
+            let (notifications, torn) = (queue.len(), queue.torn());
             tracing::info!(hook = name, notifications, torn, "notifications are left from before");
         }
         let outbox = Self {
             name: name.into(),
             client: RefCell::default(),
-            waiting: RefCell::new(Waiting { spool, ..Waiting::default() }),
+            waiting: RefCell::new(Waiting { queue, ..Waiting::default() }),
             aside,
             bell: Notify::new(),
             clock,
             status,
-            logged: Cell::new(None),
+            complaint: Complaint::default(),
         };
         outbox.count();
         outbox
@@ -197,28 +179,16 @@ impl Outbox {
     /// Has a notification wait. What has no room is lost, and counted; `false` then.
     pub(super) fn put(&self, note: Note) -> bool {
         let most = self.client().map_or(u64::MAX, |client| client.hook().spool);
-        let mut waiting = self.waiting.borrow_mut();
-        let has_room = waiting.len() < most;
-        let is_in_order = waiting.memory.is_empty();
-        let spooled = match &mut waiting.spool {
-            Some(spool) if is_in_order && has_room => match spool.append(&encode(&note)) {
-                Ok(_) => true,
-                Err(error) => {
-                    self.log(&error.to_string());
-                    false
-                }
-            },
-            _ => false,
-        };
-        if !spooled {
-            if !has_room || waiting.memory.len() >= MAX_IN_MEMORY {
+        let put = self.waiting.borrow_mut().queue.put(encode(&note), most);
+        match put {
+            Put::Kept => {}
+            Put::InMemory(error) => self.log(&error.to_string()),
+            Put::Lost => {
                 self.status.hooks().told(&self.name, note.event, Told::Lost);
                 self.log("there is no room for more notifications");
                 return false;
             }
-            waiting.memory.push_back(note);
         }
-        drop(waiting);
         self.count();
         self.bell.notify_one();
         true
@@ -226,7 +196,7 @@ impl Outbox {
 
     /// Whether nothing waits that could be sent.
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.borrow().len() == 0 || self.client.borrow().is_none()
+        self.waiting.borrow().queue.len() == 0 || self.client.borrow().is_none()
     }
 
     /// Sends what waits, for ever.
@@ -267,21 +237,16 @@ impl Outbox {
     /// Takes more into the window.
     fn fill(&self) {
         let mut waiting = self.waiting.borrow_mut();
-        let Waiting { spool, memory, window, unspooled, .. } = &mut *waiting;
+        let Waiting { queue, window, .. } = &mut *waiting;
         while window.len() < WINDOW {
-            let entries = match spool {
-                Some(spool) => spool.read_next(),
-                None => Ok(Vec::new()),
-            };
-            let entries = match entries {
+            let entries = match queue.take() {
                 Ok(entries) => entries,
-                // What is in memory is newer: it waits as well.
                 Err(error) => return self.log(&error.to_string()),
             };
             if entries.is_empty() {
                 break;
             }
-            for (entry, octets) in entries {
+            for (ticket, octets) in entries {
                 let note = decode(&octets);
                 // Never: its checksum was right.
                 let stage = if note.is_some() { Stage::Waits } else { Stage::Done };
@@ -290,13 +255,8 @@ impl Outbox {
                     self.status.hooks().told(&self.name, Event::Call, Told::Lost);
                     unreadable()
                 });
-                window.push_back(Item::new(Some(entry), note, stage));
+                window.push_back(Item::new(ticket, note, stage));
             }
-        }
-        while window.len() < WINDOW {
-            let Some(note) = memory.pop_front() else { break };
-            *unspooled += 1;
-            window.push_back(Item::new(None, note, Stage::Waits));
         }
         drop(waiting);
         self.settle();
@@ -345,19 +305,11 @@ impl Outbox {
     /// Forgets those at the front that are done.
     fn settle(&self) {
         let mut waiting = self.waiting.borrow_mut();
-        let Waiting { spool, window, first, unspooled, .. } = &mut *waiting;
+        let Waiting { queue, window, first } = &mut *waiting;
         while window.front().is_some_and(|item| item.stage == Stage::Done) {
             let Some(item) = window.pop_front() else { break };
             *first += 1;
-            let done = match (item.entry, &mut *spool) {
-                (Some(entry), Some(spool)) => spool.done(entry),
-                (Some(_), None) => Ok(()),
-                (None, _) => {
-                    *unspooled = unspooled.saturating_sub(1);
-                    Ok(())
-                }
-            };
-            if let Err(error) = done {
+            if let Err(error) = queue.done(item.ticket) {
                 self.log(&error.to_string());
             }
         }
@@ -413,11 +365,7 @@ impl Outbox {
         self.log(&format!("a notification is set aside: {reason}"));
         let mut line = note.body.to_vec();
         line.push(b'\n');
-        let written = self.aside.as_ref().map_or(Ok(()), |path| {
-            let mut options = fs::OpenOptions::new();
-            let mut file = options.append(true).create(true).mode(0o600).open(path)?;
-            file.write_all(&line)
-        });
+        let written = self.aside.as_ref().map_or(Ok(()), |path| set_aside(path, &line));
         if let Err(error) = written {
             let body = String::from_utf8_lossy(&note.body);
             tracing::error!(%error, hook = &*self.name, %body, "a notification is lost");
@@ -430,12 +378,11 @@ impl Outbox {
         let mut waiting = self.waiting.borrow_mut();
         let now = self.clock.now().unix;
         match waiting.window.front() {
-            None if waiting.len() == 0 => return true,
+            None if waiting.queue.len() == 0 => return true,
             Some(item) if now <= item.note.unix => return false,
             _ => {}
         }
-        let synced = waiting.spool.as_mut().map_or(Ok(()), Spool::sync);
-        if let Err(error) = synced {
+        if let Err(error) = waiting.queue.sync() {
             self.log(&error.to_string());
         }
         true
@@ -443,17 +390,17 @@ impl Outbox {
 
     /// Ends this process's use of the spool.
     pub(super) fn close(&self) {
-        let Waiting { spool, memory, unspooled, .. } = self.waiting.take();
-        let left = spool.as_ref().map_or(0, Spool::pending);
-        if let Some(spool) = spool
-            && let Err(error) = spool.close()
-        {
+        let Left { on_disk, lost, closed } = self.waiting.take().queue.close();
+        if let Err(error) = closed {
             tracing::error!(%error, hook = &*self.name, "notifications");
         }
-        if left > 0 {
-            tracing::info!(hook = &*self.name, left, "notifications wait for the next start");
+        if on_disk > 0 {
+            tracing::info!(
+                hook = &*self.name,
+                left = on_disk,
+                "notifications wait for the next start"
+            );
         }
-        let lost = memory.len() as u64 + unspooled;
         if lost > 0 {
             tracing::error!(hook = &*self.name, lost, "notifications are lost");
         }
@@ -461,17 +408,14 @@ impl Outbox {
 
     /// Tells the metric how many wait.
     fn count(&self) {
-        self.status.hooks().set_spooled(&self.name, self.waiting.borrow().len());
+        self.status.hooks().set_spooled(&self.name, self.waiting.borrow().queue.len());
     }
 
     /// Logs a fault, within the rate.
     fn log(&self, error: &str) {
-        let now = Instant::now();
-        if self.logged.get().is_some_and(|last| now < last + LOGGED) {
-            return;
+        if self.complaint.is_due() {
+            tracing::error!(hook = &*self.name, "{error}");
         }
-        self.logged.set(Some(now));
-        tracing::error!(hook = &*self.name, "{error}");
     }
 }
 
@@ -568,13 +512,13 @@ mod tests {
             assert_eq!(ready(&outbox), ["r-1", "r-3"]);
             outbox.done(2);
             assert_eq!(ready(&outbox), ["r-5"]);
-            assert_eq!(outbox.waiting.borrow().len(), 5);
+            assert_eq!(outbox.waiting.borrow().queue.len(), 5);
             outbox.done(0);
             assert_eq!(ready(&outbox), ["r-2"]);
             [1, 4].into_iter().for_each(|number| outbox.done(number));
             assert_eq!(ready(&outbox), ["r-4"]);
             outbox.done(3);
-            assert_eq!(outbox.waiting.borrow().len(), 0);
+            assert_eq!(outbox.waiting.borrow().queue.len(), 0);
         }
     }
 
@@ -624,7 +568,7 @@ mod tests {
         let all = u32::try_from(WINDOW).unwrap() * 3;
         (0..all).for_each(|number| assert!(outbox.put(note(number, &number.to_string()))));
         let mut seen = 0;
-        while outbox.waiting.borrow().len() > 0 {
+        while outbox.waiting.borrow().queue.len() > 0 {
             let window = ready(&outbox);
             assert!(window.len() < 2 * WINDOW, "{}", window.len());
             for id in window {
