@@ -82,14 +82,16 @@ struct Launched {
     memory: Option<u64>,
     #[arg(long)]
     cpu: Option<u64>,
+    #[arg(long, default_value_t = 0)]
+    nice: u32,
     path: PathBuf,
     arg: String,
 }
 
 impl Launched {
     fn rights(&self) -> Rights {
-        let Self { files, processes, memory, cpu, .. } = *self;
-        Rights { user: None, files, processes, memory, cpu }
+        let Self { files, processes, memory, cpu, nice, .. } = *self;
+        Rights { user: None, files, processes, memory, cpu, nice }
     }
 }
 

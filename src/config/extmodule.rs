@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::bounds;
+use super::bounds::{self, Bounds};
 use super::conf::{Conf, Section};
 use super::lenient::Lenient;
 use super::nearest::{hint, section_hint};
@@ -115,6 +115,8 @@ pub struct Rights {
     pub memory: Option<u64>,
     /// Seconds that it may compute.
     pub cpu: Option<u64>,
+    /// By how many steps its priority is below ours.
+    pub nice: u32,
 }
 
 /// `[listener NAME]`.
@@ -161,7 +163,8 @@ fn resolve(folder: &Path, conf: &Conf, findings: &mut Findings) -> Extmodule {
 
     let mut keys = Lenient::new("bindery", conf.section(b"bindery"), findings);
     let cache = DeltaSeconds(keys.number("cache", &bounds::SCRIPT_CACHE));
-    let common = Program { restart: true, ..Program::default() };
+    let rights = Rights { nice: bounds::SCRIPT_NICE.default, ..Rights::default() };
+    let common = Program { restart: true, rights, ..Program::default() };
     let common = permitted(&common, &mut keys);
     keys.finish();
 
@@ -247,6 +250,8 @@ fn permitted(common: &Program, keys: &mut Lenient<'_, '_>) -> Program {
     rights.processes = limit("processes", &bounds::SCRIPT_PROCESSES, 1).or(rights.processes);
     rights.memory = limit("memory", &bounds::SCRIPT_MEMORY, 1 << 20).or(rights.memory);
     rights.cpu = limit("cpu", &bounds::SCRIPT_CPU, 1).or(rights.cpu);
+    let nice = Bounds { default: rights.nice, ..bounds::SCRIPT_NICE };
+    rights.nice = keys.number("nice", &nice);
     Program { restart, rights, ..Program::default() }
 }
 
@@ -376,21 +381,25 @@ mod tests {
     #[test]
     fn rights_are_for_all_or_for_one() {
         let (read, findings) = read_text(
-            "[scripts]\na=\nb=\n[bindery]\ncache=60\nuser=root\nmemory=64\nfiles=32\n\
-             [bindery b]\nmemory=128\nuser=12345\nrestart=no\n",
+            "[scripts]\na=\nb=\nc=\n[bindery]\ncache=60\nuser=root\nmemory=64\nfiles=32\nnice=7\n\
+             [bindery b]\nmemory=128\nuser=12345\nrestart=no\n[bindery c]\nnice=0\n",
         );
         assert_eq!(findings, [""; 0]);
         assert_eq!(read.cache, DeltaSeconds(60));
-        let [a, b] = &*read.scripts else { panic!() };
+        let [a, b, c] = &*read.scripts else { panic!() };
         let rights = Rights {
             user: Some((0, 0)),
             files: Some(32),
             memory: Some(64 << 20),
+            nice: 7,
             ..Rights::default()
         };
         assert_eq!((a.restart, &a.rights), (true, &rights));
         let rights = Rights { user: Some((12_345, 12_345)), memory: Some(128 << 20), ..rights };
         assert_eq!((b.restart, &b.rights), (false, &rights));
+        assert_eq!(c.rights, Rights { nice: 0, ..a.rights.clone() });
+        let (read, _) = read_text("[scripts]\na=\n");
+        assert_eq!(read.scripts[0].rights, Rights { nice: 5, ..Rights::default() });
     }
 
     #[test]

@@ -150,14 +150,18 @@ fn scripts_run_with_the_rights_they_are_given() {
     let (script, told) = (folder.path().join("module.sh"), folder.path().join("told"));
     fs::copy(file("tests/script/module.sh"), &script).unwrap();
     let server = serve(&format!(
-        "[scripts]\n{}={}\n[bindery]\n{user}files=32\nmemory=512\n",
+        "[scripts]\n{}={}\n[bindery]\n{user}files=32\nmemory=512\nnice=3\n",
         script.display(),
         told.display()
     ));
     register_in_time(&server, "one", "first");
     let text = fs::read_to_string(&told).unwrap();
     let user = if is_root { "12345:12345" } else { "" };
-    assert!(text.contains(user) && text.contains(", 32 files"), "{text}");
+    // On top of what this test has itself.
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let own: u32 = stat.rsplit(')').next().unwrap().split(' ').nth(17).unwrap().parse().unwrap();
+    let rights = format!(", 32 files, nice {}, ", (own + 3).min(19));
+    assert!(text.contains(user) && text.contains(&rights), "{text}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ for name in user.auth user.register user.unregister; do say "%%>install:80:$name
 say '%%>install:80:engine.start'
 say '%%>install:80:engine.halt'
 say '%%>watch:user.register'
-note "started as $(id -u):$(id -g), $(ulimit -n) files, pid $$"
+note "started as $(id -u):$(id -g), $(ulimit -n) files, nice $(nice), pid $$"
 # What it leaves behind has to go with it.
 sleep 1000 &
 note "child $!"

@@ -175,8 +175,14 @@ fn command(program: &Program) -> Command {
     command
 }
 
-/// Supervises a program for `parent`. It returns only if that can't be done.
+/// Supervises a program for `parent`, at the priority that both are to have. It returns only if that
+/// can't be done.
 pub fn supervise(parent: u32, rights: &Rights, path: &std::path::Path, arg: &str) -> io::Error {
+    let nice = i32::try_from(rights.nice).unwrap_or(i32::MAX);
+    if let Err(error) = rustix::process::nice(nice) {
+        return error.into();
+    }
+    let rights = &Rights { nice: 0, ..rights.clone() };
     let mut command = Command::new(OURSELVES);
     command.args(LAUNCH);
     add_limits(&mut command, rights);
@@ -186,12 +192,15 @@ pub fn supervise(parent: u32, rights: &Rights, path: &std::path::Path, arg: &str
 const OURSELVES: &str = "/proc/self/exe";
 
 fn add_limits(command: &mut Command, rights: &Rights) {
-    let Rights { user: _, files, processes, memory, cpu } = rights;
+    let Rights { user: _, files, processes, memory, cpu, nice } = rights;
     let limits = [("--files", files), ("--processes", processes), ("--memory", memory)];
     for (name, limit) in limits.into_iter().chain([("--cpu", cpu)]) {
         if let Some(limit) = limit {
             command.arg(name).arg(limit.to_string());
         }
+    }
+    if *nice > 0 {
+        command.arg("--nice").arg(nice.to_string());
     }
 }
 
