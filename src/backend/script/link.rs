@@ -7,8 +7,15 @@ use tokio::net::{TcpStream, UnixStream, unix::pipe};
 
 use super::module::{Effect, Module};
 
-/// Octets that are read in one go. After so many, others have their turn.
+/// Octets that are read in one go.
 const READ: usize = 64 * 1024;
+
+/// Lines that are taken in one go. After so many, others have their turn.
+const TURN: usize = 64;
+
+/// How often a pipe is read whose process has ended: it holds no more, but for what somebody else
+/// still writes.
+const LAST_READS: usize = 4;
 
 /// Where a module's lines come from, and where ours go.
 #[derive(Debug)]
@@ -64,6 +71,8 @@ pub(super) async fn converse(
     mut effect: impl FnMut(Effect),
 ) -> Box<str> {
     let (mut lines, mut space) = (Lines::default(), vec![0; READ]);
+    // What is read, and not taken yet.
+    let mut read = 0..0;
     tokio::pin!(over);
     loop {
         if let Some(why) = module.ends() {
@@ -71,28 +80,25 @@ pub(super) async fn converse(
             let _ = module.write_out(|out| link.try_write(out));
             return why;
         }
+        let may_read = module.may_read();
         tokio::select! {
             why = &mut over => {
                 // What it wrote before it ended.
-                while let Ok(octets @ 1..) = link.try_read(&mut space) {
-                    let read = space.get(..octets).unwrap_or_default();
-                    let _ = lines.take(read, module, &mut effect);
+                for _ in 0..LAST_READS {
+                    let rest = space.get(read.clone()).unwrap_or_default();
+                    let _ = lines.take(rest, usize::MAX, module, &mut effect);
+                    read = 0..link.try_read(&mut space).unwrap_or_default();
                 }
                 return why;
             }
-            readable = link.readable(), if module.may_read() => {
+            () = std::future::ready(()), if may_read && !read.is_empty() => {}
+            readable = link.readable(), if may_read && read.is_empty() => {
                 match readable.and_then(|()| link.try_read(&mut space)) {
                     Ok(0) => return "it has closed its end".into(),
-                    Ok(octets) => {
-                        let read = space.get(..octets).unwrap_or_default();
-                        if let Err(why) = lines.take(read, module, &mut effect) {
-                            module.end(why);
-                        }
-                    }
+                    Ok(octets) => read = 0..octets,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return error.to_string().into(),
                 }
-                tokio::task::yield_now().await;
             }
             writable = link.writable(), if module.has_out() => {
                 match writable.and_then(|()| module.write_out(|out| link.try_write(out))) {
@@ -104,6 +110,14 @@ pub(super) async fn converse(
             }
             () = module.stirred() => {}
             () = until(module.held()) => {}
+        }
+        if !read.is_empty() && module.may_read() {
+            let rest = space.get(read.clone()).unwrap_or_default();
+            match lines.take(rest, TURN, module, &mut effect) {
+                Ok(taken) => read.start += taken,
+                Err(why) => module.end(why),
+            }
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -121,15 +135,24 @@ async fn until(moment: Option<tokio::time::Instant>) {
 struct Lines(Vec<u8>);
 
 impl Lines {
-    /// Has a module take all lines that are complete now.
+    /// Has a module take lines that are complete now, at most so many, and none once it is not
+    /// listened to any more. The result is how many octets that were.
     fn take(
         &mut self,
         octets: &[u8],
+        most: usize,
         module: &Module,
         effect: &mut impl FnMut(Effect),
-    ) -> Result<(), &'static str> {
+    ) -> Result<usize, &'static str> {
         let mut rest = octets;
-        while let Some(end) = memchr2(b'\n', 0, rest) {
+        for _ in 0..most {
+            let Some(end) = memchr2(b'\n', 0, rest) else {
+                if self.0.len() + rest.len() >= module.bufsize() {
+                    return Err(TOO_LONG);
+                }
+                self.0.extend_from_slice(rest);
+                return Ok(octets.len());
+            };
             let (line, after) = rest.split_at(end);
             rest = after.get(1..).unwrap_or_default();
             // The end counts, as in Yate.
@@ -147,16 +170,105 @@ impl Lines {
                 effect(asked);
             }
             self.0.clear();
-            if module.ends().is_some() {
-                return Ok(());
+            if module.ends().is_some() || module.held().is_some() {
+                break;
             }
         }
-        if self.0.len() + rest.len() >= module.bufsize() {
-            return Err(TOO_LONG);
-        }
-        self.0.extend_from_slice(rest);
-        Ok(())
+        Ok(octets.len() - rest.len())
     }
 }
 
 const TOO_LONG: &str = "a line is longer than bufsize";
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::{Cell, RefCell},
+        rc::Rc,
+        sync::Arc,
+        time::Duration,
+    };
+
+    use super::{
+        super::module::{Beginning, Tap},
+        *,
+    };
+    use crate::{config::extmodule, time::SystemClock};
+
+    fn module(tap: Tap) -> Module {
+        Module::new(Beginning {
+            number: 1,
+            name: "script test".into(),
+            settings: extmodule::Module::default(),
+            restart: None,
+            has_to_connect: false,
+            status: Arc::default(),
+            clock: Arc::new(SystemClock::new()),
+            tap: Some(tap),
+        })
+    }
+
+    /// How many lines are taken of what is written at once, until nothing more is for a while.
+    fn taken(written: &str) -> usize {
+        const WHILE: Duration = Duration::from_millis(50);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let taken = Rc::new(Cell::new(0));
+        let count = Rc::clone(&taken);
+        let module = module(Rc::new(move |is_its: bool, _: &[u8]| {
+            count.set(count.get() + usize::from(is_its));
+        }));
+        runtime.block_on(async {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            theirs.writable().await.unwrap();
+            assert_eq!(theirs.try_write(written.as_bytes()).unwrap(), written.len());
+            let quiet = async {
+                let mut before = usize::MAX;
+                while before != taken.get() {
+                    before = taken.get();
+                    tokio::time::sleep(WHILE).await;
+                }
+                "quiet".into()
+            };
+            let why = converse(&module, &Link::Unix(ours), quiet, |_| {}).await;
+            assert_eq!(&*why, "quiet");
+        });
+        taken.get()
+    }
+
+    #[test]
+    fn a_flood_is_left_where_it_is() {
+        // Whoever is not at its end after 50 ms is held up.
+        let few = taken(&"%%>output:x\n".repeat(500));
+        assert_eq!(few, 500);
+        for line in ["%%>output:x\n", "%%>setlocal:timeout:\n", "babble\n"] {
+            let many = taken(&line.repeat(5000));
+            assert!(many < 2500, "{line}: {many}");
+        }
+    }
+
+    #[test]
+    fn lines_are_whole_however_they_come() {
+        let lines = Rc::new(RefCell::new(Vec::new()));
+        let seen = Rc::clone(&lines);
+        let module = module(Rc::new(move |is_its: bool, line: &[u8]| {
+            if is_its {
+                seen.borrow_mut().push(String::from_utf8_lossy(line).into_owned());
+            }
+        }));
+        let text = b"%%>output:a\r\n%%>output:b\n\n%%>output:c\0%%>output:d";
+        for most in [1, 2, usize::MAX] {
+            for split in 0..text.len() {
+                lines.borrow_mut().clear();
+                let mut waiting = Lines::default();
+                for mut part in [&text[..split], &text[split..], b"\n"] {
+                    while !part.is_empty() {
+                        let taken = waiting.take(part, most, &module, &mut |_| {}).unwrap();
+                        part = &part[taken..];
+                    }
+                }
+                let whole = ["%%>output:a", "%%>output:b", "%%>output:c", "%%>output:d"];
+                assert_eq!(*lines.borrow(), whole, "{split}");
+            }
+        }
+    }
+}

@@ -24,7 +24,7 @@ use tokio::{
 use self::obey::MAX_NAMES;
 use super::{
     line::{self, Answer, Sent},
-    rate::Rate,
+    rate::{Credit, Rate},
 };
 use crate::{
     backend::{
@@ -46,8 +46,14 @@ const MAX_OUT: usize = 4 << 20;
 /// Lines a second that a module may put into the log.
 const LOGGED: u32 = 100;
 
+/// Lines a second that we may put there about it.
+const COMPLAINTS: u32 = 10;
+
 /// Lines a second that mean nothing, before a module is not listened to for the rest of it.
 const MISTAKES: u32 = 200;
+
+/// Lines a second that are no answers, before a module is not listened to for a moment.
+const UNASKED: u32 = 1000;
 
 /// What a module is started with.
 #[derive(Clone)]
@@ -80,7 +86,9 @@ pub(super) struct Module {
     /// While it says too much that means nothing.
     held: Cell<Option<Instant>>,
     mistakes: Rate,
+    unasked: Credit,
     logged: Rate,
+    complaints: Rate,
     status: Arc<Status>,
     clock: Arc<SystemClock>,
     tap: Option<Tap>,
@@ -172,7 +180,9 @@ impl Module {
             stirred: Notify::new(),
             held: Cell::new(None),
             mistakes: Rate::new(MISTAKES),
+            unasked: Credit::new(UNASKED),
             logged: Rate::new(LOGGED),
+            complaints: Rate::new(COMPLAINTS),
             status,
             clock,
             tap,
@@ -225,7 +235,21 @@ impl Module {
     /// Until when it is not listened to; `None` if it is. While it doesn't read it is not listened
     /// to either.
     pub(super) fn held(&self) -> Option<Instant> {
-        self.held.get().filter(|until| *until > Instant::now())
+        let held = self.held.get().filter(|until| *until > Instant::now());
+        self.held.set(held);
+        held
+    }
+
+    /// It is not listened to until then, nor sooner than was said before.
+    fn hold(&self, until: Instant) {
+        self.held.set(self.held.get().max(Some(until)));
+    }
+
+    /// It says what nobody has asked for.
+    fn says_unasked(&self) {
+        if let Some(until) = self.unasked.spend(Instant::now) {
+            self.hold(until);
+        }
     }
 
     /// Whether it may be listened to.
@@ -274,10 +298,19 @@ impl Module {
         state.watched.clear();
     }
 
-    /// Logs something of it, within the rate.
+    /// Logs what it says, within the rate.
     pub(super) fn log(&self, log: impl FnOnce()) {
+        self.log_within(&self.logged, log);
+    }
+
+    /// Logs what is wrong with it, within the rate.
+    fn complain(&self, log: impl FnOnce()) {
+        self.log_within(&self.complaints, log);
+    }
+
+    fn log_within(&self, rate: &Rate, log: impl FnOnce()) {
         let left_out = |lines| tracing::warn!(script = %self.name, "{lines} lines were left out");
-        if self.logged.allows(left_out) {
+        if rate.allows(left_out) {
             log();
         }
     }

@@ -22,7 +22,7 @@ use super::{
     link::{Link, converse},
     module::{Beginning, Effect, Installed, Module},
     process::Process,
-    rate::Rate,
+    rate::{Counted, Rate},
 };
 use crate::{
     backend::{
@@ -524,6 +524,9 @@ async fn run_once(program: Program) {
 /// Has what a program writes logged, within a rate.
 async fn log_lines(name: Rc<str>, pipe: pipe::Receiver) {
     const RATE: u32 = 100;
+    /// Reads a second, of 4096 octets: who writes more has to wait.
+    const READS: u32 = 1024;
+    let reads = Rate::new(READS);
     let (rate, mut space, mut line) = (Rate::new(RATE), vec![0; 4096], Vec::new());
     let log = |line: &[u8]| {
         let left_out = |lines| tracing::warn!(script = %name, "{lines} lines were left out");
@@ -552,7 +555,10 @@ async fn log_lines(name: Rc<str>, pipe: pipe::Receiver) {
         }
         line.extend_from_slice(rest);
         line.truncate(SHOWN);
-        tokio::task::yield_now().await;
+        match reads.count() {
+            Counted::Within { .. } => tokio::task::yield_now().await,
+            Counted::Beyond { until } => tokio::time::sleep_until(until).await,
+        }
     }
 }
 

@@ -22,17 +22,23 @@ use crate::{
 
 impl Module {
     pub(super) fn answer(&self, answer: Answer) {
-        let number = answer.id.strip_prefix(&*self.prefix()).and_then(|rest| rest.parse().ok());
-        let waiting =
-            number.and_then(|number: u64| self.state.borrow_mut().pending.remove(&number));
+        let number = answer.id.strip_prefix(&*self.prefix());
+        let number: Option<u64> = number.and_then(|rest| rest.parse().ok());
+        let waiting = number.and_then(|number| self.state.borrow_mut().pending.remove(&number));
         match waiting {
             // Who has given up in this moment doesn't miss it.
-            Some(waiting) => drop(waiting.send(answer)),
+            Some(waiting) => {
+                self.unasked.earn();
+                drop(waiting.send(answer));
+            }
             None => {
-                if let Counted::Beyond { until } = self.mistakes.count() {
-                    self.held.set(Some(until));
+                // One that is late is no nonsense: who is slow still has others to answer.
+                if number.is_some_and(|number| number <= self.state.borrow().asked) {
+                    self.says_unasked();
+                } else if let Counted::Beyond { until } = self.mistakes.count() {
+                    self.hold(until);
                 }
-                self.log(|| {
+                self.complain(|| {
                     let id = answer.id.escape_debug();
                     tracing::warn!(script = %self.name, "an answer that is late, or nobody asked for: {id}");
                 });
@@ -66,7 +72,7 @@ impl Module {
                 if self.state.borrow().settings.timebomb {
                     self.end("it has not answered in time (timebomb)");
                 }
-                self.log(|| {
+                self.complain(|| {
                     let name = message.name;
                     tracing::warn!(script = %self.name, "{name}: no answer in {timeout:?}");
                 });
@@ -123,7 +129,7 @@ impl Module {
                 match param {
                     Param::Set(name, value) => match fit(&name, &value) {
                         Ok(()) => message.set(&name, value),
-                        Err(why) => self.log(|| {
+                        Err(why) => self.complain(|| {
                             let (name, script) = (name.escape_debug(), &self.name);
                             tracing::warn!(%script, "{name}: {why}; left out");
                         }),

@@ -64,18 +64,21 @@ impl Module {
             return self.end("it has not said %%>connect first");
         }
         if let Counted::Beyond { until } = self.mistakes.count() {
-            self.held.set(Some(until));
+            self.hold(until);
         }
         if !line.starts_with(line::ERROR) {
             self.say(|out| line::error_into(out, line));
         }
-        self.log(|| {
+        self.complain(|| {
             let line = line.get(..SHOWN).unwrap_or(line).escape_ascii();
             tracing::warn!(script = %self.name, "{why}: {line}");
         });
     }
 
     fn obey(&self, command: Command) -> Option<Effect> {
+        if !matches!(command, Command::Answer(_)) {
+            self.says_unasked();
+        }
         match command {
             Command::Connect { .. } => None,
             Command::Install { priority, name, filter } => {

@@ -208,3 +208,23 @@ fn who_babbles_is_not_listened_to() {
     }
     assert!(!module.may_read());
 }
+
+#[test]
+fn who_talks_without_end_is_held_up_unless_it_answers() {
+    for line in ["%%>output:hello", "%%>message:1:0:x:", "%%>setlocal:timeout:"] {
+        let module = module();
+        let lines = (0..10_000).take_while(|_| {
+            module.take(line.as_bytes());
+            module.may_read()
+        });
+        assert!((999..2000).contains(&lines.count()), "{line}");
+    }
+    let module = module();
+    for _ in 0..5000 {
+        let handling = ask(&module, &mut question(), |id| {
+            format!("%%>output:asked\n%%<message:{id}:true::secret\n%%<message:{id}:true::twice")
+        });
+        assert_eq!(handling, Handling::Handled);
+        assert!(module.may_read());
+    }
+}
