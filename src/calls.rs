@@ -12,7 +12,7 @@ use crossbeam::utils::CachePadded;
 use dashmap::{DashMap, mapref::entry::Entry};
 
 use crate::{
-    proxy::{Call, End, Stage},
+    proxy::{Call, End, Probed, Stage},
     time::Now,
 };
 
@@ -41,11 +41,17 @@ struct Cells {
     begun: AtomicU64,
     /// Calls that have ended, by [`CallResult`].
     ended: [AtomicU64; CallResult::ALL.len()],
+    /// Probes that were sent, and what became of them, by [`Probed`].
+    probed: [AtomicU64; Probed::ALL.len()],
 }
 
 /// Adds one: a load and a store, not a locked addition.
 fn bump(cell: &AtomicU64) {
-    cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    add(cell, 1);
+}
+
+fn add(cell: &AtomicU64, count: u64) {
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
 }
 
 /// How a call ended, for who counts.
@@ -67,11 +73,13 @@ pub enum CallResult {
     Failed,
     /// It was answered, and no party was heard of any more.
     Dead,
+    /// It was answered, and a party that was asked does not have it any more.
+    Vanished,
 }
 
 impl CallResult {
     /// All results.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Completed,
         Self::Cancelled,
         Self::Unanswered,
@@ -80,6 +88,7 @@ impl CallResult {
         Self::Refused,
         Self::Failed,
         Self::Dead,
+        Self::Vanished,
     ];
 
     /// The value of the `result` label.
@@ -93,6 +102,7 @@ impl CallResult {
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Dead => "dead",
+            Self::Vanished => "vanished",
         }
     }
 }
@@ -103,6 +113,7 @@ impl From<End> for CallResult {
             End::Bye => Self::Completed,
             End::Cancelled | End::Refused(487) => Self::Cancelled,
             End::Dead => Self::Dead,
+            End::Vanished => Self::Vanished,
             End::Refused(408 | 480) => Self::Unanswered,
             End::Refused(486 | 600) => Self::Busy,
             End::Refused(300..=399) => Self::Redirected,
@@ -222,6 +233,20 @@ impl CallBook {
         if let Some(cells) = self.workers.get(worker) {
             cells.transactions.store(open as u64, Ordering::Relaxed);
         }
+    }
+
+    /// A worker has probed calls: how often, and what became of it, in the order of [`Probed::ALL`].
+    pub fn note_probes(&self, worker: usize, counts: [u64; Probed::ALL.len()]) {
+        let Some(cells) = self.workers.get(worker) else { return };
+        for (cell, count) in cells.probed.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            add(cell, count);
+        }
+    }
+
+    /// How many probes were sent, or became of so.
+    pub fn probed(&self, what: Probed) -> u64 {
+        let cells = self.workers.iter().map(|cells| &cells.probed[what as usize]);
+        cells.map(|cell| cell.load(Ordering::Relaxed)).sum()
     }
 
     /// How many transactions are open.

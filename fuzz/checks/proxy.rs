@@ -1,14 +1,16 @@
 //! A script of requests, responses and passing time, put through the proxy.
 //!
 //! Whoever is asked and whatever is answered, in whatever order: nobody gets two different final
-//! responses to one request but for 2xx to an INVITE, no ACK is answered, and once everybody has
-//! been silent for long enough, no transaction and no call is left.
+//! responses to one request but for 2xx to an INVITE, no ACK is answered, nobody is told what comes
+//! of a probe, and once everybody has been silent for long enough, no transaction and no call is left.
 
 use std::collections::HashMap;
 
 use bindery::{
     flow::{Flow, ListenerId, Transport},
-    proxy::{Call, Core, Effects, Matched, Parties, Plan, Policy, Side, Target, Terms, TokenKey},
+    proxy::{
+        Call, Core, Effects, Matched, Parties, Plan, Policy, ProbeBy, Side, Target, Terms, TokenKey,
+    },
     sip::{Limits, Method, Parsed, Parser, Status, header::HeaderName},
     time::{DeltaSeconds, Now},
 };
@@ -32,11 +34,19 @@ impl Script<'_> {
 }
 
 /// What the proxy goes by.
-fn policy() -> Policy {
-    Policy { dead_call: DeltaSeconds(600), ..Policy::default() }
+fn policy(script: &mut Script<'_>) -> Policy {
+    let (probe, probe_by) = script.pick(&[
+        (0, ProbeBy::Options),
+        (3, ProbeBy::Options),
+        (60, ProbeBy::Options),
+        (60, ProbeBy::Update),
+    ]);
+    let (dead_call, probe) = (DeltaSeconds(600), DeltaSeconds(probe));
+    Policy { dead_call, probe, probe_by, ..Policy::default() }
 }
 
 struct Run {
+    policy: Policy,
     core: Core,
     fx: Effects,
     now: Now,
@@ -66,6 +76,7 @@ pub(crate) fn check(octets: &[u8]) {
     let mut script = Script(octets);
     let listeners = [([192, 0, 2, 1], 5060).into()].into();
     let mut run = Run {
+        policy: policy(&mut script),
         core: Core::new([2; 16], TokenKey::new([1; 16]), listeners, Limits::default(), 1),
         fx: Effects::default(),
         now: Now { millis: 1_000_000, unix: 1_800_000_000 },
@@ -100,7 +111,7 @@ impl Run {
         self.now.millis += millis;
         self.epoch += u32::from(millis >= 4000);
         self.now.unix += millis / 1000;
-        self.core.pass_time(self.now, &terms(&policy()), &mut self.fx);
+        self.core.pass_time(self.now, &terms(&self.policy), &mut self.fx);
         self.collect();
     }
 
@@ -118,6 +129,9 @@ impl Run {
                 Parsed::Response(response) if response.code >= 200 => {
                     let cseq = response.message.first(HeaderName::Cseq).unwrap_or_default();
                     assert_ne!(response.cseq.method, Method::Ack, "{}", octets.escape_ascii());
+                    // No script has any, so it could only be a probe's.
+                    let method = response.cseq.method;
+                    assert_ne!(method, Method::Options, "{}", octets.escape_ascii());
                     let from = response.message.first(HeaderName::From).unwrap_or_default();
                     let key = [response.via.branch, response.call_id, cseq, from].join(&b' ');
                     let codes = self.finals.entry((to, key)).or_default();
@@ -147,7 +161,8 @@ impl Run {
             "{method} sip:bob@example.com SIP/2.0\r\n\
              Via: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bK{branch}e{epoch}\r\nMax-Forwards: 70\r\n\
              From: <sip:a@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\n\
-             Call-ID: {call}\r\nCSeq: {branch} {method}\r\n{extra}Content-Length: 0\r\n\r\n"
+             Call-ID: {call}\r\nCSeq: {branch} {method}\r\nContact: <sip:a@192.0.2.10>\r\n\
+             {extra}Content-Length: 0\r\n\r\n"
         );
         let groups = (0..1 + script.octet() % 3).map(|_| {
             let targets = (0..1 + script.octet() % 3).map(|_| {
@@ -170,12 +185,12 @@ impl Run {
         let mut parser = Parser::new(Limits::default());
         let Parsed::Request(request) = parser.parse(text.as_bytes()) else { panic!("{text}") };
         let (now, fx) = (self.now, &mut self.fx);
-        let matched = self.core.matched(now, &request, from, &terms(&policy()), fx);
+        let matched = self.core.matched(now, &request, from, &terms(&self.policy), fx);
         if matched == Matched::New && !matches!(method, "ACK" | "CANCEL") {
             let begun = self.core.begin(&request, text.as_bytes(), from, 7, fx);
             if let Some(id) = begun.filter(|id| !self.core.is_answered(*id)) {
                 if refusal {
-                    self.core.refuse(now, id, Status::NOT_FOUND, b"", &terms(&policy()), fx);
+                    self.core.refuse(now, id, Status::NOT_FOUND, b"", &terms(&self.policy), fx);
                 } else {
                     let plan = Plan {
                         groups,
@@ -186,7 +201,7 @@ impl Run {
                         ring_timeout: DeltaSeconds(script.pick(&[0, 5, 60])),
                         call: (method == "INVITE").then(call_of_alice),
                     };
-                    self.core.forward(now, id, &request, plan, &terms(&policy()), fx);
+                    self.core.forward(now, id, &request, plan, &terms(&self.policy), fx);
                 }
             }
         }
@@ -196,11 +211,15 @@ impl Run {
     /// Somebody answers a request that it got.
     fn respond(&mut self, script: &mut Script<'_>) {
         let which = usize::from(script.octet());
-        let code = script.pick(&[100, 180, 183, 200, 200, 302, 401, 404, 407, 486, 487, 503, 603]);
+        let code = script.pick(&[
+            100, 180, 183, 200, 200, 302, 401, 404, 407, 408, 481, 486, 487, 500, 503, 603,
+        ]);
         let extra = script.pick(&[
             "",
             "WWW-Authenticate: Digest realm=\"r\"\r\n",
             "Session-Expires: 90\r\n",
+            "Contact: <sip:b@192.0.2.11:5070>\r\n",
+            "Contact: <sip:b@192.0.2.12>\r\n",
         ]);
         let requests: Vec<&Vec<u8>> = self
             .sent
@@ -226,7 +245,7 @@ impl Run {
         text += "Content-Length: 0\r\n\r\n";
         let mut parser = Parser::new(Limits::default());
         if let Parsed::Response(response) = parser.parse(text.as_bytes()) {
-            self.core.response(self.now, &response, &terms(&policy()), &mut self.fx);
+            self.core.response(self.now, &response, &terms(&self.policy), &mut self.fx);
         }
         self.collect();
     }
@@ -280,20 +299,21 @@ impl Run {
         match parser.parse(text.as_bytes()) {
             Parsed::Request(request) => {
                 let (now, fx) = (self.now, &mut self.fx);
-                if self.core.matched(now, &request, from, &terms(&policy()), fx) == Matched::New {
+                if self.core.matched(now, &request, from, &terms(&self.policy), fx) == Matched::New
+                {
                     let _ = self.core.within(
                         now,
                         &request,
                         text.as_bytes(),
                         (from, 8),
                         || false,
-                        &terms(&policy()),
+                        &terms(&self.policy),
                         fx,
                     );
                 }
             }
             Parsed::Response(response) => {
-                self.core.response(self.now, &response, &terms(&policy()), &mut self.fx);
+                self.core.response(self.now, &response, &terms(&self.policy), &mut self.fx);
             }
             _ => {}
         }

@@ -69,6 +69,8 @@ pub const RING_TIMEOUT: Bounds = bounds(60, 1, 1800, "seconds");
 /// `[calls] dead_call`: a call without session timers may say nothing for as long as it lasts, and
 /// one that is over must not count for ever.
 pub const DEAD_CALL: Bounds = bounds(7200, 60, 7 * DAY, "seconds");
+/// `[calls] probe`; zero probes nobody. Two requests a call each time: what makes sense is minutes.
+pub const PROBE: Bounds = bounds(0, 0, DAY, "seconds");
 /// `[calls] max_calls`; zero means no bound.
 pub const MAX_CALLS: Bounds = bounds(0, 0, 1_000_000, "calls");
 /// `[calls] dns_timeout`: less than the 32 s after which a caller has given up by itself.

@@ -199,10 +199,12 @@ fn bindery_conf() -> String {
          ; foreign=refuse          or dns: where calls of our users to other domains go\n\
          ; foreign_deny=internal   networks that those never reach; internal: all that is not public\n\
          ; dns=                    name servers for that: 192.0.2.53,...; else those of the system\n\
+         ; probe_by=OPTIONS        or UPDATE: what parties are asked with, if probe is not 0\n\
          ; cdr=call                or leg: one record for the caller and one for who is called\n",
         &[
             ("ring_timeout", bounds::RING_TIMEOUT),
             ("dead_call", bounds::DEAD_CALL),
+            ("probe", bounds::PROBE),
             ("max_calls", bounds::MAX_CALLS),
             ("dns_timeout", bounds::DNS_TIMEOUT),
         ],

@@ -18,7 +18,7 @@ use super::{Findings, Place};
 use crate::auth::policy::Algorithm;
 use crate::backend::chain::OnError;
 use crate::flow::Transport;
-use crate::proxy::{self, Deny, Foreign, INTERNAL, Mode, NONE, Network};
+use crate::proxy::{self, Deny, Foreign, INTERNAL, Mode, NONE, Network, ProbeBy};
 use crate::registrar::Domains;
 use crate::registrar::policy::{CseqOrder, OnLimit};
 use crate::sip::Limits;
@@ -40,7 +40,7 @@ const SECTIONS: [&str; 9] =
     ["general", "registrar", "auth", "cache", "backend", "calls", "persist", "admin", "limits"];
 
 /// Keys that will have a meaning in `[domain NAME]`.
-const LATER_DOMAIN_KEYS: [&str; 21] = [
+const LATER_DOMAIN_KEYS: [&str; 23] = [
     "expires_min",
     "expires_def",
     "expires_max",
@@ -55,6 +55,8 @@ const LATER_DOMAIN_KEYS: [&str; 21] = [
     "enable",
     "ring_timeout",
     "dead_call",
+    "probe",
+    "probe_by",
     "max_calls",
     "trusted",
     "check_from",
@@ -468,6 +470,9 @@ fn backend(conf: &Conf, findings: &mut Findings) -> BackEnd {
 /// What callers of a domain meet.
 const MODES: [(&str, Mode); 2] = [("proxy", Mode::Proxy), ("redirect", Mode::Redirect)];
 
+/// What the parties of a call are asked with.
+const PROBES: [(&str, ProbeBy); 2] = [("OPTIONS", ProbeBy::Options), ("UPDATE", ProbeBy::Update)];
+
 fn calls(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Calls {
     let modes = modes(conf, domains, findings);
     let mut keys = keys(conf, "calls", findings);
@@ -484,6 +489,8 @@ fn calls(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Calls {
         modes,
         ring_timeout: keys.seconds("ring_timeout", &bounds::RING_TIMEOUT),
         dead_call: keys.seconds("dead_call", &bounds::DEAD_CALL),
+        probe: keys.seconds("probe", &bounds::PROBE),
+        probe_by: keys.word("probe_by", &PROBES).unwrap_or_default(),
         max_calls: keys.number("max_calls", &bounds::MAX_CALLS),
         trusted: trusted.into(),
         check_from: keys.flag("check_from", true),
@@ -493,6 +500,10 @@ fn calls(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Calls {
             .unwrap_or(Foreign::Refuse),
         foreign_deny,
     };
+    if policy.probe >= policy.dead_call {
+        // Calls would be over before anybody is asked.
+        keys.refuse("probe", &format!("less than dead_call={}", policy.dead_call.0));
+    }
     let cdr = keys.word("cdr", &[("call", Records::Call), ("leg", Records::Leg)]);
     keys.finish();
     Calls { policy, cdr: cdr.unwrap_or_default(), dns }
@@ -681,6 +692,7 @@ mod tests {
              max_bindings=1000000\n[auth]\nalgorithms=md5\nqop=none\nnonce_lifetime=600\n\
              [persist]\ndurability=snapshot\nkeep=0\n[admin]\nenable=no\n[limits]\nmax_uri=1024\n\
              [calls]\nmode=redirect\nring_timeout=30\ndead_call=600\nmax_calls=2\n\
+             probe=300\nprobe_by=UPDATE\n\
              trusted=10.0.0.0/8, ::1\ncheck_from=no\naccept_foreign=yes\nforeign=dns\ncdr=leg\n\
              foreign_deny=internal, 192.0.2.0/24\n\
              dns=192.0.2.53,::1, [2001:db8::53]:5353\ndns_timeout=3\n\
@@ -703,6 +715,8 @@ mod tests {
             modes: [("example.org".into(), Mode::Proxy)].into(),
             ring_timeout: DeltaSeconds(30),
             dead_call: DeltaSeconds(600),
+            probe: DeltaSeconds(300),
+            probe_by: ProbeBy::Update,
             max_calls: 2,
             trusted: ["10.0.0.0/8", "::1"].map(|network| network.parse().unwrap()).into(),
             check_from: false,
@@ -838,6 +852,9 @@ mod tests {
             ("[calls]\ndns_timeout=0", "4: [calls] dns_timeout=0: expected seconds from 1 to 30"),
             ("[calls]\ncdr=both", "4: [calls] cdr=both: expected call or leg"),
             ("[calls]\ndead_call=0", "4: [calls] dead_call=0: expected seconds from 60 to 604800"),
+            ("[calls]\nprobe=90000", "4: [calls] probe=90000: expected seconds from 0 to 86400"),
+            ("[calls]\nprobe=7200", "4: [calls] probe=7200: expected less than dead_call=7200"),
+            ("[calls]\nprobe_by=info", "4: [calls] probe_by=info: expected OPTIONS or UPDATE"),
             ("[calls]\nmax_call=1", "4: [calls] unknown key max_call: did you mean max_calls?"),
             (
                 "[general]\nrealm=my \"realm\"",

@@ -320,6 +320,7 @@ impl fmt::Display for Calls {
         writeln!(f, "mode={}", mode(general))?;
         writeln!(f, "ring_timeout={}", policy.ring_timeout.0)?;
         writeln!(f, "dead_call={}", policy.dead_call.0)?;
+        writeln!(f, "probe={}\nprobe_by={}", policy.probe.0, policy.probe_by.as_str())?;
         writeln!(f, "max_calls={}", policy.max_calls)?;
         let trusted: Vec<String> = policy.trusted.iter().map(ToString::to_string).collect();
         writeln!(f, "trusted={}", trusted.join(","))?;

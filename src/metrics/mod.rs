@@ -14,6 +14,7 @@ use crate::{
     control::Node,
     durability::{JournalCounts, Taken},
     flow::Transport,
+    proxy::Probed,
     registrar::agent_places_taken,
     time::{Clock, Now},
 };
@@ -58,6 +59,8 @@ pub struct Sample {
     pub calls_begun: u64,
     /// Calls that have ended, in the order of [`CallResult::ALL`].
     pub calls_ended: [u64; CallResult::ALL.len()],
+    /// Probes of calls that were sent, and what became of them, in the order of [`Probed::ALL`].
+    pub probed: [u64; Probed::ALL.len()],
     /// Transactions of requests that are passed on, which have not ended.
     pub transactions: u64,
     /// How the back ends do.
@@ -110,6 +113,7 @@ impl Sample {
             calls: node.calls.len() as u64,
             calls_begun: node.calls.begun(),
             calls_ended: CallResult::ALL.map(|result| node.calls.ended(result)),
+            probed: Probed::ALL.map(|what| node.calls.probed(what)),
             transactions: node.calls.transactions(),
             backends: Arc::clone(&node.backends),
             is_restored: !node.location.is_loading(),

@@ -11,8 +11,8 @@ use prometheus_client::{
 
 use super::Sample;
 use crate::{
-    calls::CallResult, durability::JournalCounts, flow::Transport, registrar::AGENT_PLACES,
-    sip::Status,
+    calls::CallResult, durability::JournalCounts, flow::Transport, proxy::Probed,
+    registrar::AGENT_PLACES, sip::Status,
 };
 
 /// The media type of [`encode`]'s text.
@@ -180,6 +180,14 @@ impl Sample {
             "calls_refused",
             "Calls that were turned down here, before they went to anybody",
             self.totals.refused().map(|(reason, count)| ([("reason", reason)], count)),
+        )?;
+        let [sent, answered @ ..] = self.probed;
+        families.counter("probes", "Times that a party of a call was probed", sent)?;
+        let answered = Probed::ALL.into_iter().skip(1).zip(answered);
+        families.counters(
+            "probes_ended",
+            "What became of that, unless somebody was heard of meanwhile",
+            answered.map(|(what, count)| ([("result", what.label())], count)),
         )?;
         let transactions = "Transactions of requests that are passed on";
         families.gauge("transactions", transactions, None, self.transactions)?;

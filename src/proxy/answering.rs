@@ -28,7 +28,9 @@ impl Core {
         terms: &Terms<'_>,
         fx: &mut Effects,
     ) -> bool {
-        let Some((id, number)) = branch_of(response.via.branch) else { return false };
+        let Some((id, number)) = branch_of(response.via.branch) else {
+            return self.probe_response(now, response, terms, fx);
+        };
         let Some(mut context) = self.take(id) else { return false };
         let known = self.branch_response(now, &mut context, id, number, response, terms, fx);
         self.put_back(id, context);
@@ -142,12 +144,14 @@ impl Core {
                 let dialog = self.kit.dialog(response.call_id, tags, &sides);
                 let callee = (target, aor, dialog);
                 if self.ledger.answer(now, call, callee, dies, fx) {
-                    self.wheel.set(dies.at, Wake::Call(call));
+                    self.watch(now, call, (&*context, &sides), response, terms.policy);
+                    self.arm(call);
                 }
             }
             Role::Renews => {
                 self.ledger.renew(call, dies);
-                self.wheel.set(dies.at, Wake::Call(call));
+                self.retarget(call, context, response);
+                self.arm(call);
             }
             Role::Ends => self.ledger.end(now, call, End::Bye, fx),
             Role::None => {}
@@ -376,13 +380,7 @@ impl Core {
         self.wheel.take(now.millis, &mut due);
         for wake in due.drain(..) {
             match wake {
-                Wake::Call(call) => match self.ledger.until(call) {
-                    Some(until) if until <= now.millis => {
-                        self.ledger.end(now, call, End::Dead, fx);
-                    }
-                    Some(until) => self.wheel.set(until, wake),
-                    None => {}
-                },
+                Wake::Call(call) => self.wake_call(now, call, terms, fx),
                 Wake::Context(id) => {
                     let Some(mut context) = self.take(id) else { continue };
                     if context.armed <= now.millis {

@@ -40,15 +40,19 @@ pub enum End {
     Refused(u16),
     /// Neither party was heard of any more.
     Dead,
+    /// A party that was asked does not have it any more, or is not there.
+    Vanished,
 }
 
 impl End {
-    /// Yate's word for it, as it stands in `reason` of a call's record; empty for a plain end.
+    /// Yate's word for it, as it stands in `reason` of a call's record; empty for a plain end. Yate
+    /// asks nobody, and has no word for who vanished.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Bye => "",
             Self::Cancelled => "cancelled",
             Self::Dead => "timeout",
+            Self::Vanished => "vanished",
             Self::Refused(code) => match code {
                 300..=399 => "moved",
                 401 | 407 => "noauth",

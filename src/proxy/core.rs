@@ -10,15 +10,14 @@ use super::{
     call::{Call, End},
     context::{Context, Role, Standing, Target, Upstream},
     effects::Effects,
-    hop::numeric,
     kit::{Kit, put_own_response, tags},
-    ledger::Ledger,
+    ledger::{Heard, Ledger},
     onward::max_forwards,
     policy::Policy,
     timer::Wheel,
     token::{Side, TokenKey},
     transaction::{InviteServer, Server, ServerState},
-    way::Way,
+    way::{Way, hop_of},
 };
 use crate::{
     flow::Flow,
@@ -92,7 +91,7 @@ pub enum Refused {
     Silence,
 }
 
-/// Wakes a context, or ends a call.
+/// Wakes a context or a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wake {
     Context(ContextId),
@@ -426,20 +425,7 @@ impl Core {
         if kit.has_looped(request) {
             return refused(Status::LOOP_DETECTED);
         }
-        // What stands in Route and Request-URI counts for a server, and there only where it could
-        // have sent from itself.
-        let next = way.next_hop();
-        let to = match other {
-            Side::Flow(to) => to,
-            Side::Server(seen) => {
-                let is_its_own = |remote: &SocketAddr| {
-                    remote.ip() == seen.remote.ip() || terms.policy.trusts(remote.ip())
-                };
-                let has_way = |remote: &SocketAddr| remote.is_ipv4() == seen.remote.is_ipv4();
-                let named = numeric(next).filter(is_its_own).filter(has_way);
-                Flow { remote: named.unwrap_or(seen.remote), ..seen }
-            }
-        };
+        let to = hop_of(other, way.next_hop(), terms.policy);
         let dialog = kit.dialog(request.call_id, tags, &sides);
         let strips = !terms.policy.trusts(source);
         if method == Method::Ack {
@@ -458,7 +444,8 @@ impl Core {
             _ => Role::None,
         };
         if let Some(call) = context.call {
-            self.ledger.hear(now, call, terms.policy.dead_call);
+            let heard = Heard { by_caller, cseq: request.cseq.number, flow };
+            self.ledger.hear(now, call, heard, terms.policy);
         }
         let target = Target {
             uri: Box::default(),

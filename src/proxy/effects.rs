@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, ops::Range};
 
-use super::call::CallEvent;
+use super::{call::CallEvent, probe::Probed};
 use crate::flow::Flow;
 #[cfg(doc)]
 use crate::sip::Method;
@@ -15,6 +15,8 @@ pub struct Effects {
     /// Responses among them: the method's ordinal and the code, for who counts.
     responses: Vec<(usize, u16)>,
     events: Vec<CallEvent>,
+    /// How many probes there were, and what became of them: by [`Probed`].
+    probed: [u64; Probed::ALL.len()],
 }
 
 /// The code of a response that was written here: three digits after `SIP/2.0` and a blank.
@@ -47,6 +49,15 @@ impl Effects {
 
     pub(super) fn tell(&mut self, event: CallEvent) {
         self.events.push(event);
+    }
+
+    pub(super) fn probed(&mut self, what: Probed) {
+        self.probed[what as usize] += 1;
+    }
+
+    /// Takes how many probes there were, and what became of them, in the order of [`Probed::ALL`].
+    pub fn take_probed(&mut self) -> [u64; Probed::ALL.len()] {
+        std::mem::take(&mut self.probed)
     }
 
     /// What is to be sent: the flow whose near end it leaves from, where it goes, its octets.

@@ -79,7 +79,7 @@ impl Kit {
         u32::from_le_bytes([a, b, c, d])
     }
 
-    fn hash(&self, parts: &[&[u8]]) -> u64 {
+    pub(super) fn hash(&self, parts: &[&[u8]]) -> u64 {
         // Many short writes cost more than the hash; all but the longest fit into one.
         let mut space = [0; 512];
         let mut text = Buf::new(&mut space);
@@ -165,7 +165,7 @@ impl Kit {
     }
 
     /// Our own address, as a peer of `flow` sees it.
-    fn address(&self, flow: &Flow) -> SocketAddr {
+    pub(super) fn address(&self, flow: &Flow) -> SocketAddr {
         let listener = self.listeners.get(usize::from(flow.listener.0)).copied();
         let listener = listener.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)));
         match flow.local {

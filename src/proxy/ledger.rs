@@ -5,8 +5,13 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     call::{Call, CallEvent, End, Stage},
     effects::Effects,
+    policy::Policy,
+    probe::Probe,
 };
-use crate::time::{DeltaSeconds, Now};
+use crate::{
+    flow::Flow,
+    time::{DeltaSeconds, Now},
+};
 
 /// Milliseconds that a call goes on after its session has expired (RFC 4028 §10): its parties hang
 /// up themselves, a little before.
@@ -21,15 +26,20 @@ pub(super) struct Ledger {
     next: u64,
 }
 
+/// A call.
 #[derive(Debug)]
-struct Entry {
-    call: Call,
+pub(super) struct Entry {
+    pub(super) call: Call,
     /// The dialog with who answered.
     dialog: Option<u64>,
     /// When it is taken for dead.
-    until: u64,
+    pub(super) until: u64,
     /// Whether a session timer says that, which only INVITE and UPDATE prolong.
-    is_timed: bool,
+    pub(super) is_timed: bool,
+    /// What it takes to ask its parties, where they are asked.
+    pub(super) probe: Option<Box<Probe>>,
+    /// When the wheel wakes it.
+    pub(super) armed: u64,
 }
 
 impl Ledger {
@@ -55,7 +65,9 @@ impl Ledger {
         call.id = id;
         fx.tell(CallEvent { now, call: call.clone() });
         // Timer C, the ringing and the transactions see to it that it goes on or ends.
-        self.calls.insert(id, Entry { call, dialog: None, until: u64::MAX, is_timed: false });
+        let (until, armed) = (u64::MAX, u64::MAX);
+        let entry = Entry { call, dialog: None, until, is_timed: false, probe: None, armed };
+        self.calls.insert(id, entry);
         id
     }
 
@@ -98,7 +110,7 @@ impl Ledger {
         fx: &mut Effects,
     ) -> bool {
         let Some(entry) = self.calls.get_mut(&id) else { return false };
-        let Entry { call, dialog: own_dialog, until, is_timed } = entry;
+        let Entry { call, dialog: own_dialog, until, is_timed, .. } = entry;
         if call.stage >= Stage::Answered {
             return false;
         }
@@ -117,22 +129,40 @@ impl Ledger {
             && entry.call.stage == Stage::Answered
         {
             (entry.until, entry.is_timed) = (dies.at, dies.is_timed);
+            if dies.is_timed {
+                // Who refreshes it need not be asked.
+                entry.probe = None;
+            }
         }
     }
 
-    /// Something was heard of it.
-    pub(super) fn hear(&mut self, now: Now, id: u64, dead_call: DeltaSeconds) {
+    /// One of its parties has sent a request.
+    pub(super) fn hear(&mut self, now: Now, id: u64, heard: Heard, policy: &Policy) {
         if let Some(entry) = self.calls.get_mut(&id)
             && entry.call.stage == Stage::Answered
             && !entry.is_timed
         {
-            entry.until = Dies::after(now, None, dead_call).at;
+            entry.until = Dies::after(now, None, policy.dead_call).at;
+            if let Some(probe) = &mut entry.probe {
+                probe.hear(now, heard, policy);
+            }
         }
     }
 
-    /// When it is taken for dead.
-    pub(super) fn until(&self, id: u64) -> Option<u64> {
-        self.calls.get(&id).map(|entry| entry.until)
+    /// A call that is in progress.
+    pub(super) fn entry(&mut self, id: u64) -> Option<&mut Entry> {
+        self.calls.get_mut(&id)
+    }
+
+    /// When it has to be woken, if nothing wakes it before.
+    pub(super) fn arm(&mut self, id: u64) -> Option<u64> {
+        let entry = self.calls.get_mut(&id)?;
+        let probe = entry.probe.as_ref().map_or(u64::MAX, |probe| probe.next());
+        let next = entry.until.min(probe);
+        (next < entry.armed).then(|| {
+            entry.armed = next;
+            next
+        })
     }
 
     /// It is over.
@@ -146,6 +176,16 @@ impl Ledger {
         (call.stage, call.ended) = (Stage::Ended, Some((now.millis, why)));
         fx.tell(CallEvent { now, call });
     }
+}
+
+/// A request that came in a dialog.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    /// Whether the caller has sent it.
+    pub(super) by_caller: bool,
+    pub(super) cseq: u32,
+    /// Where it came from.
+    pub(super) flow: Flow,
 }
 
 /// When a call is taken for dead.

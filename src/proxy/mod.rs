@@ -15,6 +15,7 @@ mod kit;
 mod ledger;
 mod onward;
 mod policy;
+mod probe;
 mod route;
 pub mod timer;
 pub mod token;
@@ -31,7 +32,8 @@ pub use self::{
     hop::{By, DEFAULT_PORT, Hop, Named, Resolved, Unreachable, numeric},
     kit::owner,
     onward::max_forwards,
-    policy::{Foreign, Mode, Network, NoNetwork, Policy},
+    policy::{Foreign, Mode, Network, NoNetwork, Policy, ProbeBy},
+    probe::Probed,
     route::{Goal, Routed},
     token::{Side, TokenKey},
 };

@@ -186,7 +186,7 @@ fn put_companion(
     put_body(out, b"");
 }
 
-fn put_own_via(out: &mut Buf<'_>, sent_by: SocketAddr, branch: &[u8]) {
+pub(super) fn put_own_via(out: &mut Buf<'_>, sent_by: SocketAddr, branch: &[u8]) {
     out.put(b"Via: SIP/2.0/UDP ");
     put_sent_by(out, sent_by);
     out.put(b";branch=");
@@ -208,7 +208,7 @@ pub(super) fn put_sent_by(out: &mut Buf<'_>, addr: SocketAddr) {
     out.put_number(addr.port());
 }
 
-fn put_route(out: &mut Buf<'_>, route: &[u8]) {
+pub(super) fn put_route(out: &mut Buf<'_>, route: &[u8]) {
     if memchr::memchr(b'<', route).is_some() {
         put_header(out, b"Route", route);
     } else {
@@ -218,14 +218,14 @@ fn put_route(out: &mut Buf<'_>, route: &[u8]) {
     }
 }
 
-fn put_header(out: &mut Buf<'_>, name: &[u8], value: &[u8]) {
+pub(super) fn put_header(out: &mut Buf<'_>, name: &[u8], value: &[u8]) {
     out.put(name);
     out.put(b": ");
     out.put(value);
     out.put(b"\r\n");
 }
 
-fn put_body(out: &mut Buf<'_>, body: &[u8]) {
+pub(super) fn put_body(out: &mut Buf<'_>, body: &[u8]) {
     out.put(b"Content-Length: ");
     out.put_number(body.len());
     out.put(b"\r\n\r\n");

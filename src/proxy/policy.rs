@@ -19,6 +19,11 @@ pub struct Policy {
     pub ring_timeout: DeltaSeconds,
     /// After how long without a request in it a call counts as over, since its BYE never comes.
     pub dead_call: DeltaSeconds,
+    /// After how long without a request in it the parties of a call are asked whether they still
+    /// have it; zero means never.
+    pub probe: DeltaSeconds,
+    /// What they are asked with.
+    pub probe_by: ProbeBy,
     /// How many calls a user may have at a time; zero means no bound.
     pub max_calls: u32,
     /// Who may call without credentials.
@@ -41,6 +46,8 @@ impl Default for Policy {
             modes: Box::default(),
             ring_timeout: DeltaSeconds(60),
             dead_call: DeltaSeconds(7200),
+            probe: DeltaSeconds(0),
+            probe_by: ProbeBy::Options,
             max_calls: 0,
             trusted: Box::default(),
             check_from: true,
@@ -65,6 +72,27 @@ impl Policy {
     /// Whether requests from an address need no credentials.
     pub fn trusts(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(address))
+    }
+}
+
+/// What the parties of a call are asked with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProbeBy {
+    /// OPTIONS (RFC 3261 §11), which all phones know; some answer it whether they have the call or
+    /// not.
+    #[default]
+    Options,
+    /// UPDATE (RFC 3311), which belongs to a call.
+    Update,
+}
+
+impl ProbeBy {
+    /// The method.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Options => "OPTIONS",
+            Self::Update => "UPDATE",
+        }
     }
 }
 

@@ -1,10 +1,16 @@
 //! Where a request is to go by its own headers: Request-URI and Route (RFC 3261 §16.4, §16.6
 //! steps 6 and 7, §16.12).
 
-use crate::sip::{
-    Message, Request,
-    header::{Elements, NameAddr},
-    uri::SipUri,
+use std::net::SocketAddr;
+
+use super::{hop::numeric, policy::Policy, token::Side};
+use crate::{
+    flow::Flow,
+    sip::{
+        Message, Request,
+        header::{Elements, NameAddr},
+        uri::SipUri,
+    },
 };
 
 /// The route set of a request as it goes on, after our own entries were taken from its start.
@@ -33,6 +39,21 @@ fn token_of<'a>(uri: &SipUri<'a>) -> Option<&'a [u8]> {
 /// Whether a URI has `lr`.
 fn is_loose(uri: &SipUri<'_>) -> bool {
     crate::sip::header::Params::new(uri.params).find("lr").is_some()
+}
+
+/// Where a request within a dialog goes: to one side of it, `next` being the URI of its next hop.
+/// That counts for a server, and there only where it could have sent from itself.
+pub(super) fn hop_of(side: Side, next: &[u8], policy: &Policy) -> Flow {
+    match side {
+        Side::Flow(to) => to,
+        Side::Server(seen) => {
+            let is_its_own =
+                |remote: &SocketAddr| remote.ip() == seen.remote.ip() || policy.trusts(remote.ip());
+            let has_way = |remote: &SocketAddr| remote.is_ipv4() == seen.remote.is_ipv4();
+            let named = numeric(next).filter(is_its_own).filter(has_way);
+            Flow { remote: named.unwrap_or(seen.remote), ..seen }
+        }
+    }
 }
 
 impl<'a> Way<'a> {

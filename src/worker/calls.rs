@@ -210,6 +210,7 @@ impl Calls {
                 log.tell(event);
             }
         }
+        shared.book.note_probes(self.worker, fx.take_probed());
         shared.book.set_transactions(self.worker, self.core.transactions());
     }
 

@@ -4,6 +4,7 @@ mod calls;
 mod failover;
 mod forking;
 mod forwarding;
+mod probing;
 mod transactions;
 
 use std::{collections::VecDeque, net::SocketAddr};
