@@ -71,6 +71,8 @@ class Case(NamedTuple):
     beside_users: tuple = ()
     # Seconds until nothing is left of it; a case that takes longer than others only runs by name.
     quiet: int = 60
+    # How its calls must have ended: the result in the metrics, and the reason in their records.
+    ends: tuple = ()
 
 
 def caller(name):
@@ -436,6 +438,50 @@ def dead():
                 ours=True)
 
 
+def probed():
+    """Neither side says anything for a while: both are asked, answer, and the call goes on."""
+    one, other = caller("probed"), phone("probed")
+    connected(one)
+    for _ in range(2):
+        one.receive("OPTIONS")
+        one.answer(200, "OK")
+    one.pause(RING)
+    hangs_up(one)
+    picked_up(other)
+    other.receive("OPTIONS")
+    # Not all phones know it, or like its number.
+    other.answer(500, "Server Internal Error")
+    other.receive("OPTIONS")
+    other.answer(405, "Method Not Allowed")
+    is_hung_up(other)
+    return Case("probed", one, [Phone(other)], settings={"probe": 2}, ours=True,
+                ends=("completed", ""))
+
+
+def gone():
+    """A phone says that it has no such call: it is over, though nobody hangs up."""
+    one, other = caller("gone"), phone("gone")
+    connected(one)
+    one.receive("UPDATE")
+    one.answer(200, "OK")
+    picked_up(other)
+    other.receive("UPDATE", match=(("Contact", r"sip:u000[0-9]+@127.0.0.1:[0-9]+"),))
+    other.answer(481, "Call/Transaction Does Not Exist")
+    return Case("gone", one, [Phone(other)], settings={"probe": 1, "probe_by": "UPDATE"}, ours=True,
+                ends=("vanished", "vanished"))
+
+
+def vanished_within():
+    """A phone vanishes during a call, and its BYE never comes: a probe finds that out."""
+    one, other = caller("vanished-within"), phone("vanished-within")
+    connected(one)
+    one.receive("OPTIONS")
+    one.answer(200, "OK")
+    picked_up(other)
+    return Case("vanished-within", one, [Phone(other)], settings={"probe": 1}, idle=True, ours=True,
+                ends=("vanished", "vanished"))
+
+
 def invited_again():
     """Each side changes the session within the call."""
     one, other = caller("re-invite"), phone("re-invite")
@@ -624,7 +670,8 @@ def everything():
     return [vanished(), lossy(), no_answer(), answered(), callee_hangs_up(), busy(), cancelled(),
             forked(), forked_all_refuse(), serial(), offline(), unknown(), wrong_password(),
             spoofed(), no_relay(), foreign(), trusted(), too_many(), redirected(), restarted(),
-            alternative(), between_listeners(), dead(), invited_again(), within_the_dialog(),
+            alternative(), between_listeners(), dead(), vanished_within(), gone(), probed(),
+            invited_again(), within_the_dialog(),
             ack_late(), bye_late(), repeated(), passed("MESSAGE", body="hello"), passed("OPTIONS"),
             passed("PUBLISH", "Event: presence", "Expires: 60"), subscribed(),
             path_of_a_stranger()]

@@ -142,7 +142,7 @@ def softphones_call(folder, proxy):
         talk(bob, alice, alice, proxy, count=2)
 
 
-def talk(caller, callee, leaver, proxy, count=1):
+def talk(caller, callee, leaver, proxy, count=1, meanwhile=lambda: None):
     """A call from the ringing to its end."""
     incoming = sum(event.get("type") == "CALL_INCOMING" for event in callee.look())
     caller.dial(callee)
@@ -156,6 +156,7 @@ def talk(caller, callee, leaver, proxy, count=1):
     for phone in (caller, callee):
         wait_for(f"{phone.name} to hear something",
                  lambda phone=phone: phone.log().count("incoming rtp") >= count)
+    meanwhile()
     leaver.tell("hangup")
     for phone in (caller, callee):
         phone.await_event("CALL_CLOSED", count)
@@ -183,5 +184,26 @@ def softphones_fork(folder, proxy):
             phone.await_event("CALL_CLOSED")
 
 
+def probed(method):
+    """Both phones of a call are asked whether they have it, and go on as if nobody had asked."""
+    def test(folder, proxy):
+        def probes(result):
+            return proxy.metric(f'bindery_probes_ended_total{{result="{result}"}}')
+
+        with Softphone(folder, "alice", 1, proxy) as alice, \
+                Softphone(folder, "bob", 2, proxy) as bob:
+            for count, leaver in ((1, alice), (2, bob)):
+                talk(alice, bob, leaver, proxy, count,
+                     lambda so_far=4 * count: wait_for(f"{so_far} answers to probes",
+                                                       lambda: probes("alive") >= so_far))
+        if probes("gone") or probes("silent"):
+            raise Failed("a phone that was in a call is said not to have been")
+
+    test.__name__ = f"softphones_probed_by_{method.lower()}"
+    test.settings = {"probe": 1, "probe_by": method}
+    return test
+
+
 def everything():
-    return {"softphones_call": softphones_call, "softphones_fork": softphones_fork}
+    tests = softphones_call, softphones_fork, probed("OPTIONS"), probed("UPDATE")
+    return {test.__name__: test for test in tests}
