@@ -130,9 +130,9 @@ pub const SCRIPT_PROCESSES: Bounds = bounds(0, 0, 1_000_000, "processes");
 pub const SCRIPT_MEMORY: Bounds = bounds(0, 0, 1_000_000, "MiB");
 /// See [`SCRIPT_FILES`].
 pub const SCRIPT_CPU: Bounds = bounds(0, 0, u32::MAX, "seconds");
-/// `nice` in `[bindery]` of `extmodule.conf`: by how much scripts give way to phones. With five a busy
-/// script has a third of what a busy worker has where they share a CPU, and all of one that is idle.
-pub const SCRIPT_NICE: Bounds = bounds(5, 0, 19, "steps of priority");
+/// `nice` in `[bindery]` of `extmodule.conf`: by how much scripts give way to phones. Not at all unless
+/// set: phones that wait for a script wait longer, and with five on two busy CPUs it answers a third less.
+pub const SCRIPT_NICE: Bounds = bounds(0, 0, 19, "steps of priority");
 /// `[hook NAME] timeout`: a phone sends its REGISTER again after half a second, and gives up after
 /// half a minute.
 pub const HOOK_TIMEOUT: Bounds = bounds(1000, 50, 30_000, "milliseconds");

@@ -399,7 +399,7 @@ mod tests {
         assert_eq!((b.restart, &b.rights), (false, &rights));
         assert_eq!(c.rights, Rights { nice: 0, ..a.rights.clone() });
         let (read, _) = read_text("[scripts]\na=\n");
-        assert_eq!(read.scripts[0].rights, Rights { nice: 5, ..Rights::default() });
+        assert_eq!(read.scripts[0].rights, Rights::default());
     }
 
     #[test]
