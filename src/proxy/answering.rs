@@ -262,8 +262,9 @@ impl Core {
                 let why = if is_cancelled { End::Cancelled } else { End::Refused(code) };
                 self.ledger.end(now, call, why, fx);
             }
-            // Who is asked for credentials tries again.
-            Role::Ends if !matches!(code, 401 | 407) => self.ledger.end(now, call, End::Bye, fx),
+            // Who refuses a BYE goes on with the call (a CSeq out of order, an extension that is not
+            // known): anybody could have it counted no longer. RFC 3261 §15.1.1 names what ends it.
+            Role::Ends if matches!(code, 408 | 481) => self.ledger.end(now, call, End::Bye, fx),
             Role::Ends | Role::Renews | Role::None => {}
         }
     }

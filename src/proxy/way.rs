@@ -47,8 +47,11 @@ pub(super) fn hop_of(side: Side, next: &[u8], policy: &Policy) -> Flow {
     match side {
         Side::Flow(to) => to,
         Side::Server(seen) => {
-            let is_its_own =
-                |remote: &SocketAddr| remote.ip() == seen.remote.ip() || policy.trusts(remote.ip());
+            // Else whoever calls from elsewhere could name a gateway of ours as its Contact.
+            let is_trusted = policy.trusts(seen.remote.ip());
+            let is_its_own = |remote: &SocketAddr| {
+                remote.ip() == seen.remote.ip() || is_trusted && policy.trusts(remote.ip())
+            };
             let has_way = |remote: &SocketAddr| remote.is_ipv4() == seen.remote.is_ipv4();
             let named = numeric(next).filter(is_its_own).filter(has_way);
             Flow { remote: named.unwrap_or(seen.remote), ..seen }
@@ -160,5 +163,27 @@ mod tests {
             "sip:old".into(),
         );
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn only_who_is_trusted_names_who_is_trusted() {
+        use crate::flow::{ListenerId, Transport};
+
+        let flow = |remote: &str| Flow {
+            listener: ListenerId(0),
+            transport: Transport::Udp,
+            local: None,
+            remote: remote.parse().unwrap(),
+        };
+        let policy =
+            Policy { trusted: vec!["10.0.0.0/8".parse().unwrap()].into(), ..Policy::default() };
+        let next = b"sip:900@10.0.0.9:5080";
+        for (seen, goes_to) in [
+            ("10.0.0.1:5060", "10.0.0.9:5080"),
+            ("192.0.2.1:5060", "192.0.2.1:5060"),
+            ("10.0.0.9:5060", "10.0.0.9:5080"),
+        ] {
+            assert_eq!(hop_of(Side::Server(flow(seen)), next, &policy), flow(goes_to), "{seen}");
+        }
     }
 }

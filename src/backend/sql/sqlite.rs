@@ -1,5 +1,7 @@
 //! SQLite: a file, one thread that writes to it and a few that read.
 
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -224,6 +226,10 @@ fn start(name: &str, server: &Sqlite, jobs: Receiver<Job>) -> Result<(), String>
 }
 
 fn open(server: &Sqlite) -> rusqlite::Result<Connection> {
+    if let Some(file) = server.file.as_deref().filter(|file| !is_uri(file)) {
+        // There will be passwords in it. Where it exists, or can't be, that is told below.
+        let _ = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    }
     let connection = match &server.file {
         None => Connection::open_in_memory()?,
         Some(file) => Connection::open_with_flags(
@@ -351,5 +357,25 @@ fn error(error: rusqlite::Error) -> DatabaseError {
         | ErrorCode::NotADatabase
         | ErrorCode::SystemIoFailure => DatabaseError::Unreachable(message),
         code => DatabaseError::refused(&format!("{code:?}"), &message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_new_file_is_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("users.db");
+        let server = Sqlite { file: Some(file.clone()), initialize: None };
+        open(&server).unwrap().execute_batch("CREATE TABLE users (password TEXT)").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        // An operator's choice stays.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        open(&server).unwrap().execute_batch("SELECT * FROM users").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
     }
 }

@@ -175,12 +175,12 @@ fn a_lost_bye_ends_the_call_and_nobody_is_told_408() {
 }
 
 #[test]
-fn a_bye_that_asks_for_credentials_does_not_end_the_call() {
+fn a_bye_that_is_refused_does_not_end_the_call() {
     let mut world = World::new();
     let invite = world.call_bob();
     world.come(&invite.answer(200, ""), BOB).unwrap();
     let answered = world.expect("200", ALICE).text;
-    for (code, calls) in [(401, 1), (481, 0)] {
+    for (code, calls) in [(401, 1), (420, 1), (500, 1), (481, 0)] {
         let bye = within("BYE", u32::from(code), &format!("b{code}"), &answered, true);
         world.come(&bye, ALICE).unwrap();
         let bye = world.expect("BYE", BOB);

@@ -95,7 +95,8 @@ fn a_request_of_a_dialog_that_has_no_hops_left_ends_here() {
 #[test]
 fn a_server_is_reached_where_its_contact_says_if_that_is_its_own() {
     let mut world = World::new();
-    world.policy.trusted = ["198.51.100.0/24", "2001:db8::/32"].map(|n| n.parse().unwrap()).into();
+    let trusted = ["192.0.2.20/32", "198.51.100.0/24", "2001:db8::/32"];
+    world.policy.trusted = trusted.map(|n| n.parse().unwrap()).into();
     let trunk = Target { side: Side::Server(flow(BOB)), ..target("bob", BOB) };
     world.invite(&request("INVITE", 1, "1", ""), ALICE, &[&[trunk]]);
     world.expect("100", ALICE);

@@ -69,7 +69,9 @@ impl Calls {
         let is_anonymous =
             from.is_some_and(|from| from.host_port.host.eq_ignore_ascii_case(b"anonymous.invalid"));
         if aor.is_none() && !is_anonymous {
-            let is_let_in = policy.accept_foreign && is_ours;
+            // Phones show the name alone: nobody has one of ours by our address either.
+            let is_own = from.is_some_and(|from| self.core.is_own(&from, &x.flow));
+            let is_let_in = policy.accept_foreign && is_ours && !is_own;
             let status = Status::FORBIDDEN.because("Not From Here");
             return if is_let_in {
                 Ok(server(None))
