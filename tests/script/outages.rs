@@ -1,10 +1,12 @@
 //! Modules that die, stop, dawdle and babble, while phones refresh.
 
 use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -22,7 +24,7 @@ use crate::{
 const SOON: Duration = Duration::from_millis(400);
 
 /// A module that answers everything with `secret`, until it is told to stop.
-fn obliging(at: std::net::SocketAddr, stop: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
+fn obliging(at: SocketAddr, stop: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
     let stop = Arc::clone(stop);
     let mut module = Module::connect(at);
     module.install(50, "user.auth");
@@ -96,6 +98,74 @@ fn a_script_that_is_stopped_holds_up_nobody_but_those_it_is_needed_for() {
     let begun = Instant::now();
     assert!(server.stop().0.success());
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// Many phones at once register that nobody has heard of, and whose questions are long, until it is
+/// over; how many have been refused is counted.
+fn crowd(at: SocketAddr, refused: &AtomicUsize, is_over: &AtomicBool) {
+    const AT_ONCE: usize = 64;
+    thread::scope(|scope| {
+        for n in 0..AT_ONCE {
+            scope.spawn(move || {
+                let mut codes = (0..).map(|m| {
+                    let mut phone = Phone::new(at, &format!("crowd-{n}-{m}"), "secret");
+                    phone.say_besides(&format!("User-Agent: {}\r\n", "x".repeat(7000)));
+                    phone.register(600).code
+                });
+                while !is_over.load(Ordering::Relaxed) {
+                    let code = codes.next();
+                    refused.fetch_add(usize::from(code == Some(503)), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_script_that_was_stopped_under_load_goes_on_where_it_is_needed() {
+    // Of so many, the questions are several MB.
+    const REFUSED: usize = 2000;
+    let script = file("tests/script/echo.py");
+    let server = serve(&format!("[general]\ntimeout=200\n[scripts]\n{script}=told\n"));
+    register_in_time(&server, "one", "secret");
+    let pid = pid_of(&server);
+    signal(&pid, "STOP");
+    let (refused, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| crowd(server.sip[0], &refused, &is_over));
+        wait_until("many to be refused", || refused.load(Ordering::Relaxed) > REFUSED);
+        signal(&pid, "CONT");
+        let mut was_served = false;
+        let begun = Instant::now();
+        while !was_served && begun.elapsed() < Duration::from_secs(20) {
+            was_served = register(&server, "two", "secret") == 200;
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(was_served);
+    });
+    assert_eq!(pid_of(&server), pid);
+}
+
+#[test]
+fn what_is_too_long_for_a_script_harms_nobody_else() {
+    let script = file("tests/script/echo.py");
+    let server = serve(&format!("[scripts]\n{script}=told\n"));
+    register_in_time(&server, "one", "secret");
+    let (pid, mut other) = (pid_of(&server), Phone::new(server.sip[0], "two", "secret"));
+    // The answer has no room in a line of the script's, or the question none in any.
+    let mut codes = BTreeSet::new();
+    for octets in (1700..2000).step_by(24).chain([40_000]) {
+        let mut phone = Phone::new(server.sip[0], &format!("long-{octets}"), "secret");
+        // Each is two in a line.
+        phone.say_besides(&format!("User-Agent: {}\r\n", "%".repeat(octets)));
+        codes.insert(phone.register(600).code);
+        assert_eq!(other.register(600).code, 200, "{octets}");
+    }
+    assert_eq!(codes, BTreeSet::from([200, 503]));
+    assert_eq!(pid_of(&server), pid);
+    for said in ["its answer is longer than bufsize", "the question is longer than 64 KiB"] {
+        assert!(server.log().contains(said), "{said}");
+    }
 }
 
 #[test]

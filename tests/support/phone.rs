@@ -26,6 +26,7 @@ pub(crate) struct Phone {
     nc: u32,
     accepts_silence: bool,
     from: Option<String>,
+    besides: String,
 }
 
 /// An answer to a phone.
@@ -71,6 +72,7 @@ impl Phone {
             nc: 0,
             accepts_silence: false,
             from: None,
+            besides: String::new(),
         }
     }
 
@@ -96,6 +98,11 @@ impl Phone {
     /// Says that it is somebody else in From.
     pub(crate) fn say_from(&mut self, uri: &str) {
         self.from = Some(uri.to_owned());
+    }
+
+    /// Has these header lines in all that it sends.
+    pub(crate) fn say_besides(&mut self, lines: &str) {
+        self.besides = lines.to_owned();
     }
 
     /// Asks for the bindings.
@@ -129,7 +136,7 @@ impl Phone {
     /// Sends one REGISTER and waits for its answer.
     pub(crate) fn send(&mut self, headers: &str) -> Answer {
         self.cseq += 1;
-        let Self { server, user, call_id, cseq, from, .. } = self;
+        let Self { server, user, call_id, cseq, from, besides, .. } = self;
         let from = from.clone().unwrap_or_else(|| format!("sip:{user}@127.0.0.1"));
         let text = format!(
             "REGISTER sip:127.0.0.1 SIP/2.0\r\n\
@@ -139,7 +146,7 @@ impl Phone {
              To: <sip:{user}@127.0.0.1>\r\n\
              Call-ID: {call_id}\r\n\
              CSeq: {cseq} REGISTER\r\n\
-             {headers}"
+             {headers}{besides}"
         );
         let server = *server;
         let text = format!("{text}{}Content-Length: 0\r\n\r\n", self.authorization());

@@ -7,6 +7,7 @@ mod calls;
 mod disks;
 mod durability;
 #[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "some of it is for other tests")]
 mod support;
 
 use std::{fs, io, net::UdpSocket, process::Command};

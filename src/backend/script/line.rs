@@ -355,6 +355,9 @@ pub fn error_into(out: &mut Vec<u8>, line: &[u8]) {
     out.push(b'\n');
 }
 
+/// How the answer to a question begins.
+pub const ANSWER: &[u8] = b"%%<message:";
+
 /// How the answer to a line that means nothing begins; it is never answered itself.
 pub const ERROR: &[u8] = b"Error in";
 

@@ -83,10 +83,14 @@ pub(super) async fn converse(
         let may_read = module.may_read();
         tokio::select! {
             why = &mut over => {
-                // What it wrote before it ended.
+                // What it wrote before it ended, however much it has said by then.
                 for _ in 0..LAST_READS {
-                    let rest = space.get(read.clone()).unwrap_or_default();
-                    let _ = lines.take(rest, usize::MAX, module, &mut effect);
+                    while let Some(rest) = space.get(read.clone()).filter(|rest| !rest.is_empty()) {
+                        let Ok(taken) = lines.take(rest, usize::MAX, module, &mut effect) else {
+                            return why;
+                        };
+                        read.start += taken;
+                    }
                     read = 0..link.try_read(&mut space).unwrap_or_default();
                 }
                 return why;
@@ -132,7 +136,11 @@ async fn until(moment: Option<tokio::time::Instant>) {
 
 /// A line that is not complete yet.
 #[derive(Debug, Default)]
-struct Lines(Vec<u8>);
+struct Lines {
+    part: Vec<u8>,
+    /// It is an answer that is too long: its rest means nothing.
+    skips: bool,
+}
 
 impl Lines {
     /// Has a module take lines that are complete now, at most so many, and none once it is not
@@ -147,34 +155,49 @@ impl Lines {
         let mut rest = octets;
         for _ in 0..most {
             let Some(end) = memchr2(b'\n', 0, rest) else {
-                if self.0.len() + rest.len() >= module.bufsize() {
-                    return Err(TOO_LONG);
+                if self.skips {
+                    module.says_unasked();
+                } else if self.is_too_long(rest, module)? {
+                    self.skips = true;
+                } else {
+                    self.part.extend_from_slice(rest);
                 }
-                self.0.extend_from_slice(rest);
                 return Ok(octets.len());
             };
             let (line, after) = rest.split_at(end);
             rest = after.get(1..).unwrap_or_default();
-            // The end counts, as in Yate.
-            if self.0.len() + line.len() >= module.bufsize() {
-                return Err(TOO_LONG);
+            if std::mem::take(&mut self.skips) || self.is_too_long(line, module)? {
+                continue;
             }
-            let whole = if self.0.is_empty() {
+            let whole = if self.part.is_empty() {
                 line
             } else {
-                self.0.extend_from_slice(line);
-                &self.0
+                self.part.extend_from_slice(line);
+                &self.part
             };
             let whole = whole.strip_suffix(b"\r").unwrap_or(whole);
             if let Some(asked) = module.take(whole) {
                 effect(asked);
             }
-            self.0.clear();
+            self.part.clear();
             if module.ends().is_some() || module.held().is_some() {
                 break;
             }
         }
         Ok(octets.len() - rest.len())
+    }
+
+    /// Whether the line is too long with this. If it is an answer, the module is told what of it there
+    /// is, and goes on; else it has lost its way, as in Yate.
+    fn is_too_long(&mut self, more: &[u8], module: &Module) -> Result<bool, &'static str> {
+        // The end counts, as in Yate.
+        if self.part.len() + more.len() < module.bufsize() {
+            return Ok(false);
+        }
+        self.part.extend_from_slice(more);
+        let is_answer = module.take_too_long(&self.part);
+        self.part.clear();
+        if is_answer { Ok(true) } else { Err(TOO_LONG) }
     }
 }
 
@@ -193,7 +216,14 @@ mod tests {
         super::module::{Beginning, Tap},
         *,
     };
-    use crate::{config::extmodule, time::SystemClock};
+    use crate::{
+        backend::{
+            chain::{Failure, Handling},
+            message::{Message, MessageName},
+        },
+        config::extmodule,
+        time::SystemClock,
+    };
 
     fn module(tap: Tap) -> Module {
         Module::new(Beginning {
@@ -227,12 +257,10 @@ mod tests {
                     before = taken.get();
                     tokio::time::sleep(WHILE).await;
                 }
-                "quiet".into()
+                before.to_string().into()
             };
-            let why = converse(&module, &Link::Unix(ours), quiet, |_| {}).await;
-            assert_eq!(&*why, "quiet");
-        });
-        taken.get()
+            converse(&module, &Link::Unix(ours), quiet, |_| {}).await.parse().unwrap()
+        })
     }
 
     #[test]
@@ -246,15 +274,69 @@ mod tests {
         }
     }
 
-    #[test]
-    fn lines_are_whole_however_they_come() {
+    /// A module of which is seen what it says.
+    fn seen() -> (Module, Rc<RefCell<Vec<String>>>) {
         let lines = Rc::new(RefCell::new(Vec::new()));
         let seen = Rc::clone(&lines);
-        let module = module(Rc::new(move |is_its: bool, line: &[u8]| {
+        let tap = move |is_its: bool, line: &[u8]| {
             if is_its {
                 seen.borrow_mut().push(String::from_utf8_lossy(line).into_owned());
             }
-        }));
+        };
+        (module(Rc::new(tap)), lines)
+    }
+
+    #[test]
+    fn last_words_are_heard_however_much_was_said_before() {
+        let (module, lines) = seen();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            theirs.writable().await.unwrap();
+            let said = "babble\n".repeat(5000) + "%%>output:why";
+            assert_eq!(theirs.try_write(said.as_bytes()).unwrap(), said.len());
+            // Its process ends while it is not listened to, and its last line comes in two.
+            let over = async {
+                while module.may_read() {
+                    tokio::task::yield_now().await;
+                }
+                assert_eq!(theirs.try_write(b" I end\n").unwrap(), 7);
+                "ended".into()
+            };
+            converse(&module, &Link::Unix(ours), over, |_| {}).await;
+        });
+        assert_eq!(lines.borrow().last().unwrap(), "%%>output:why I end");
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_is_skipped_and_nothing_else_is() {
+        let (module, lines) = seen();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let long = "x".repeat(module.bufsize());
+        let mut message = Message::new(MessageName::UserAuth);
+        let handling = runtime.block_on(async {
+            let asked = module.ask(&mut message);
+            let answered = async {
+                let text = format!("%%<message:0x0001.1:true::{long}\n%%>output:next\n");
+                let mut waiting = Lines::default();
+                for part in text.as_bytes().chunks(1000) {
+                    assert_eq!(waiting.take(part, 64, &module, &mut |_| {}), Ok(part.len()));
+                }
+            };
+            futures_util::future::join(asked, answered).await.0
+        });
+        let reason = "script test: its answer is longer than bufsize".to_owned();
+        assert_eq!(handling, Handling::Failed(Failure { reason, is_outage: false }));
+        assert_eq!(*lines.borrow(), ["%%>output:next"]);
+        for line in [format!("%%>output:{long}"), format!("%%<message:0x0001.2:true::{long}")] {
+            let taken = Lines::default().take(line.as_bytes(), 64, &module, &mut |_| {});
+            assert_eq!(taken, Err(TOO_LONG));
+        }
+    }
+
+    #[test]
+    fn lines_are_whole_however_they_come() {
+        let (module, lines) = seen();
         let text = b"%%>output:a\r\n%%>output:b\n\n%%>output:c\0%%>output:d";
         for most in [1, 2, usize::MAX] {
             for split in 0..text.len() {

@@ -3,6 +3,7 @@
 
 mod ask;
 mod obey;
+mod questions;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ use tokio::{
     time::Instant,
 };
 
-use self::obey::MAX_NAMES;
+use self::{obey::MAX_NAMES, questions::Questions};
 use super::{
     line::{self, Answer, Sent},
     rate::{Credit, Rate},
@@ -39,9 +40,23 @@ use crate::{
 /// The longest that anybody is waited for, by `timeout=0` too: a request has to come back some time.
 const LONGEST: Duration = Duration::from_millis(bounds::SCRIPT_TIMEOUT.ceiling as u64);
 
-/// Octets that may wait to be taken by a module that doesn't read; with more it is asked nothing, is
-/// told nothing that it watches, and is not listened to.
+/// Octets that may wait to be taken by a module that doesn't read, before it is told nothing more that
+/// it watches.
+const MAX_WATCHED: usize = 2 << 20;
+
+/// The same, before it is not listened to: what it says draws answers. Questions are not among them,
+/// so that it can always answer those.
 const MAX_OUT: usize = 4 << 20;
+
+/// Octets of the longest line that a module is sent, with its end: who reads lines into such a buffer,
+/// as asyncio does, would lose its place.
+const LONGEST_LINE: usize = bounds::SCRIPT_LINE.ceiling as usize;
+
+/// A module that takes nothing of what waits for so long will not take any more.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// How long one that has connected may take to say so.
+const CONNECTS: Duration = Duration::from_secs(10);
 
 /// Lines a second that a module may put into the log.
 const LOGGED: u32 = 100;
@@ -83,6 +98,7 @@ pub(super) struct Module {
     state: RefCell<State>,
     /// There is something to write, or to end.
     stirred: Notify,
+    began: Instant,
     /// While it says too much that means nothing.
     held: Cell<Option<Instant>>,
     mistakes: Rate,
@@ -109,11 +125,13 @@ struct State {
     installed: Vec<Installed>,
     watched: Vec<String>,
     /// Who waits for which answer.
-    pending: HashMap<u64, oneshot::Sender<Answer>>,
-    asked: u64,
+    pending: HashMap<u64, oneshot::Sender<Answered>>,
+    questions: Questions,
     /// Messages of its own that are under way.
     sent: usize,
     out: BytesMut,
+    /// Since when nothing of that was taken.
+    untaken: Option<Instant>,
     /// Why it is to end.
     ends: Option<Box<str>>,
     /// Whether it goes of its own accord.
@@ -135,6 +153,14 @@ impl Installed {
     pub(super) fn takes(&self, message: &Message) -> bool {
         self.filter.as_ref().is_none_or(|(name, value)| message.get(name) == Some(value))
     }
+}
+
+/// What comes of a question.
+#[derive(Debug)]
+enum Answered {
+    By(Answer),
+    /// By a line longer than may be.
+    TooLong,
 }
 
 /// What a line asks for that a module can't do for itself.
@@ -166,9 +192,10 @@ impl Module {
             installed: Vec::new(),
             watched: Vec::new(),
             pending: HashMap::new(),
-            asked: 0,
+            questions: Questions::default(),
             sent: 0,
             out: BytesMut::new(),
+            untaken: None,
             ends: None,
             has_quit: false,
             warned: Vec::new(),
@@ -178,6 +205,7 @@ impl Module {
             number,
             state: RefCell::new(state),
             stirred: Notify::new(),
+            began: Instant::now(),
             held: Cell::new(None),
             mistakes: Rate::new(MISTAKES),
             unasked: Credit::new(UNASKED),
@@ -232,8 +260,8 @@ impl Module {
         self.state.borrow().settings.bufsize
     }
 
-    /// Until when it is not listened to; `None` if it is. While it doesn't read it is not listened
-    /// to either.
+    /// Until when it is not listened to; `None` if it is. While it doesn't read what it is answered
+    /// it is not listened to either.
     pub(super) fn held(&self) -> Option<Instant> {
         let held = self.held.get().filter(|until| *until > Instant::now());
         self.held.set(held);
@@ -246,7 +274,7 @@ impl Module {
     }
 
     /// It says what nobody has asked for.
-    fn says_unasked(&self) {
+    pub(super) fn says_unasked(&self) {
         if let Some(until) = self.unasked.spend(Instant::now) {
             self.hold(until);
         }
@@ -274,8 +302,31 @@ impl Module {
     ) -> Result<(), E> {
         let mut state = self.state.borrow_mut();
         let written = write(&state.out)?.min(state.out.len());
+        if written > 0 {
+            state.untaken = None;
+        }
         state.out.advance(written);
+        state.hand_over();
         Ok(())
+    }
+
+    /// Ends it if it does nothing for too long of what it has to; called now and then.
+    pub(super) fn check(&self, now: Instant) {
+        let mut state = self.state.borrow_mut();
+        if state.out.is_empty() {
+            state.untaken = None;
+        } else {
+            state.untaken.get_or_insert(now);
+        }
+        let patience = STUCK.max(state.settings.timeout);
+        let is_stuck = state.untaken.is_some_and(|since| now >= since + patience);
+        let is_silent = !state.is_connected && now >= self.began + CONNECTS;
+        drop(state);
+        if is_stuck {
+            self.end(&format!("it has taken nothing of what it was told for {patience:?}"));
+        } else if is_silent {
+            self.end(&format!("it has not said %%>connect in {CONNECTS:?}"));
+        }
     }
 
     /// Why it is to end, if it is.
@@ -338,19 +389,28 @@ impl Module {
     }
 }
 
+impl State {
+    /// Has some of the questions that wait written next.
+    fn hand_over(&mut self) {
+        self.questions.hand_over(&mut self.out);
+    }
+}
+
 impl Watcher for Module {
     fn see(&self, message: &Message, handled: bool) {
         let state = self.state.borrow();
         let name = message.name.as_str();
         let is_own = message.sender == Some(self.number) && !state.selfwatch;
-        let has_room = state.out.len() < MAX_OUT;
+        let has_room = state.out.len() < MAX_WATCHED;
         drop(state);
         if !self.is_watching(message.name) || is_own || !has_room {
             return;
         }
-        self.say(|out| {
-            line::outcome_into(out, "", handled, name, &message.retval, message.params());
-        });
+        let mut line = Vec::new();
+        line::outcome_into(&mut line, "", handled, name, &message.retval, message.params());
+        if line.len() <= LONGEST_LINE {
+            self.say(|out| *out = line);
+        }
     }
 }
 

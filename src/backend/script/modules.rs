@@ -458,6 +458,7 @@ impl Modules {
             let mut message = Message::new(MessageName::EngineTimer);
             message.set("time", self.shared.clock.now().unix.to_string());
             for module in &*self.present.borrow() {
+                module.check(now);
                 // Who has not answered the last one is not asked.
                 if !module.has_timer.replace(true) {
                     let (module, mut message) = (Rc::clone(module), message.clone());

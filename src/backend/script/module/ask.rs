@@ -9,7 +9,7 @@ use super::{
         line::{self, Answer, Changes, Param},
         rate::Counted,
     },
-    LONGEST, MAX_OUT, Module, State,
+    Answered, LONGEST, LONGEST_LINE, Module, State,
 };
 use crate::{
     backend::{
@@ -22,28 +22,57 @@ use crate::{
 
 impl Module {
     pub(super) fn answer(&self, answer: Answer) {
-        let number = answer.id.strip_prefix(&*self.prefix());
-        let number: Option<u64> = number.and_then(|rest| rest.parse().ok());
+        let number = self.number_of(answer.id.as_bytes());
         let waiting = number.and_then(|number| self.state.borrow_mut().pending.remove(&number));
         match waiting {
             // Who has given up in this moment doesn't miss it.
             Some(waiting) => {
                 self.unasked.earn();
-                drop(waiting.send(answer));
+                drop(waiting.send(Answered::By(answer)));
             }
-            None => {
-                // One that is late is no nonsense: who is slow still has others to answer.
-                if number.is_some_and(|number| number <= self.state.borrow().asked) {
-                    self.says_unasked();
-                } else if let Counted::Beyond { until } = self.mistakes.count() {
-                    self.hold(until);
-                }
-                self.complain(|| {
-                    let id = answer.id.escape_debug();
-                    tracing::warn!(script = %self.name, "an answer that is late, or nobody asked for: {id}");
-                });
-            }
+            None => self.not_waited_for(number, &answer.id),
         }
+    }
+
+    /// Takes the beginning of a line that is too long. If it answers a question, that alone has
+    /// failed; `false` if it doesn't.
+    pub(in crate::backend::script) fn take_too_long(&self, line: &[u8]) -> bool {
+        let id = line.strip_prefix(line::ANSWER).and_then(|rest| rest.split(|c| *c == b':').next());
+        let Some(number) = id.and_then(|id| self.number_of(id)) else { return false };
+        let mut state = self.state.borrow_mut();
+        if !state.questions.has_asked(number) {
+            return false;
+        }
+        let waiting = state.pending.remove(&number);
+        drop(state);
+        match waiting {
+            Some(waiting) => drop(waiting.send(Answered::TooLong)),
+            None => self.not_waited_for(Some(number), "too long"),
+        }
+        true
+    }
+
+    /// Of an answer that nobody waits for, what was owed costs nothing: who is slow still has others
+    /// to answer.
+    fn not_waited_for(&self, number: Option<u64>, id: &str) {
+        let mut state = self.state.borrow_mut();
+        let was_asked = number.is_some_and(|number| state.questions.has_asked(number));
+        let is_owed = number.is_some_and(|number| state.questions.is_owed(number));
+        drop(state);
+        if was_asked && !is_owed {
+            self.says_unasked();
+        } else if !was_asked && let Counted::Beyond { until } = self.mistakes.count() {
+            self.hold(until);
+        }
+        self.complain(|| {
+            let id = id.escape_debug();
+            tracing::warn!(script = %self.name, "an answer that is late, or nobody asked for: {id}");
+        });
+    }
+
+    /// The number of the question that has this id, if it is of this module's.
+    fn number_of(&self, id: &[u8]) -> Option<u64> {
+        std::str::from_utf8(id).ok()?.strip_prefix(&*self.prefix())?.parse().ok()
     }
 
     /// What the numbers of its questions begin with.
@@ -59,16 +88,27 @@ impl Module {
         let (asked, begun) = (self.begin(message), Instant::now());
         let (number, waiting, timeout) = match asked {
             Ok(asked) => asked,
-            Err(why) => return self.failed(why),
+            Err(Unasked::Cannot(why)) => return self.failed(why),
+            Err(Unasked::TooLong) => {
+                return self.too_long(message, "the question is longer than 64 KiB");
+            }
         };
         let guard = Guard { module: self, number };
-        let answered = tokio::time::timeout(timeout, waiting).await;
+        let answered = self.wait(number, waiting, timeout).await;
         drop(guard);
         self.status.took(&self.name, message.name, begun.elapsed());
         match answered {
-            Ok(Ok(answer)) => self.apply(message, answer),
-            Ok(Err(_)) => self.failed("it has ended"),
-            Err(_) => {
+            Ok(Answered::By(answer)) => self.apply(message, answer),
+            Ok(Answered::TooLong) => self.too_long(message, "its answer is longer than bufsize"),
+            Err(Vain::Ended) => self.failed("it has ended"),
+            Err(Vain::Unwritten) => {
+                self.complain(|| {
+                    let name = message.name;
+                    tracing::warn!(script = %self.name, "{name}: it is asked more than it takes");
+                });
+                self.failed("it is asked more than it takes")
+            }
+            Err(Vain::Late) => {
                 if self.state.borrow().settings.timebomb {
                     self.end("it has not answered in time (timebomb)");
                 }
@@ -81,6 +121,32 @@ impl Module {
         }
     }
 
+    /// Waits for an answer. What is not even written in half the time is given up: of two questions
+    /// that a module has no time for, one is answered if it has all the time for it.
+    async fn wait(
+        &self,
+        number: u64,
+        mut waiting: oneshot::Receiver<Answered>,
+        timeout: Duration,
+    ) -> Result<Answered, Vain> {
+        let answered = match tokio::time::timeout(timeout / 2, &mut waiting).await {
+            Err(_) if self.state.borrow().questions.is_waiting(number) => {
+                return Err(Vain::Unwritten);
+            }
+            Err(_) => tokio::time::timeout(timeout / 2, waiting).await,
+            answered => answered,
+        };
+        answered.map_err(|_| Vain::Late)?.map_err(|_| Vain::Ended)
+    }
+
+    /// A line that is too long says nothing of the module, and another may be shorter.
+    fn too_long(&self, message: &Message, what: &str) -> Handling {
+        let name = message.name;
+        self.complain(|| tracing::warn!(script = %self.name, "{name}: {what}"));
+        let reason = format!("{}: {what}", self.name);
+        Handling::Failed(Failure { reason, is_outage: false })
+    }
+
     fn failed(&self, why: &str) -> Handling {
         let reason = format!("{}: {why}", self.name);
         Handling::Failed(Failure { reason, is_outage: true })
@@ -90,28 +156,37 @@ impl Module {
     fn begin(
         &self,
         message: &Message,
-    ) -> Result<(u64, oneshot::Receiver<Answer>, Duration), &'static str> {
+    ) -> Result<(u64, oneshot::Receiver<Answered>, Duration), Unasked> {
         let mut state = self.state.borrow_mut();
-        let State { settings, pending, asked, out, ends, .. } = &mut *state;
+        let State { settings, pending, questions, ends, .. } = &mut *state;
         if ends.is_some() {
-            return Err("it has ended");
+            return Err(Unasked::Cannot("it has ended"));
         }
         if settings.maxqueue > 0 && pending.len() >= settings.maxqueue {
-            return Err("as many messages wait for it as may");
+            return Err(Unasked::Cannot("as many messages wait for it as may"));
         }
-        if out.len() >= MAX_OUT {
-            return Err("it does not read");
+        if !questions.has_room() {
+            return Err(Unasked::Cannot("it does not read"));
         }
-        *asked += 1;
-        let (number, (answered, waiting)) = (*asked, oneshot::channel());
-        pending.insert(number, answered);
         let timeout = match settings.timeout {
             Duration::ZERO => LONGEST,
             timeout => timeout.min(LONGEST),
         };
+        let (number, time) = (questions.number(), self.clock.now().unix);
+        let mut line = Vec::new();
+        line::message_into(&mut line, &format!("{}{number}", self.prefix()), time, message);
+        if line.len() > LONGEST_LINE {
+            return Err(Unasked::TooLong);
+        }
+        if let Some(tap) = &self.tap {
+            tap(false, line.trim_ascii_end());
+        }
+        let (answered, waiting) = oneshot::channel();
+        pending.insert(number, answered);
+        questions.put(line);
+        state.hand_over();
         drop(state);
-        let (id, time) = (format!("{}{number}", self.prefix()), self.clock.now().unix);
-        self.say(|out| line::message_into(out, &id, time, message));
+        self.stirred.notify_one();
         Ok((number, waiting, timeout))
     }
 
@@ -150,6 +225,21 @@ fn fit(name: &str, value: &str) -> Result<(), Unfit> {
     extra::check(name.as_bytes(), value.as_bytes())
 }
 
+/// Why a question is not put.
+enum Unasked {
+    Cannot(&'static str),
+    /// Its line.
+    TooLong,
+}
+
+/// Why nobody answers.
+enum Vain {
+    Ended,
+    /// It was not even written.
+    Unwritten,
+    Late,
+}
+
 /// Forgets a question when nobody waits for its answer any more, whyever.
 struct Guard<'m> {
     module: &'m Module,
@@ -158,6 +248,9 @@ struct Guard<'m> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.module.state.borrow_mut().pending.remove(&self.number);
+        let mut state = self.module.state.borrow_mut();
+        if state.pending.remove(&self.number).is_some() {
+            state.questions.give_up(self.number);
+        }
     }
 }

@@ -228,3 +228,96 @@ fn who_talks_without_end_is_held_up_unless_it_answers() {
         assert!(module.may_read());
     }
 }
+
+#[test]
+fn an_answer_is_heard_whatever_waits_to_be_taken() {
+    let module = module_with(|beginning| beginning.settings.timeout = Duration::from_secs(60));
+    let mut message = question();
+    message.set("long", "x".repeat(8000));
+    let fill = || {
+        let state = module.state.borrow();
+        (state.out.len(), state.questions.has_room())
+    };
+    run(async {
+        let mut waiting = Vec::new();
+        // It takes nothing until no question has room.
+        while fill().1 {
+            let (module, mut message) = (Rc::clone(&module), message.clone());
+            let mut asked = Box::pin(async move { module.ask(&mut message).await });
+            assert!(futures_util::poll!(&mut asked).is_pending());
+            waiting.push(asked);
+        }
+        let refused = failure(module.ask(&mut message).await);
+        assert_eq!(refused, "script test: it does not read");
+        assert!(module.may_read() && fill().0 < MAX_WATCHED);
+        // When those are given up, nothing is left of them but what was on its way.
+        drop(waiting);
+        assert!(fill().1);
+        let on_its_way = said(&module).lines().count();
+        assert!((1..10).contains(&on_its_way), "{on_its_way}");
+        assert_eq!(said(&module), "");
+    });
+}
+
+#[test]
+fn answers_that_were_owed_cost_nothing_however_late() {
+    let module = module_with(|beginning| beginning.settings.maxqueue = 0);
+    let lines = run(async {
+        let mut message = question();
+        let mut lines = String::new();
+        for _ in 0..4000 {
+            let asked = std::pin::pin!(module.ask(&mut message));
+            assert!(futures_util::poll!(asked).is_pending());
+            lines += &said(&module);
+        }
+        lines
+    });
+    let ids = || lines.lines().map(|line| line.split(':').nth(1).unwrap());
+    for id in ids() {
+        module.take(format!("%%<message:{id}:true::late").as_bytes());
+        assert!(module.may_read());
+    }
+    // A second time they do.
+    ids().for_each(|id| drop(module.take(format!("%%<message:{id}:true::twice").as_bytes())));
+    assert!(!module.may_read());
+}
+
+#[test]
+fn a_question_longer_than_a_line_may_be_fails_by_itself() {
+    let module = module();
+    let mut message = question();
+    message.set("device", "x".repeat(LONGEST_LINE));
+    let reason = "script test: the question is longer than 64 KiB".to_owned();
+    let failed = Handling::Failed(Failure { reason, is_outage: false });
+    assert_eq!(run(module.ask(&mut message)), failed);
+    module.take(b"%%>watch:");
+    said(&module);
+    module.see(&message, true);
+    assert_eq!((said(&module), module.ends()), (String::new(), None));
+}
+
+#[test]
+fn who_takes_nothing_or_never_says_what_it_is_is_ended() {
+    let mut now = Instant::now();
+    let silent = module_with(|beginning| beginning.has_to_connect = true);
+    silent.check(now);
+    assert_eq!(silent.ends(), None);
+    silent.check(now + CONNECTS + Duration::from_secs(1));
+    assert_eq!(silent.ends().as_deref(), Some("it has not said %%>connect in 10s"));
+
+    let module = module();
+    for _ in 0..4 {
+        module.take(b"%%>setlocal:timeout:");
+        module.check(now);
+        now += STUCK / 2;
+        module.check(now);
+        // Whatever it takes, it takes something.
+        let taken: Result<(), ()> = module.write_out(|_| Ok(1));
+        taken.unwrap();
+        assert_eq!(module.ends(), None);
+    }
+    module.check(now);
+    module.check(now + STUCK);
+    let ends = module.ends();
+    assert_eq!(ends.as_deref(), Some("it has taken nothing of what it was told for 60s"));
+}
