@@ -24,7 +24,7 @@ use crate::bench::plan::{Extent, Pace, Plan, Scenario, Weights};
 use crate::bench::report::Report;
 use crate::bench::users::{BadUsers, Pattern, Users};
 use crate::bench::{self, Progress};
-use crate::net::{EchoServer, PEER_BATCH, available_cpus, pin_current_thread};
+use crate::net::{EchoServer, PEER_BATCH, available_cpus, pin_current_thread, shorten_slices};
 
 /// Users that take part.
 const USERS: u32 = 1000;
@@ -359,6 +359,8 @@ fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
 }
 
 fn pin(core: Option<usize>) -> anyhow::Result<()> {
+    // What is measured is how soon the other side answers, and not how soon we notice.
+    let _ = shorten_slices();
     match core {
         Some(core) if !available_cpus()?.contains(&core) => {
             Err(usage(format!("--core {core} is no CPU that this program may use")))

@@ -636,6 +636,10 @@ fn run_workers(
             {
                 tracing::warn!(cpu, %error, "can't stay on one CPU");
             }
+            // Beside scripts and whatever else runs here, a phone is not to wait for their turn.
+            if let Err(error) = net::shorten_slices() {
+                tracing::debug!(%error, "can't have shorter slices of a CPU");
+            }
             notice.ended(worker.run());
         })?);
     }

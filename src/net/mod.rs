@@ -10,6 +10,7 @@ mod echo;
 mod mmsg;
 mod mmsg_peer;
 mod peer;
+mod slice;
 mod socket;
 
 use std::io;
@@ -20,6 +21,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 pub use batch::{BATCH, Datagram, RecvBatch, SendBatch, SendFault, Sent, Slot, SlotLen};
 pub use echo::EchoServer;
 pub use peer::{PEER_BATCH, PeerRecv, PeerSend, PeerSent, UdpPeer, await_any};
+pub use slice::shorten_slices;
 pub use socket::{BindError, Buffers, ListenerOptions, UdpListener, bind_group};
 
 /// Whether a datagram from `remote` may be answered at all.
