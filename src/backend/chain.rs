@@ -182,6 +182,16 @@ impl Guests {
         }
     }
 
+    /// Who should be there, and isn't.
+    pub fn away(&self) -> Vec<Rc<str>> {
+        let present = self.0.borrow();
+        let away = present.handlers.iter().filter(|(_, _, handler)| handler.fault().is_some());
+        let mut names: Vec<Rc<str>> = away.map(|(_, _, who)| Rc::clone(who.name())).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     fn faults(&self) -> Vec<String> {
         self.0.borrow().handlers.iter().filter_map(|(_, _, handler)| handler.fault()).collect()
     }

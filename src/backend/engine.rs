@@ -72,7 +72,8 @@ pub(super) async fn answer(chain: Chain, Asked { question, answer }: Asked) {
     let _ = answer.send(EngineAnswer { handled, text: message.retval });
 }
 
-/// Our own line of `engine.status`, in Yate's form: who has installed what, at which priority.
+/// Our own line of `engine.status`, in Yate's form: who has installed what, at which priority, and who is
+/// missing.
 fn status(chain: &Chain) -> String {
     let mut modules: Vec<(String, Vec<String>)> = Vec::new();
     for (who, name, priority) in chain.guests().wanted() {
@@ -84,7 +85,9 @@ fn status(chain: &Chain) -> String {
     }
     let count = modules.len();
     let modules = modules.iter().map(|(who, names)| format!("{who}={}", names.join("|")));
-    let modules: Vec<String> = modules.collect();
+    let away = chain.guests().away();
+    let away = away.iter().map(|who| format!("{who}=away"));
+    let modules: Vec<String> = modules.chain(away).collect();
     let head = format!("name=extmodule,type=misc,format=Installed;scripts={count},chans=0");
     [head, modules.join(",")].join(";") + "\r\n"
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::{
     client::Module,
     file, register, register_in_time, serve, serve_socket,
-    support::{Phone, Server, wait_until},
+    support::{Phone, Server, command, wait_until},
 };
 
 /// A refresh that waits for a module would take as long as that takes to be given up.
@@ -180,7 +180,27 @@ fn a_script_that_cannot_be_started_is_an_outage() {
         answer.unwrap().body_mut().read_to_string().unwrap()
     };
     wait_until("/readyz to name it", || ready().contains("script none.py is away"));
+    assert!(!server.log().contains("INFO started"), "{}", server.log());
     assert!(server.stop().0.success());
+}
+
+#[test]
+fn a_script_that_ends_at_once_stays_away_until_it_installs_something() {
+    let script = file("tests/script/flapping.sh");
+    let server = serve(&format!("[scripts]\n{script}=ends\n"));
+    let status = || {
+        let mut command = command(&server.path(""));
+        let done = command.args(["script", "status", "--admin", &server.admin.to_string()]);
+        String::from_utf8(done.output().unwrap().stdout).unwrap()
+    };
+    let starts = |log: &str| log.matches(" started ").count();
+    wait_until("some starts", || starts(&server.log()) > 3);
+    assert!(status().contains(&format!("scripts=0,chans=0;script {script}=away")), "{}", status());
+    assert_eq!(server.log().matches("is away").count(), 1, "{}", server.log());
+    std::fs::write(server.path("ends"), "").unwrap();
+    wait_until("it to stay", || status().contains("scripts=1"));
+    assert!(!status().contains("away"));
+    wait_until("the log to say so", || server.log().contains("no longer: script"));
 }
 
 #[test]

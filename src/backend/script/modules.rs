@@ -225,6 +225,13 @@ impl Modules {
                 let (module, priority) = (Rc::clone(module), installed.priority);
                 handlers.push((priority, name, Rc::new(Visitor { module, name, installed })));
             }
+            if !module.installed().is_empty() {
+                // It does what it can: what else it could have installed it doesn't.
+                let mut away = self.away.borrow_mut();
+                let its =
+                    away.iter_mut().filter(|away| away.is_anybody() && away.who == module.name);
+                its.for_each(|away| away.is_fault = false);
+            }
             if module.watches() {
                 watchers.push(Rc::clone(module) as Rc<dyn Watcher>);
             }
@@ -378,10 +385,6 @@ impl Modules {
     ) -> bool {
         let module = self.enter(name, Some(program.restart), false);
         tracing::info!(script = %module.name, "started");
-        for away in self.away.borrow_mut().iter_mut().filter(|away| away.is_anybody()) {
-            away.is_fault &= away.who != module.name;
-        }
-        self.publish();
         self.spawn(log_lines(Rc::clone(&module.name), stderr));
         let over = async { process.ended().await.why() };
         let why = converse(&module, &link, over, |effect| self.effect(&module, effect)).await;

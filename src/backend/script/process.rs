@@ -2,11 +2,13 @@
 //! them, in a process group of their own that ends with them.
 
 use std::{
-    io::{self, ErrorKind},
+    fmt,
+    io::{self, Error, ErrorKind},
     os::{
         fd::OwnedFd,
         unix::process::{CommandExt, ExitStatusExt},
     },
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -52,6 +54,12 @@ pub(super) struct Process {
 impl Process {
     /// Starts a program; what it reads and writes, and its standard error.
     pub(super) fn start(program: &Program) -> io::Result<(Self, Link, pipe::Receiver)> {
+        // What is plain from here is said before there is a process.
+        let file = std::fs::metadata(&program.path);
+        let file = file.map_err(|error| Error::new(error.kind(), shown(&program.path, &error)))?;
+        if !file.is_file() {
+            return Err(Error::other(shown(&program.path, "no file")));
+        }
         let mut child = command(program)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -162,6 +170,10 @@ impl Ended {
     }
 }
 
+fn shown(path: &Path, what: impl fmt::Display) -> String {
+    format!("{}: {what}", path.display())
+}
+
 /// This very program, even if its file was replaced meanwhile: it supervises another one, which takes
 /// the limits and becomes the program. Nothing can be done between fork and exec without `unsafe`.
 fn command(program: &Program) -> Command {
@@ -177,7 +189,7 @@ fn command(program: &Program) -> Command {
 
 /// Supervises a program for `parent`, at the priority that both are to have. It returns only if that
 /// can't be done.
-pub fn supervise(parent: u32, rights: &Rights, path: &std::path::Path, arg: &str) -> io::Error {
+pub fn supervise(parent: u32, rights: &Rights, path: &Path, arg: &str) -> Error {
     let nice = i32::try_from(rights.nice).unwrap_or(i32::MAX);
     if let Err(error) = rustix::process::nice(nice) {
         return error.into();
@@ -205,7 +217,7 @@ fn add_limits(command: &mut Command, rights: &Rights) {
 }
 
 /// Takes these limits and becomes the program. It returns only if that can't be done.
-pub fn become_program(rights: &Rights, path: &std::path::Path, arg: &str) -> io::Error {
+pub fn become_program(rights: &Rights, path: &Path, arg: &str) -> Error {
     let limits = [
         (Resource::Nofile, rights.files),
         (Resource::Nproc, rights.processes),
