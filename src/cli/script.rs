@@ -1,7 +1,6 @@
 //! `bindery script`: a script tried out, for those who write one.
 
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -141,15 +140,6 @@ fn show(server: &ServerArgs, view: &ScriptsView) -> anyhow::Result<ExitCode> {
     Ok(if view.handled { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Whether a file can be a program, which its supervisor would tell less plainly.
-fn startable(path: &Path) -> anyhow::Result<()> {
-    const ANYBODY: u32 = 0o111;
-    let file = path.metadata()?;
-    anyhow::ensure!(file.is_file(), "it is no file");
-    anyhow::ensure!(file.permissions().mode() & ANYBODY != 0, "it is not executable (chmod +x)");
-    Ok(())
-}
-
 fn test(file: &Path, arg: &str, config: Option<&Path>) -> anyhow::Result<ExitCode> {
     let mut findings = Findings::default();
     let written = match locate(config, &FOLDERS)? {
@@ -170,7 +160,7 @@ fn test(file: &Path, arg: &str, config: Option<&Path>) -> anyhow::Result<ExitCod
     if !arg.is_empty() {
         program.arg = arg.into();
     }
-    startable(&program.path)
+    extmodule::startable(&program.path)
         .with_context(|| format!("{} can't be started", program.path.display()))?;
     let say = |line: &str| {
         // Whoever has stopped reading is not told.
@@ -187,22 +177,4 @@ fn test(file: &Path, arg: &str, config: Option<&Path>) -> anyhow::Result<ExitCod
     let (installed, asked) = (report.installed.join(", "), count(report.asked as u64, "question"));
     say(&format!("{}: good: {asked}, all answered; it has installed {installed}", program.name));
     Ok(ExitCode::SUCCESS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_can_not_be_started_is_told_plainly() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("script");
-        let why = |path: &Path| startable(path).unwrap_err().to_string();
-        assert_eq!(why(&path), "No such file or directory (os error 2)");
-        assert_eq!(why(folder.path()), "it is no file");
-        std::fs::write(&path, "#!/bin/sh\n").unwrap();
-        assert_eq!(why(&path), "it is not executable (chmod +x)");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(startable(&path).is_ok());
-    }
 }

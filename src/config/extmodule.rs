@@ -1,7 +1,9 @@
 //! `extmodule.conf`: Yate's external modules, and in `[bindery]`, which Yate passes over, what they
 //! may do here.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -144,7 +146,40 @@ pub enum At {
 /// The result is to be used only if `findings` holds no error.
 pub fn read(folder: &Path, findings: &mut Findings) -> Option<Extmodule> {
     let conf = Conf::read(&folder.join(FILE), findings)?;
-    Some(resolve(folder, &conf, findings))
+    let read = resolve(folder, &conf, findings);
+    warn_of_missing(&conf, &read, findings);
+    Some(read)
+}
+
+/// Notes programs that could not be started now. They may come later, and are tried again then.
+fn warn_of_missing(conf: &Conf, read: &Extmodule, findings: &mut Findings) {
+    for (section, programs) in [("scripts", &read.scripts), ("execute", &read.execute)] {
+        let keys = conf.section(section.as_bytes()).map_or(&[][..], |section| &section.keys);
+        for (key, program) in keys.iter().zip(programs) {
+            if let Err(why) = startable(&program.path) {
+                let (name, path) = (&program.name, program.path.display());
+                let what = format!("[{section}] {name}: expected a program, {path}: {why}");
+                findings.warning(key.place.clone(), what);
+            }
+        }
+    }
+}
+
+/// Whether a file can be a program, which its start would tell less plainly. Who may start it is not
+/// looked at: that is another user, perhaps.
+///
+/// # Errors
+/// It can't, with the reason.
+pub fn startable(path: &Path) -> io::Result<()> {
+    const ANYBODY: u32 = 0o111;
+    let file = path.metadata()?;
+    if !file.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    if file.permissions().mode() & ANYBODY == 0 {
+        return Err(io::Error::other("it is not executable (chmod +x)"));
+    }
+    Ok(())
 }
 
 fn resolve(folder: &Path, conf: &Conf, findings: &mut Findings) -> Extmodule {
@@ -400,6 +435,39 @@ mod tests {
         assert_eq!(c.rights, Rights { nice: 0, ..a.rights.clone() });
         let (read, _) = read_text("[scripts]\na=\n");
         assert_eq!(read.scripts[0].rights, Rights::default());
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_yet_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let scripts = folder.path().join("scripts");
+        std::fs::create_dir_all(scripts.join("folder")).unwrap();
+        for (name, mode) in [("good", 0o755), ("of-its-owner", 0o700), ("data", 0o644)] {
+            std::fs::write(scripts.join(name), "").unwrap();
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(scripts.join(name), mode).unwrap();
+        }
+        let text = "[scripts]\ngood=\nnone=\ndata=1\ndata=2\nof-its-owner\n[execute]\nfolder=\n";
+        std::fs::write(folder.path().join(FILE), text).unwrap();
+        let mut findings = Findings::default();
+        let programs = read(folder.path(), &mut findings).unwrap().scripts;
+        assert_eq!((programs.len(), &findings.errors[..]), (5, &[][..]));
+        let prefix = format!("{}/", folder.path().display());
+        let told = findings.warnings.iter().map(|fault| fault.to_string().replace(&prefix, ""));
+        let expected = |place, of: &str, why| {
+            let name = of.trim_start_matches("scripts/");
+            format!("extmodule.conf:{place}] {name}: expected a program, {of}: {why}")
+        };
+        let not_executable = "it is not executable (chmod +x)";
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                expected("3: [scripts", "scripts/none", "No such file or directory (os error 2)"),
+                expected("4: [scripts", "scripts/data", not_executable),
+                expected("5: [scripts", "scripts/data", not_executable),
+                expected("8: [execute", "scripts/folder", "it is no file"),
+            ]
+        );
     }
 
     #[test]
