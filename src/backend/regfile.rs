@@ -9,7 +9,7 @@ use crate::config::settings::Config;
 use crate::config::values::{lossy, parse_bool, parse_int};
 use crate::config::{Findings, Place};
 use crate::subscribers::Subscribers;
-use crate::subscribers::builder::{Builder, Objection};
+use crate::subscribers::builder::{Builder, Objection, Opened};
 use crate::subscribers::split_name;
 use crate::time::DeltaSeconds;
 
@@ -60,10 +60,29 @@ pub fn read(folder: &Path, config: &Config, has_others: bool, findings: &mut Fin
     let path = folder.join(FILE);
     let mut found = Findings::default();
     let mut reading = Reading::new(folder, config);
+    // What is odd about lines, which a tree no longer shows.
+    let mut odd = Findings::default();
     let mut splices = false;
     let exists = stream(&path, &mut found, &mut |findings, at, event| match event {
-        Event::Section(name) => reading.section(findings, &|| at.place(), name),
-        Event::Key { key, value } => reading.key(findings, &|| at.place(), key, value),
+        Event::Return(name) => {
+            reading.section(findings, &|| at.place(), name);
+        }
+        Event::Section(name) => {
+            if reading.section(findings, &|| at.place(), name) == Some(Opened::Again) {
+                let name = lossy(name);
+                let what = format!("[{name}] is written again: this adds to what it says before");
+                odd.warning(at.place(), what);
+            }
+        }
+        Event::Key { key, value, is_bare } => {
+            if is_bare && !reading.is_general() {
+                // The line may be a password, so it isn't shown.
+                let section = lossy(&reading.section);
+                let what = format!("[{section}] no `=`: taken for a key with an empty value");
+                odd.warning(at.place(), what);
+            }
+            reading.key(findings, &|| at.place(), key, value);
+        }
         Event::Splice(_) => splices = true,
     });
     if splices {
@@ -82,6 +101,7 @@ pub fn read(folder: &Path, config: &Config, has_others: bool, findings: &mut Fin
         found.warning(Place::of_file(path), "there is no such file: no users");
     }
     findings.append(found);
+    findings.append(odd);
     Regfile { general: reading.general, subscribers: reading.users.build() }
 }
 
@@ -90,6 +110,8 @@ struct Reading<'c> {
     folder: &'c Path,
     domains: &'c [Box<str>],
     general: General,
+    /// Whether `[general]` was opened.
+    has_general: bool,
     /// The keys of `[general]` that were read; later ones with the same name don't count.
     general_keys: Vec<Box<[u8]>>,
     users: Builder,
@@ -103,22 +125,36 @@ impl<'c> Reading<'c> {
             folder,
             domains: &config.general.domains,
             general: General::default(),
+            has_general: false,
             general_keys: Vec::new(),
             users: Builder::new(&config.auth.realm, &config.auth.algorithms),
             section: Vec::new(),
         }
     }
 
-    fn section(&mut self, findings: &mut Findings, place: &dyn Fn() -> Place, name: &[u8]) {
+    /// A section is opened; `None` if its keys are passed over.
+    fn section(
+        &mut self,
+        findings: &mut Findings,
+        place: &dyn Fn() -> Place,
+        name: &[u8],
+    ) -> Option<Opened> {
         self.section.clear();
         self.section.extend_from_slice(name);
         if self.is_general() {
-            return;
+            let is_again = std::mem::replace(&mut self.has_general, true);
+            return Some(if is_again { Opened::Again } else { Opened::New });
         }
         match self.users.section(name) {
-            Ok(()) => self.check_domain(findings, place, name),
+            Ok(opened) => {
+                if opened == Opened::New {
+                    self.check_domain(findings, place, name);
+                }
+                Some(opened)
+            }
             Err(objection) => {
                 findings.error(place(), format!("[{}] {objection}", lossy(name)));
+                None
             }
         }
     }
@@ -240,6 +276,7 @@ mod tests {
         std::fs::write(folder.path().join(resolve::FILE), bindery).unwrap();
         std::fs::write(folder.path().join(FILE), regfile).unwrap();
         std::fs::write(folder.path().join("more.conf"), "[dave]\npassword=d\nha1=x\n").unwrap();
+        std::fs::write(folder.path().join("good.conf"), "[dave]\npassword=d\n").unwrap();
         let host = Host { name: "box".into(), cpus: 1 };
         let mut findings = Findings::default();
         let config = resolve::read(folder.path(), &Overrides::default(), &host, &mut findings);
@@ -274,7 +311,7 @@ mod tests {
 
     #[test]
     fn each_mistake_has_its_sentence() {
-        let cases: [(&[u8], &str); 12] = [
+        let cases: [(&[u8], &str); 15] = [
             (b"[bob]\n[alice", "error regfile.conf:2: `[` without `]`"),
             (b"[alice]\nha1=12", "error regfile.conf:2: [alice] ha1: expected 32 hexadecimal digits"),
             (
@@ -310,6 +347,19 @@ mod tests {
                 "warning regfile.conf:3: [general] auth is written again: the first stands",
             ),
             (
+                b"[alice]\npassword secret\n",
+                "warning regfile.conf:2: [alice] no `=`: taken for a key with an empty value",
+            ),
+            (
+                b"[alice]\npassword=x\n[bob]\n[alice]\nexpires=60\n",
+                "warning regfile.conf:4: [alice] is written again: this adds to what it says before",
+            ),
+            (
+                b"[general]\nauth=1\n[alice]\n[general]\nroute=1\n",
+                "warning regfile.conf:4: [general] is written again: this adds to what it says \
+                 before",
+            ),
+            (
                 b"[$include more.conf]",
                 "error more.conf:3: [dave] ha1: expected 32 hexadecimal digits",
             ),
@@ -318,6 +368,29 @@ mod tests {
             let (_, findings) = read_text("[general]\ndomains=a.org\n", text);
             assert_eq!(findings, [expected], "{}", text.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_section_that_goes_on_after_an_include_is_not_written_again() {
+        let (regfile, findings) =
+            read_text("", b"[alice]\n[$include good.conf]\npassword=a\n[bob]\n");
+        assert_eq!(findings, [""; 0]);
+        assert_eq!(regfile.subscribers.len(), 3);
+    }
+
+    #[test]
+    fn what_is_odd_is_told_where_sections_are_shared_too() {
+        let text = b"[alice]\n[$includesection shared]\n[shared]\npassword\n[alice]\n";
+        let (regfile, findings) = read_text("", text);
+        assert_eq!(
+            findings,
+            [
+                "warning regfile.conf:4: [shared] no `=`: taken for a key with an empty value",
+                "warning regfile.conf:5: [alice] is written again: this adds to what it says before",
+            ]
+        );
+        let alice = regfile.subscribers.account(b"alice", b"").unwrap();
+        assert_eq!(alice.secret(), Secret::AnyPassword);
     }
 
     #[test]

@@ -40,8 +40,12 @@ pub enum Event<'a> {
         key: &'a [u8],
         /// The value.
         value: &'a [u8],
+        /// Whether the line has no `=`.
+        is_bare: bool,
     },
-    /// A section starts or goes on. It is told again after an include that ended in another one.
+    /// The section goes on, after an include that ended in another one.
+    Return(&'a [u8]),
+    /// A section starts, or goes on.
     Section(&'a [u8]),
     /// The keys of another section are to stand here, once all is read.
     Splice(Splice<'a>),
@@ -139,8 +143,8 @@ impl Reader<'_> {
                     let what = format!("the key {} stands before any [section]", lossy(key));
                     self.findings.error(at.place(), what);
                 }
-                Kind::Key { key, value } => {
-                    (self.sink)(self.findings, at, Event::Key { key, value: &value });
+                Kind::Key { key, value, is_bare } => {
+                    (self.sink)(self.findings, at, Event::Key { key, value: &value, is_bare });
                 }
                 Kind::Section(name) => {
                     let name = self.replaced(name);
@@ -256,7 +260,7 @@ impl Reader<'_> {
                 self.absent(at, &file, absent, &error);
             }
             if inner != section && !section.is_empty() {
-                (self.sink)(self.findings, at, Event::Section(section));
+                (self.sink)(self.findings, at, Event::Return(section));
             }
         }
     }
@@ -347,8 +351,8 @@ impl Conf {
         let mut current = 0;
         let mut splices = Vec::new();
         read(findings, &mut |_, at, event| match event {
-            Event::Section(name) => current = conf.open(name, at),
-            Event::Key { key, value } => {
+            Event::Return(name) | Event::Section(name) => current = conf.open(name, at),
+            Event::Key { key, value, .. } => {
                 if let Some(section) = conf.sections.get_mut(current) {
                     section.keys.push(Key {
                         key: key.into(),

@@ -305,7 +305,7 @@ mod tests {
                         sections.push((name.to_vec(), Vec::new()));
                     }
                 }
-                Kind::Key { key, value } => {
+                Kind::Key { key, value, .. } => {
                     if let Some((_, keys)) = current.and_then(|at| sections.get_mut(at)) {
                         keys.push((key.to_vec(), value.to_vec()));
                     }

@@ -43,12 +43,14 @@ pub enum Kind<'a> {
         /// What follows it, trimmed.
         argument: &'a [u8],
     },
-    /// `key=value`; a line without `=` is a key with an empty value.
+    /// `key=value`.
     Key {
         /// The trimmed text before the first `=`, never empty.
         key: &'a [u8],
         /// The trimmed text after it.
         value: Cow<'a, [u8]>,
+        /// Whether there is no `=`: the line is a key with an empty value.
+        is_bare: bool,
     },
     /// `[name]`; the name is trimmed and never empty.
     Section(&'a [u8]),
@@ -101,7 +103,7 @@ impl<'a> Lines<'a> {
     /// A line whose first octet isn't blank, `;` or `[`.
     fn key(&mut self, line: &'a [u8]) -> Kind<'a> {
         let Some(equals) = memchr(b'=', line) else {
-            return Kind::Key { key: trim(line), value: Cow::Borrowed(b"") };
+            return Kind::Key { key: trim(line), value: Cow::Borrowed(b""), is_bare: true };
         };
         let (key, value) = line.split_at(equals);
         let key = trim(key);
@@ -110,7 +112,7 @@ impl<'a> Lines<'a> {
         }
         let value = value.get(1..).unwrap_or_default();
         let Some(mut joined) = value.strip_suffix(b"\\").map(<[u8]>::to_vec) else {
-            return Kind::Key { key, value: Cow::Borrowed(trim(value)) };
+            return Kind::Key { key, value: Cow::Borrowed(trim(value)), is_bare: false };
         };
         while let Some(next) = self.next_raw() {
             let next = trim_start(next);
@@ -122,7 +124,7 @@ impl<'a> Lines<'a> {
                 }
             }
         }
-        Kind::Key { key, value: Cow::Owned(trim(&joined).to_vec()) }
+        Kind::Key { key, value: Cow::Owned(trim(&joined).to_vec()), is_bare: false }
     }
 }
 
@@ -201,8 +203,9 @@ mod tests {
                     Kind::Directive { word, argument } => {
                         format!("{}({})", word.escape_ascii(), argument.escape_ascii())
                     }
-                    Kind::Key { key, value } => {
-                        format!("{}={}", key.escape_ascii(), value.escape_ascii())
+                    Kind::Key { key, value, is_bare } => {
+                        let equals = if is_bare { "" } else { "=" };
+                        format!("{}{equals}{}", key.escape_ascii(), value.escape_ascii())
                     }
                     Kind::Section(name) => format!("[{}]", name.escape_ascii()),
                 };
@@ -220,11 +223,11 @@ mod tests {
             (b"[a]\r\nk = v \r\n\r\nl=w", &["1 [a]", "2 k=v", "4 l=w"]),
             (b"[a]\rk=v\r\rl=w", &["1 [a]", "2 k=v", "4 l=w"]),
             (b"k=v ; x", &["1 k=v ; x"]),
-            (b"# no comment", &["1 # no comment="]),
+            (b"# no comment", &["1 # no comment"]),
             (b"k=a=b", &["1 k=a=b"]),
             (b"k=", &["1 k="]),
-            (b"k", &["1 k="]),
-            (b"k\\\nl", &["1 k\\\\=", "2 l="]),
+            (b"k", &["1 k"]),
+            (b"k\\\nl", &["1 k\\\\", "2 l"]),
             (b"k=a\\\n   b\\\n\tc\nl=", &["1 k=abc", "4 l="]),
             (b"k=a \\\n b", &["1 k=a b"]),
             (b"k=a\\ \nl=b", &["1 k=a\\\\", "2 l=b"]),
@@ -261,7 +264,7 @@ mod tests {
                 prop_assert!(line.span.start >= end && line.span.end <= text.len());
                 prop_assert!(line.number > number);
                 (end, number) = (line.span.end, line.number);
-                if let Kind::Key { key, value } = line.kind {
+                if let Kind::Key { key, value, .. } = line.kind {
                     prop_assert!(!key.is_empty() && trim(&value).len() == value.len());
                 }
             }

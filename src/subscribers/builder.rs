@@ -20,6 +20,15 @@ pub struct Builder {
     current: Option<u32>,
 }
 
+/// What became of a section that was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// It goes on: it was opened before.
+    Again,
+    /// It is the first with its name.
+    New,
+}
+
 /// Why a section or key isn't taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Objection {
@@ -70,7 +79,7 @@ impl Builder {
     ///
     /// # Errors
     /// The name can't be a user's; the section's keys will be passed over.
-    pub fn section(&mut self, name: &[u8]) -> Result<(), Objection> {
+    pub fn section(&mut self, name: &[u8]) -> Result<Opened, Objection> {
         self.current = None;
         let (user, domain) = match split_name(name) {
             Some((_, b"")) => return Err(Objection::NoDomain),
@@ -85,7 +94,7 @@ impl Builder {
         let hash = self.built.hash(user, domain).ok_or(Objection::LongName)?;
         if let Some(known) = self.built.entry(user, domain) {
             self.current = Some(u32::try_from(known).map_err(|_| Objection::TooMuch)?);
-            return Ok(());
+            return Ok(Opened::Again);
         }
         let position = u32::try_from(self.built.entries.len()).map_err(|_| Objection::TooMuch)?;
         let name = self.keep(name)?.start;
@@ -100,7 +109,7 @@ impl Builder {
             hashes: 0,
         });
         self.current = Some(position);
-        Ok(())
+        Ok(Opened::New)
     }
 
     /// A key of the current section.
