@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use super::check::existing_folder;
+use super::table::told;
 use super::usage;
 use crate::backend::sql::{Account, Database, Dialect, Statements};
 use crate::config::databases;
@@ -54,14 +55,14 @@ struct Place {
 pub fn run(args: &Db) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let out = &mut io::stdout().lock();
-    match &args.command {
+    told(match &args.command {
         Command::Init { place, account } => {
             let register = read(place)?;
             let account = chosen(&register, account.as_deref())?;
             runtime.block_on(init(account, out))
         }
         Command::Check { place } => runtime.block_on(check(&read(place)?, out)),
-    }
+    })
 }
 
 fn read(place: &Place) -> anyhow::Result<Register> {
@@ -71,7 +72,7 @@ fn read(place: &Place) -> anyhow::Result<Register> {
     let folder = existing_folder(place.config.as_deref())?;
     let mut findings = Findings::default();
     let register = register::read(&folder, &mut findings);
-    let Accepted { value, warnings } = findings.finish(register)?;
+    let Accepted { value, warnings, .. } = findings.finish(register)?;
     for warning in warnings {
         eprintln!("{}: warning: {}", warning.place, warning.what);
     }

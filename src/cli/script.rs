@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use super::{
     client::{Client, ServerArgs, percent_encode_into, write_json},
-    table::{count, printable},
+    table::{count, printable, printed},
 };
 use crate::admin::view::ScriptsView;
 use crate::backend::script::{become_program, supervise, trial};
@@ -130,13 +130,12 @@ pub fn run(args: &Script) -> anyhow::Result<ExitCode> {
 /// Prints what scripts said.
 fn show(server: &ServerArgs, view: &ScriptsView) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
-    if server.json {
-        write_json(&mut out, view)?;
+    let written = if server.json {
+        write_json(&mut out, view)
     } else {
-        for line in view.text.lines() {
-            writeln!(out, "{}", printable(line))?;
-        }
-    }
+        view.text.lines().try_for_each(|line| writeln!(out, "{}", printable(line)))
+    };
+    printed(written.map_err(Into::into))?;
     Ok(if view.handled { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -102,15 +102,30 @@ pub fn count(number: u64, what: &str) -> String {
 /// All others.
 pub fn printed(result: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
     match result {
-        Err(error)
-            if error
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) =>
-        {
-            Ok(ExitCode::SUCCESS)
-        }
+        Err(error) if has_left(&error) => Ok(ExitCode::SUCCESS),
         other => other.map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// The exit code of a command whose code tells what it found, and which stops where its reader has
+/// seen enough: what was yet to come is unknown then.
+///
+/// # Errors
+/// All but that.
+pub fn told(result: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    /// As a shell says of those that SIGPIPE has ended.
+    const PIPE: u8 = 128 + 13;
+    match result {
+        Err(error) if has_left(&error) => Ok(ExitCode::from(PIPE)),
+        other => other,
+    }
+}
+
+/// Whether it is that nobody reads standard output any more.
+fn has_left(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref().map(io::Error::kind);
+    let json = || error.downcast_ref().and_then(serde_json::Error::io_error_kind);
+    io.or_else(json) == Some(io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]
@@ -157,5 +172,9 @@ mod tests {
         let broken = io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(printed(Err(broken.into())).is_ok());
         assert!(printed(Err(io::Error::from(io::ErrorKind::StorageFull).into())).is_err());
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(printed(Err(serde_json::Error::io(broken()).into())).is_ok());
+        assert_eq!(told(Err(broken().into())).unwrap(), ExitCode::from(141));
+        assert_eq!(told(Ok(ExitCode::FAILURE)).unwrap(), ExitCode::FAILURE);
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, bail, ensure};
 
 use self::database::{Named, Table};
 use super::check::existing_folder;
+use super::table::printed;
 use super::terminal::{read_line, read_password};
 use crate::auth::digest::{Ha1Set, Secret};
 use crate::auth::policy::Algorithm;
@@ -100,8 +101,7 @@ pub struct PasswordArgs {
 pub fn run(args: &Users) -> anyhow::Result<ExitCode> {
     if let Some(named) = &args.db {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(run_in(named, args))?;
-        return Ok(ExitCode::SUCCESS);
+        return runtime.block_on(run_in(named, args));
     }
     let folder = existing_folder(args.config.as_deref())?;
     let mut out = io::stdout().lock();
@@ -126,13 +126,13 @@ pub fn run(args: &Users) -> anyhow::Result<ExitCode> {
             check_user(user)?;
             edit(&folder, user, Change::Remove)?;
         }
-        Action::List { user } => list(&folder, user.as_deref(), &mut out)?,
+        Action::List { user } => return printed(list(&folder, user.as_deref(), &mut out)),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The same in a database.
-async fn run_in(named: &Named, args: &Users) -> anyhow::Result<()> {
+async fn run_in(named: &Named, args: &Users) -> anyhow::Result<ExitCode> {
     let folder = args.config.as_deref();
     let table = Table::named(named, folder)?;
     let mut out = io::BufWriter::new(io::stdout());
@@ -152,9 +152,13 @@ async fn run_in(named: &Named, args: &Users) -> anyhow::Result<()> {
             chosen.tell(&mut out)?;
         }
         Action::Remove { user } => table.remove(user).await?,
-        Action::List { user } => table.list(user.as_deref(), &mut out).await?,
+        Action::List { user } => {
+            let listed = table.list(user.as_deref(), &mut out).await;
+            return printed(listed.and_then(|()| Ok(out.flush()?)));
+        }
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A password as it will be kept.

@@ -121,6 +121,7 @@ impl Reader<'_> {
     fn file(&mut self, path: &Path, section: &mut Vec<u8>) -> io::Result<()> {
         let bytes = std::fs::read(path)?;
         self.open.push(path.canonicalize()?);
+        self.findings.files.push(path.to_owned());
         self.lines(path, &bytes, section);
         self.open.pop();
         Ok(())

@@ -24,7 +24,7 @@ pub mod store;
 pub mod values;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where something was written: a file and a line.
@@ -81,6 +81,8 @@ pub struct Findings {
     pub errors: Vec<Fault>,
     /// What is legal but not what the operator may think.
     pub warnings: Vec<Fault>,
+    /// The files that were read, includes among them; one that was read twice may be there twice.
+    pub files: Vec<PathBuf>,
 }
 
 impl Findings {
@@ -104,6 +106,7 @@ impl Findings {
         self.errors.truncate(MAX_FAULTS);
         self.warnings.extend(other.warnings);
         self.warnings.truncate(MAX_FAULTS);
+        self.files.extend(other.files);
     }
 
     /// `value`, unless an error was found: a configuration is taken whole or not at all.
@@ -116,7 +119,7 @@ impl Findings {
         self.errors.sort_by_key(order);
         self.warnings.sort_by_key(order);
         if self.errors.is_empty() {
-            Ok(Accepted { value, warnings: self.warnings })
+            Ok(Accepted { value, warnings: self.warnings, files: self.files })
         } else {
             Err(Refused { errors: self.errors, warnings: self.warnings })
         }
@@ -130,6 +133,8 @@ pub struct Accepted<T> {
     pub value: T,
     /// See [`Findings::warnings`].
     pub warnings: Vec<Fault>,
+    /// See [`Findings::files`].
+    pub files: Vec<PathBuf>,
 }
 
 /// A configuration that can't be used; it prints one line for each error.

@@ -186,8 +186,8 @@ impl Node {
 
     fn try_reload(&self) -> Result<Reloaded, ReloadError> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let Accepted { value: Loaded { config, regfile, register, cdrfile, scripts }, warnings } =
-            self.source.load()?;
+        let Accepted { value, warnings, .. } = self.source.load()?;
+        let Loaded { config, regfile, register, cdrfile, scripts } = value;
         let general = regfile.general.clone();
         let mut rules = rules(&config, regfile, register.as_ref(), scripts.as_ref(), &self.keys)?;
         let old = self.config();

@@ -315,8 +315,8 @@ fn requests(node: &Node) -> u64 {
 
 fn start(source: Source, events: &Sender<Event>) -> Result<Running, ServeError> {
     let clock = Arc::new(SystemClock::new());
-    let Accepted { value: Loaded { config, regfile, register, cdrfile, scripts }, warnings } =
-        source.load().map_err(ReloadError::from)?;
+    let Accepted { value, warnings, .. } = source.load().map_err(ReloadError::from)?;
+    let Loaded { config, regfile, register, cdrfile, scripts } = value;
     for warning in warnings {
         tracing::warn!("{warning}");
     }

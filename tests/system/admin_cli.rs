@@ -140,3 +140,31 @@ fn what_is_wrong_is_one_sentence() {
         assert_eq!(refused(nobody), format!("no server answers at {nowhere}: Connection refused"));
     }
 }
+
+/// Runs a command whose reader has gone before it says anything.
+fn unread(mut command: Command) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let Output { status, stderr, .. } = command.stdout(writer).output().unwrap();
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn who_has_read_enough_is_told_no_error() {
+    let server = server();
+    for args in [&["list"][..], &["list", "--json"], &["calls"], &["show", "alice"], &["stats"]] {
+        assert_eq!(unread(bindery(&server, args)), (Some(0), String::new()), "{args:?}");
+    }
+    let offline = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bindery"));
+        command.current_dir(server.path("")).args(args);
+        command
+    };
+    for args in [&["users", "list"][..], &["check"], &["check", "--json"], &["check", "--settings"]]
+    {
+        assert_eq!(unread(offline(args)), (Some(0), String::new()), "{args:?}");
+    }
+    // That something is wrong is said even so.
+    server.write("regfile.conf", "[alice\n");
+    assert_eq!(unread(offline(&["check"])), (Some(1), String::new()));
+}
