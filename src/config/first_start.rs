@@ -238,6 +238,12 @@ fn bindery_conf() -> String {
             ("max_contact_params", bounds::LIMIT_CONTACT_PARAMS),
         ],
     );
+    text += "\n\
+         ; Any number of sections may follow of\n\
+         ; [listener NAME]         another address to listen on\n\
+         ; [domain NAME]           mode= for calls to NAME, one of the domains above\n\
+         ; [hook NAME]             url=, events= and secret= of a service that is asked and told\n\
+         ;                         over HTTP who registers and calls\n";
     text
 }
 
@@ -269,6 +275,18 @@ mod tests {
         assert!(matches!(login.secret, Secret::Ha1(_)));
         // A second first start changes nothing.
         assert_eq!(create(&folder).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn each_kind_of_section_is_mentioned() {
+        let text = bindery_conf();
+        for kind in resolve::SECTIONS
+            .iter()
+            .map(|name| format!("[{name}]"))
+            .chain(["listener", "domain", "hook"].map(|kind| format!("[{kind} NAME]")))
+        {
+            assert!(text.contains(&kind), "{kind}");
+        }
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl<'c, 'f> Lenient<'c, 'f> {
         })
     }
 
+    /// Whether any key is written.
+    pub fn any_is_written(&self) -> bool {
+        self.section.is_some_and(|section| !section.keys.is_empty())
+    }
+
     /// Warns of what is written of these keys of Yate's, which have no effect here.
     pub fn without_effect(&mut self, keys: &[&'static str]) {
         for key in keys {

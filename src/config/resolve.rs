@@ -23,6 +23,7 @@ use crate::registrar::Domains;
 use crate::registrar::policy::{CseqOrder, OnLimit};
 use crate::sip::Limits;
 use crate::subscribers::Lifetimes;
+use crate::time::DeltaSeconds;
 use crate::worker::AskRegister;
 use crate::{auth, registrar};
 
@@ -36,7 +37,7 @@ pub const MAX_LISTENERS: usize = 256;
 pub const TOKEN_FILE: &str = "admin.token";
 
 /// Sections of `bindery.conf`, besides `listener NAME`, `domain NAME` and `hook NAME`.
-const SECTIONS: [&str; 9] =
+pub(super) const SECTIONS: [&str; 9] =
     ["general", "registrar", "auth", "cache", "backend", "calls", "persist", "admin", "limits"];
 
 /// Keys that will have a meaning in `[domain NAME]`.
@@ -473,6 +474,9 @@ const MODES: [(&str, Mode); 2] = [("proxy", Mode::Proxy), ("redirect", Mode::Red
 /// What the parties of a call are asked with.
 const PROBES: [(&str, ProbeBy); 2] = [("OPTIONS", ProbeBy::Options), ("UPDATE", ProbeBy::Update)];
 
+/// A `probe=` below this is thought to be a mistake.
+const OFTEN: DeltaSeconds = DeltaSeconds(60);
+
 fn calls(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Calls {
     let modes = modes(conf, domains, findings);
     let mut keys = keys(conf, "calls", findings);
@@ -503,6 +507,8 @@ fn calls(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Calls {
     if policy.probe >= policy.dead_call {
         // Calls would be over before anybody is asked.
         keys.refuse("probe", &format!("less than dead_call={}", policy.dead_call.0));
+    } else if policy.probe.0 != 0 && policy.probe < OFTEN {
+        keys.doubt("probe", "0, or minutes: it is two requests a call each time");
     }
     let cdr = keys.word("cdr", &[("call", Records::Call), ("leg", Records::Leg)]);
     keys.finish();
@@ -633,7 +639,6 @@ fn is_quotable(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::DeltaSeconds;
 
     fn host() -> Host {
         Host { name: "box".into(), cpus: 4 }
@@ -854,6 +859,10 @@ mod tests {
             ("[calls]\ndead_call=0", "4: [calls] dead_call=0: expected seconds from 60 to 604800"),
             ("[calls]\nprobe=90000", "4: [calls] probe=90000: expected seconds from 0 to 86400"),
             ("[calls]\nprobe=7200", "4: [calls] probe=7200: expected less than dead_call=7200"),
+            (
+                "[calls]\nprobe=1",
+                "4: [calls] probe=1: expected 0, or minutes: it is two requests a call each time",
+            ),
             ("[calls]\nprobe_by=info", "4: [calls] probe_by=info: expected OPTIONS or UPDATE"),
             ("[calls]\nmax_call=1", "4: [calls] unknown key max_call: did you mean max_calls?"),
             (

@@ -98,6 +98,14 @@ impl<'c, 'f> Keys<'c, 'f> {
         }
     }
 
+    /// Warns that the value of `key` is hardly what is meant.
+    pub fn doubt(&mut self, key: &str, expected: &str) {
+        if let Some(Key { value, place, .. }) = self.written(key) {
+            let what = format!("[{}] {key}={}: expected {expected}", self.name, lossy(value));
+            self.findings.warning(place.clone(), what);
+        }
+    }
+
     /// Notes that the value of `key` is one for which the program isn't ready.
     pub fn not_yet(&mut self, key: &str) {
         if let Some(Key { value, place, .. }) = self.written(key) {

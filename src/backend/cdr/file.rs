@@ -200,6 +200,7 @@ mod tests {
 
     use super::*;
     use crate::backend::cdr::legs::{Recorder, tests::answered};
+    use crate::config::cdrfile::PARAMETERS;
 
     fn records() -> Vec<Message> {
         let mut recorder = Recorder::new(1_795_446_183);
@@ -249,6 +250,22 @@ mod tests {
         );
         let template = Format::Template("${billid};${caller};${nothing$none}".into());
         assert_eq!(written(template, false, Call), "1795446183-7;1\"0 0 ;none\n");
+    }
+
+    #[test]
+    fn the_check_of_a_format_knows_all_parameters_of_records() {
+        let mut known: Vec<&str> = Vec::new();
+        for record in records() {
+            for (name, _) in record.params() {
+                let name = name.strip_prefix("out_leg.").unwrap_or(name);
+                let known_as = PARAMETERS.iter().find(|known| **known == name);
+                known.push(known_as.unwrap_or_else(|| panic!("{name} of a record is not known")));
+            }
+        }
+        // The call has no account and no mishap.
+        known.extend(["username", "reason"]);
+        let missing: Vec<_> = PARAMETERS.iter().filter(|name| !known.contains(name)).collect();
+        assert!(missing.is_empty(), "no record has {missing:?}");
     }
 
     #[test]
