@@ -5,6 +5,7 @@
 //! all the while. It holds no lock of the location service while it waits for anything.
 
 mod api;
+pub mod elsewhere;
 mod http;
 mod page;
 pub mod problem;

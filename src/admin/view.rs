@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::text::text;
+use super::{
+    elsewhere::{self, BackEndView, HookView},
+    text::text,
+};
 use crate::{
     calls::{CallBook, CallResult},
     control::{ListenerStatus, Node, Pruned, Reloaded},
@@ -292,6 +295,12 @@ pub struct StatusView {
     /// Calls.
     #[serde(default)]
     pub calls: CallsView,
+    /// Back ends that were asked since the start.
+    #[serde(default)]
+    pub back_ends: Vec<BackEndView>,
+    /// Hooks that were asked or told since the start.
+    #[serde(default)]
+    pub hooks: Vec<HookView>,
     /// How the bindings are saved.
     pub snapshot: SnapshotsView,
     /// What is written before each answer; absent with `durability=snapshot`.
@@ -331,6 +340,9 @@ pub struct CallsView {
     pub per_second: f64,
     /// How many have ended, by result; zeros are left out.
     pub ended: BTreeMap<String, u64>,
+    /// How often a party was probed (`sent`), and what became of it; zeros are left out.
+    #[serde(default)]
+    pub probes: BTreeMap<String, u64>,
 }
 
 impl CallsView {
@@ -341,6 +353,7 @@ impl CallsView {
             begun: book.begun(),
             per_second: book.per_second(),
             ended: sums(ended.into_iter()),
+            probes: elsewhere::probes(book),
         }
     }
 }
@@ -438,7 +451,8 @@ impl CountersView {
     }
 }
 
-fn sums(cells: impl Iterator<Item = (String, u64)>) -> BTreeMap<String, u64> {
+/// Cells by label, those of the same label added up, and zeros left out.
+pub(super) fn sums(cells: impl Iterator<Item = (String, u64)>) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
     for (label, count) in cells.filter(|(_, count)| *count > 0) {
         *sums.entry(label).or_insert(0) += count;
@@ -466,6 +480,8 @@ impl StatusView {
             bindings: node.location.bindings(),
             expirations: node.expired(),
             calls: CallsView::of(&node.calls),
+            back_ends: elsewhere::back_ends(&node.backends),
+            hooks: elsewhere::hooks(&node.backends),
             snapshot: SnapshotsView {
                 last: node.snapshots.last().map(SnapshotView::from),
                 taken: node.snapshots.taken(),

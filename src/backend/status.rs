@@ -25,6 +25,15 @@ pub struct QueryLabels {
     pub query: &'static str,
 }
 
+/// Queries of one kind, for those who want no histogram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// How many.
+    pub count: u64,
+    /// How long all of them took together.
+    pub time: Duration,
+}
+
 /// What became of a record of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
@@ -63,6 +72,7 @@ pub struct Status {
     is_preloading: AtomicBool,
     failures: [AtomicU64; MessageName::ALL.len()],
     queries: Family<QueryLabels, Histogram, fn() -> Histogram>,
+    asked: Mutex<BTreeMap<QueryLabels, Asked>>,
     garbage: Mutex<BTreeMap<QueryLabels, u64>>,
     records: [AtomicU64; Kept::ALL.len()],
     spooled: AtomicU64,
@@ -77,6 +87,7 @@ impl Default for Status {
             is_preloading: AtomicBool::new(false),
             failures: Default::default(),
             queries: Family::new_with_constructor(seconds),
+            asked: Mutex::default(),
             garbage: Mutex::default(),
             records: Default::default(),
             spooled: AtomicU64::new(0),
@@ -186,6 +197,12 @@ impl Status {
         &self.queries
     }
 
+    /// The same in short, as the histograms can't be read again.
+    pub fn asked(&self) -> Vec<(QueryLabels, Asked)> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.iter().map(|(labels, asked)| (labels.clone(), *asked)).collect()
+    }
+
     pub(super) fn took(&self, backend: &str, name: MessageName, time: Duration) {
         self.took_for(backend, name.as_str(), time);
     }
@@ -194,5 +211,9 @@ impl Status {
     pub(super) fn took_for(&self, backend: &str, query: &'static str, time: Duration) {
         let labels = QueryLabels { backend: backend.to_owned(), query };
         self.queries.get_or_create(&labels).observe(time.as_secs_f64());
+        let mut all = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = all.entry(labels).or_default();
+        asked.count += 1;
+        asked.time += time;
     }
 }

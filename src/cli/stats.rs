@@ -11,7 +11,10 @@ use super::{
     snapshot::{size, summary},
     table::{Table, count, printed, span},
 };
-use crate::admin::view::{CallsView, SnapshotsView, StatusView};
+use crate::admin::{
+    elsewhere::{BackEndView, HookView, QueryView},
+    view::{CallsView, SnapshotsView, StatusView},
+};
 
 /// Show how the server is doing
 #[derive(Clone, Debug, clap::Args)]
@@ -44,6 +47,11 @@ fn write(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
     row("aors", view.aors.to_string());
     row("bindings", format!("{} ({} expired so far)", view.bindings, view.expirations));
     row("calls", calls(&view.calls));
+    if let Some(probes) = probes(&view.calls.probes) {
+        row("probes", probes);
+    }
+    view.back_ends.iter().for_each(|view| row("back end", back_end(view)));
+    view.hooks.iter().for_each(|view| row("hook", hook(view)));
     row("snapshot", snapshots(&view.snapshot, view.started_at + view.uptime));
     if let Some(journal) = &view.journal {
         let written = format!("{}, {}", count(journal.records, "change"), size(journal.bytes));
@@ -90,9 +98,34 @@ fn missing(view: &StatusView) -> String {
 }
 
 fn calls(view: &CallsView) -> String {
-    let CallsView { in_progress, begun, per_second, ended } = view;
+    let CallsView { in_progress, begun, per_second, ended, probes: _ } = view;
     let ended = counts(ended);
     format!("{in_progress} in progress, {begun} begun ({per_second:.1}/s), ended: {ended}")
+}
+
+/// How often parties were asked whether they still have their calls; none if they weren't.
+fn probes(counters: &BTreeMap<String, u64>) -> Option<String> {
+    let mut ended = counters.clone();
+    let sent = ended.remove("sent")?;
+    Some(format!("{sent} sent: {}", counts(&ended)))
+}
+
+/// What it was asked how often, with what each took on average.
+fn back_end(BackEndView { name, queries, garbage }: &BackEndView) -> String {
+    let mean = |query: &QueryView| query.seconds * 1000.0 / query.count.max(1) as f64;
+    let told = |(what, query): (&String, &QueryView)| {
+        format!("{what} {} ({:.1} ms)", query.count, mean(query))
+    };
+    let mut said =
+        vec![format!("{name}: {}", queries.iter().map(told).collect::<Vec<_>>().join(", "))];
+    if !garbage.is_empty() {
+        said.push(format!("answers that mean nothing: {}", counts(garbage)));
+    }
+    said.join("; ")
+}
+
+fn hook(HookView { name, asked, told, spooled }: &HookView) -> String {
+    format!("{name}: asked: {}; told: {}; {spooled} waiting", counts(asked), counts(told))
 }
 
 fn snapshots(view: &SnapshotsView, now: u64) -> String {
@@ -149,7 +182,10 @@ mod tests {
                 begun: 20,
                 per_second: 0.25,
                 ended: counters(&[("busy", 2), ("completed", 15)]),
+                probes: BTreeMap::new(),
             },
+            back_ends: Vec::new(),
+            hooks: Vec::new(),
             snapshot: SnapshotsView {
                 last: Some(SnapshotView {
                     taken_at: 1_700_003_690,
@@ -212,6 +248,35 @@ refused    unknown_callee 3, offline 2
 drops      none
 ";
         assert_eq!(printed(&status()), expected);
+    }
+
+    #[test]
+    fn who_is_asked_elsewhere_has_a_line() {
+        let counters = |cells: &[(&str, u64)]| {
+            cells.iter().map(|(label, count)| ((*label).to_owned(), *count)).collect()
+        };
+        let mut view = status();
+        view.calls.probes = counters(&[("sent", 4), ("alive", 2), ("gone", 1)]);
+        let queries = [("call.route", 1, 0.25), ("user.auth", 4, 0.01)];
+        let query = |(what, count, seconds)| (String::from(what), QueryView { count, seconds });
+        view.back_ends = vec![BackEndView {
+            name: "script a.py".into(),
+            queries: queries.map(query).into(),
+            garbage: counters(&[("call.route", 1)]),
+        }];
+        view.hooks = vec![HookView {
+            name: "crm".into(),
+            asked: counters(&[("late", 1), ("decided", 3)]),
+            told: BTreeMap::new(),
+            spooled: 2,
+        }];
+        let expected = "
+probes     4 sent: alive 2, gone 1
+back end   script a.py: call.route 1 (250.0 ms), user.auth 4 (2.5 ms); answers that mean nothing: \
+                        call.route 1
+hook       crm: asked: decided 3, late 1; told: none; 2 waiting
+snapshot";
+        assert!(printed(&view).contains(expected), "{}", printed(&view));
     }
 
     #[test]

@@ -284,3 +284,17 @@ fn a_reload_brings_another_receiver() {
         register(&server, "200", "x") == 401 && phone.register(0).code != 200
     });
 }
+
+#[test]
+fn stats_tell_how_a_hook_does() {
+    let server = serve(&format!("{}events=auth,registered\n", url(free_port())), "");
+    assert_eq!(register(&server, "100", "secret"), 503);
+    let args = ["stats", "--admin", &server.admin.to_string()];
+    let stats = command(&server.path("")).args(args).output().unwrap();
+    let stats = String::from_utf8(stats.stdout).unwrap();
+    let lines = ["back end   hook crm: user.auth ", "hook       crm: asked: unreachable "];
+    for start in lines {
+        assert!(stats.lines().any(|line| line.starts_with(start)), "{start}: {stats}");
+    }
+    assert!(stats.contains("; told: none; 0 waiting\n"), "{stats}");
+}
