@@ -251,8 +251,8 @@ impl<'c> Reading<'c> {
                     let known = name == b"configpath";
                     known.then(|| self.folder.as_os_str().as_encoded_bytes().into())
                 });
-                let path = PathBuf::from(&*lossy(&path));
-                self.general.file = (!path.as_os_str().is_empty()).then_some(path);
+                let path = lossy(&path);
+                self.general.file = (!path.is_empty()).then(|| self.folder.join(&*path));
             }
             _ => {
                 let key = lossy(key);
@@ -307,6 +307,17 @@ mod tests {
         assert_eq!(users.owners(b"901").count(), 1);
         let params: Vec<_> = users.account(b"100", b"").unwrap().params().collect();
         assert_eq!(params, [(&b"expires"[..], &b"77"[..])]);
+    }
+
+    #[test]
+    fn a_relative_file_is_in_the_folder_of_the_configuration() {
+        let written = |file: &str| {
+            let (regfile, _) = read_text("", format!("[general]\nfile={file}\n").as_bytes());
+            regfile.general.file.unwrap()
+        };
+        let saved = written("saved.conf");
+        assert!(saved.is_absolute() && saved.ends_with("saved.conf"), "{}", saved.display());
+        assert_eq!(written("/tmp/saved.conf"), Path::new("/tmp/saved.conf"));
     }
 
     #[test]

@@ -182,12 +182,18 @@ fn sqlite(name: &str, folder: &Path, section: &Section, findings: &mut Findings)
     };
     let database = keys.text("database").map(expanded);
     let file = database.filter(|database| database != ":memory:" && !database.is_empty());
+    // SQLite reads a URI by itself.
+    let file = file.map(|file| match file.starts_with("file:") {
+        true => PathBuf::from(file),
+        false => folder.join(file),
+    });
     let mut initialize = keys.text("initialize").map(str::to_owned);
     if let Some(path) = initialize.as_deref().and_then(|text| text.strip_prefix('@')) {
-        let path = expanded(path);
+        let path = folder.join(expanded(path));
         initialize = match std::fs::read_to_string(&path) {
             Ok(sql) => Some(sql),
             Err(error) => {
+                let path = path.display();
                 keys.error("initialize", &format!("{path} can't be read: {error}"));
                 None
             }
@@ -197,10 +203,7 @@ fn sqlite(name: &str, folder: &Path, section: &Section, findings: &mut Findings)
         keys.warn("database", "an empty database in memory: nobody is in it");
     }
     keys.without_effect(&["shared_cache"]);
-    let server = Server::Sqlite(Sqlite {
-        file: file.map(PathBuf::from),
-        initialize: initialize.map(Into::into),
-    });
+    let server = Server::Sqlite(Sqlite { file, initialize: initialize.map(Into::into) });
     let account =
         account(&mut keys, name, server, &bounds::SQLITE_TIMEOUT, &bounds::SQLITE_POOLSIZE);
     keys.finish();
@@ -302,6 +305,27 @@ mod tests {
         assert_eq!(lite.timeout, Duration::from_secs(2));
         let Server::Sqlite(server) = &lite.server else { panic!("{lite:?}") };
         assert_eq!(server.file.as_deref(), Some(Path::new("/tmp/x.db")));
+    }
+
+    #[test]
+    fn a_relative_file_is_in_the_folder_of_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "[a]\ndatabase=sub/users.db\n[b]\ndatabase=${configpath}/users.db\n\
+            [c]\ndatabase=file:users.db?mode=ro\n[d]\ninitialize=@make.sql\n";
+        std::fs::write(folder.path().join("sqlitedb.conf"), text).unwrap();
+        std::fs::write(folder.path().join("make.sql"), "SELECT 1").unwrap();
+        let mut findings = Findings::default();
+        let accounts = read(folder.path(), &mut findings);
+        assert_eq!((findings.errors, findings.warnings), (vec![], vec![]));
+        let servers = accounts.iter().map(|written| match &written.account.server {
+            Server::Sqlite(sqlite) => sqlite,
+            other => panic!("{other:?}"),
+        });
+        let [a, b, c, d] = servers.collect::<Vec<_>>()[..] else { panic!("{accounts:?}") };
+        assert_eq!(a.file.as_deref(), Some(&*folder.path().join("sub/users.db")));
+        assert_eq!(b.file.as_deref(), Some(&*folder.path().join("users.db")));
+        assert_eq!(c.file.as_deref(), Some(Path::new("file:users.db?mode=ro")));
+        assert_eq!(d.initialize.as_deref(), Some("SELECT 1"));
     }
 
     #[test]

@@ -193,7 +193,7 @@ fn damaged_secrets_are_made_anew() {
 #[test]
 fn the_snapshot_may_be_named_in_the_state_folder() {
     let folder = folder("");
-    let regfile = format!("[general]\nfile=state/phones.snapshot\n{USERS}");
+    let regfile = format!("[general]\nfile=../state/phones.snapshot\n{USERS}");
     fs::write(folder.path().join("conf/regfile.conf"), regfile).unwrap();
     let server = Server::launch(folder, &ARGS, true);
     let mut alice = Phone::new(server.sip[0], "alice", "secret");
