@@ -1,13 +1,8 @@
 //! Answers of handlers that mean nothing: counted, and logged within a rate.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, fmt::Write as _, rc::Rc, sync::Arc};
 
-use tokio::time::Instant;
-
-use super::{message::MessageName, status::Status};
-
-/// What goes on is logged once in so long, for each handler.
-const LOGGED: Duration = Duration::from_secs(60);
+use super::{message::MessageName, spool::Complaint, status::Status};
 
 /// Octets of what is logged.
 const SHOWN: usize = 128;
@@ -16,13 +11,13 @@ const SHOWN: usize = 128;
 #[derive(Debug)]
 pub(super) struct Garbage {
     status: Arc<Status>,
-    /// When each handler was last logged; there are as many as are configured or installed.
-    logged: RefCell<Vec<(Rc<str>, Instant)>>,
+    /// There are as many handlers as are configured or installed.
+    complaints: RefCell<Vec<(Rc<str>, Complaint)>>,
 }
 
 impl Garbage {
     pub(super) fn new(status: Arc<Status>) -> Self {
-        Self { status, logged: RefCell::default() }
+        Self { status, complaints: RefCell::default() }
     }
 
     /// A handler has answered a message with `what`, which is no target.
@@ -35,24 +30,33 @@ impl Garbage {
     }
 
     fn is_due(&self, handler: &Rc<str>) -> bool {
-        let now = Instant::now();
-        let mut logged = self.logged.borrow_mut();
-        logged.retain(|(_, at)| now < *at + LOGGED);
-        let is_due = logged.iter().all(|(known, _)| known != handler);
-        if is_due {
-            logged.push((Rc::clone(handler), now));
+        let mut complaints = self.complaints.borrow_mut();
+        if let Some((_, known)) = complaints.iter().find(|(known, _)| known == handler) {
+            return known.is_due();
         }
+        let complaint = Complaint::default();
+        let is_due = complaint.is_due();
+        complaints.push((Rc::clone(handler), complaint));
         is_due
     }
 }
 
-/// What a handler said, as far as a line of the log has room for it.
+/// What a handler said, as far as a line of the log has room for it, on one line. Quotes stay as they
+/// are: nothing ends at them.
 pub(super) fn shown(what: &str) -> String {
     let mut end = what.len().min(SHOWN);
     while !what.is_char_boundary(end) {
         end -= 1;
     }
-    what.get(..end).unwrap_or_default().escape_debug().to_string()
+    let mut shown = String::with_capacity(end);
+    for c in what.get(..end).unwrap_or_default().chars() {
+        match c {
+            '"' | '\'' => shown.push(c),
+            // Writing to a string does not fail.
+            c => drop(write!(shown, "{}", c.escape_debug())),
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -74,7 +78,8 @@ mod tests {
 
     #[test]
     fn what_is_logged_is_short_and_has_no_line_end() {
-        assert_eq!(shown("a\r\nb"), "a\\r\\nb");
+        assert_eq!(shown("a\r\nb\u{1b}"), "a\\r\\nb\\u{1b}");
+        assert_eq!(shown("\"it's\" \\"), "\"it's\" \\\\");
         assert_eq!(shown(&"ü".repeat(100)).chars().count(), 64);
     }
 }
