@@ -139,6 +139,9 @@ mod tests {
     use super::*;
     use crate::{proxy::By, time::DeltaSeconds};
 
+    /// After so long nothing more will come.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     fn run<T>(work: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, work)
@@ -156,12 +159,10 @@ mod tests {
         let dns = Dns { servers, timeout: DeltaSeconds(1) };
         run(async {
             let resolver = Rc::new(Resolver::new(dns, Arc::default()));
-            let begun = tokio::time::Instant::now();
             let mut hops: Vec<LookedUp> =
                 ["a.example", "b.example", "a.example"].map(|host| (named(host), None)).into();
             resolver.resolve_all(&mut hops).await;
             assert!(hops.iter().all(|(_, r)| *r == Some(Err(Unreachable::Unanswered))));
-            assert!(begun.elapsed() < Duration::from_secs(3));
             assert!(resolver.flights.borrow().is_empty());
         });
     }
@@ -194,20 +195,19 @@ mod tests {
     fn servers_that_say_nothing_cost_nothing_while_another_answers() {
         let silent = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
         let silent = silent.each_ref().map(|socket| socket.local_addr().unwrap());
-        // An attempt would take ten seconds; of four servers one is not asked with the others, and
-        // is among the first in the next attempt, after two.
-        for (dead, timeout, most) in [(1, 30, 5), (2, 30, 5), (3, 6, 6)] {
+        // Whoever waited for a silent one would wait for an attempt, a third of a day. Of four servers
+        // one is not asked with the others, and is among the first in the next attempt.
+        for (dead, timeout) in [(1, 86_400), (2, 86_400), (3, 6)] {
             let servers = [&silent[..dead], &[knows_everybody()]].concat().into();
             let dns = Dns { servers, timeout: DeltaSeconds(timeout) };
             run(async {
                 let resolver = Resolver::new(dns, Arc::default());
                 for host in ["a.example", "b.example", "c.example"] {
-                    let begun = tokio::time::Instant::now();
                     let mut hops = [(named(host), None)];
-                    resolver.resolve_all(&mut hops).await;
+                    let answered = tokio::time::timeout(PATIENCE, resolver.resolve_all(&mut hops));
+                    answered.await.unwrap_or_else(|_| panic!("{dead} silent ones: {host} waits"));
                     let Some(Ok(found)) = &hops[0].1 else { panic!("{host}: {:?}", hops[0].1) };
                     assert_eq!(*found[0], ["192.0.2.7:5060".parse().unwrap()]);
-                    assert!(begun.elapsed() < Duration::from_secs(most), "{dead} {host}");
                 }
             });
         }
