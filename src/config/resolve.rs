@@ -1,37 +1,27 @@
 //! From what was written to what runs: `bindery.conf` and the command line become a [`Config`].
 
-use std::collections::HashMap;
+mod calls;
+mod listeners;
+mod registrar;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use self::listeners::address;
 use super::bounds;
 use super::conf::{Conf, Section};
 use super::hooks;
-use super::nearest::{hint, nearest, section_hint};
+use super::nearest::{nearest, section_hint};
 use super::section::Keys;
-use super::settings::{
-    Admin, BackEnd, Cache, Calls, Config, Dns, Durability, General, Listener, OnDiskError, Persist,
-    Records,
-};
-use super::values::{comma_list, lossy, parse_bool};
+use super::settings::{Admin, Config, Durability, General, OnDiskError, Persist};
+use super::values::{comma_list, lossy};
 use super::{Findings, Place};
-use crate::auth::policy::Algorithm;
-use crate::backend::chain::OnError;
-use crate::flow::Transport;
-use crate::proxy::{self, Deny, Foreign, INTERNAL, Mode, NONE, Network, ProbeBy};
 use crate::registrar::Domains;
-use crate::registrar::policy::{CseqOrder, OnLimit};
-use crate::sip::Limits;
-use crate::subscribers::Lifetimes;
-use crate::time::DeltaSeconds;
-use crate::worker::AskRegister;
-use crate::{auth, registrar};
+
+pub use self::listeners::MAX_LISTENERS;
 
 /// The name of the file in the configuration folder.
 pub const FILE: &str = "bindery.conf";
-
-/// Listeners are numbered by one octet ([`crate::flow::ListenerId`]).
-pub const MAX_LISTENERS: usize = 256;
 
 /// The file in the state folder that holds the admin token, unless `[admin] token_file` names one.
 pub const TOKEN_FILE: &str = "admin.token";
@@ -39,51 +29,6 @@ pub const TOKEN_FILE: &str = "admin.token";
 /// Sections of `bindery.conf`, besides `listener NAME`, `domain NAME` and `hook NAME`.
 pub(super) const SECTIONS: [&str; 9] =
     ["general", "registrar", "auth", "cache", "backend", "calls", "persist", "admin", "limits"];
-
-/// Keys that will have a meaning in `[domain NAME]`.
-const LATER_DOMAIN_KEYS: [&str; 23] = [
-    "expires_min",
-    "expires_def",
-    "expires_max",
-    "auth_required",
-    "nat_refresh",
-    "max_contacts",
-    "on_limit",
-    "cseq",
-    "algorithms",
-    "nonce_lifetime",
-    "qop",
-    "enable",
-    "ring_timeout",
-    "dead_call",
-    "probe",
-    "probe_by",
-    "max_calls",
-    "trusted",
-    "check_from",
-    "accept_foreign",
-    "foreign",
-    "foreign_deny",
-    "cdr",
-];
-
-/// Yate's keys of a listener that have no meaning here yet.
-const LATER_LISTENER_KEYS: [&str; 9] = [
-    "default",
-    "ipv6",
-    "backlog",
-    "sslcontext",
-    "thread",
-    "role",
-    "rtp_localip",
-    "nat_address",
-    "udp_force_bind",
-];
-
-/// What phones are challenged with unless the operator says otherwise. Three of four phones in
-/// Debian 12 can't register where SHA-256 is offered first, one of them not even where it comes
-/// second (docs/decisions/0001-md5-alone-by-default.md).
-const DEFAULT_ALGORITHMS: &str = "MD5";
 
 /// What the command line says; it goes before the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
@@ -151,20 +96,20 @@ fn resolve(
     let state = overrides.state.clone().unwrap_or_else(|| PathBuf::from("./state"));
     refuse_sections(conf, findings);
     let (general, realm) = general(conf, overrides, host, findings);
-    let (auth, secret_file) = auth(conf, folder, realm, findings);
-    let calls = calls(conf, &general.domains, findings);
+    let (auth, secret_file) = registrar::auth(conf, folder, realm, findings);
+    let calls = calls::calls(conf, &general.domains, findings);
     Config {
         general,
-        listeners: listeners(conf, folder, overrides, findings),
-        registrar: registrar(conf, findings),
+        listeners: listeners::listeners(conf, folder, overrides, findings),
+        registrar: registrar::registrar(conf, findings),
         auth,
         secret_file,
         persist: persist(conf, findings),
-        cache: cache(conf, findings),
-        backend: backend(conf, findings),
+        cache: registrar::cache(conf, findings),
+        backend: registrar::backend(conf, findings),
         calls,
         admin: admin(conf, folder, &state, overrides, findings),
-        limits: limits(conf, findings),
+        limits: registrar::limits(conf, findings),
         hooks: hooks::read(conf, folder, |name| named("hook", name).map(Into::into), findings),
         state,
     }
@@ -252,168 +197,6 @@ fn general(
     (General { domains: domains.into(), workers, pin, useragent }, realm)
 }
 
-/// The listeners: those of the command line, else those of the file, else one on the loopback
-/// interface, since nobody said that the world may come in.
-fn listeners(
-    conf: &Conf,
-    folder: &Path,
-    overrides: &Overrides,
-    findings: &mut Findings,
-) -> Box<[Listener]> {
-    let mut listeners = Vec::new();
-    let mut taken: HashMap<SocketAddr, Place> = HashMap::new();
-    for section in conf.sections() {
-        let name = lossy(&section.name);
-        let Some(name) = named("listener", &name) else {
-            continue;
-        };
-        let Some(listener) = listener(name, section, findings) else {
-            continue;
-        };
-        if listener.addr.port() != 0
-            && let Some(first) = taken.insert(listener.addr, section.place.clone())
-        {
-            let what = format!(
-                "[listener {name}] {} is the address of the listener at {first}",
-                listener.addr
-            );
-            findings.error(section.place.clone(), what);
-        }
-        listeners.push(listener);
-    }
-    let place = Place::of_file(folder.join(FILE));
-    if !overrides.listen.is_empty() {
-        let given = overrides.listen.iter().enumerate();
-        listeners = given
-            .map(|(position, addr)| udp_listener(&format!("command-line-{}", position + 1), *addr))
-            .collect();
-    } else if listeners.is_empty() {
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 5060));
-        findings.warning(place.clone(), format!("no [listener NAME]: listening on {addr} only"));
-        listeners.push(udp_listener("loopback", addr));
-    }
-    if listeners.len() > MAX_LISTENERS {
-        findings.error(
-            place,
-            format!("{} listeners: expected at most {MAX_LISTENERS}", listeners.len()),
-        );
-    }
-    listeners.into()
-}
-
-fn listener(name: &str, section: &Section, findings: &mut Findings) -> Option<Listener> {
-    let mut keys = Keys::new(&format!("listener {name}"), Some(section), findings);
-    let types = Transport::ALL.map(|transport| (transport.name(), transport));
-    let transport = keys.word("type", &types).unwrap_or(Transport::Udp);
-    if transport != Transport::Udp {
-        keys.not_yet("type");
-    }
-    let addr = address(&mut keys, Ipv4Addr::UNSPECIFIED.into(), &bounds::LISTENER_PORT);
-    let buffer = keys.number("buffer", &bounds::BUFFER);
-    if (1..4096).contains(&buffer) {
-        keys.refuse("buffer", "0 or octets from 4096");
-    }
-    let maxpkt = keys.short("maxpkt", &bounds::MAXPKT);
-    let enable = keys.flag("enable", true);
-    keys.later(&LATER_LISTENER_KEYS);
-    keys.finish();
-    enable.then(|| Listener {
-        transport,
-        buffer: (buffer > 0).then_some(buffer),
-        maxpkt,
-        ..udp_listener(name, addr)
-    })
-}
-
-fn udp_listener(name: &str, addr: SocketAddr) -> Listener {
-    let maxpkt = u16::try_from(bounds::MAXPKT.default).unwrap_or(u16::MAX);
-    Listener { name: name.into(), transport: Transport::Udp, addr, buffer: None, maxpkt }
-}
-
-/// `addr` and `port`.
-fn address(keys: &mut Keys<'_, '_>, default: IpAddr, port: &bounds::Bounds) -> SocketAddr {
-    let addr = match keys.text("addr") {
-        None => default,
-        Some(text) => {
-            let unbracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-            unbracketed.unwrap_or(text).parse().unwrap_or_else(|_| {
-                keys.refuse("addr", "an IPv4 or IPv6 address");
-                default
-            })
-        }
-    };
-    SocketAddr::new(addr, keys.short("port", port))
-}
-
-fn registrar(conf: &Conf, findings: &mut Findings) -> registrar::policy::Policy {
-    let mut keys = keys(conf, "registrar", findings);
-    let policy = registrar::policy::Policy {
-        expires_min: keys.seconds("expires_min", &bounds::EXPIRES_MIN),
-        expires_def: keys.seconds("expires_def", &bounds::EXPIRES_DEF),
-        expires_max: keys.seconds("expires_max", &bounds::EXPIRES_MAX),
-        max_contacts: keys.short("max_contacts", &bounds::MAX_CONTACTS),
-        on_limit: keys
-            .word(
-                "on_limit",
-                &[("reject", OnLimit::Reject), ("evict_oldest", OnLimit::EvictOldest)],
-            )
-            .unwrap_or(OnLimit::Reject),
-        cseq: keys
-            .word("cseq", &[("strict", CseqOrder::Strict), ("lenient", CseqOrder::Lenient)])
-            .unwrap_or(CseqOrder::Strict),
-        nat_refresh: keys.seconds("nat_refresh", &bounds::NAT_REFRESH),
-        auth_required: keys.flag("auth_required", true),
-        max_bindings: keys.number("max_bindings", &bounds::MAX_BINDINGS).into(),
-    };
-    let (least, usual, most) = (policy.expires_min, policy.expires_def, policy.expires_max);
-    for (low, below, high, above) in
-        [("expires_min", least, "expires_def", usual), ("expires_def", usual, "expires_max", most)]
-    {
-        if below <= above {
-            continue;
-        }
-        // Told at the key that somebody wrote; the other may be a default.
-        if keys.is_written(low) {
-            keys.refuse(low, &format!("at most {high} ({})", above.0));
-        } else {
-            keys.refuse(high, &format!("at least {low} ({})", below.0));
-        }
-    }
-    keys.finish();
-    policy
-}
-
-/// `[auth]`: the policy and `secret_file`.
-fn auth(
-    conf: &Conf,
-    folder: &Path,
-    realm: Box<str>,
-    findings: &mut Findings,
-) -> (auth::policy::Policy, Option<PathBuf>) {
-    let mut keys = keys(conf, "auth", findings);
-    let mut algorithms = Vec::new();
-    let written = keys.text("algorithms").unwrap_or(DEFAULT_ALGORITHMS);
-    for name in comma_list(written) {
-        match Algorithm::from_token(name.as_bytes()) {
-            Some(algorithm) if !algorithms.contains(&algorithm) => algorithms.push(algorithm),
-            Some(_) => keys.refuse("algorithms", "each algorithm once"),
-            None => keys.refuse("algorithms", "a comma list of SHA-512-256, SHA-256 and MD5"),
-        }
-    }
-    if comma_list(written).next().is_none() {
-        keys.refuse("algorithms", "at least one of SHA-512-256, SHA-256 and MD5");
-    }
-    let policy = auth::policy::Policy {
-        realm,
-        algorithms: algorithms.into(),
-        nonce_lifetime: keys.seconds("nonce_lifetime", &bounds::NONCE_LIFETIME),
-        qop_auth: keys.word("qop", &[("auth", true), ("none", false)]).unwrap_or(true),
-    };
-    let secret_file = keys.text("secret_file").map(|path| folder.join(path));
-    keys.finish();
-    (policy, secret_file)
-}
-
 fn persist(conf: &Conf, findings: &mut Findings) -> Persist {
     let mut keys = keys(conf, "persist", findings);
     let durability = [
@@ -433,153 +216,6 @@ fn persist(conf: &Conf, findings: &mut Findings) -> Persist {
     persist
 }
 
-fn cache(conf: &Conf, findings: &mut Findings) -> Cache {
-    let mut keys = keys(conf, "cache", findings);
-    let lifetimes = Lifetimes {
-        found: keys.seconds("lifetime", &bounds::CACHE_LIFETIME),
-        negative: keys.seconds("negative", &bounds::CACHE_NEGATIVE),
-        stale: keys.seconds("stale", &bounds::CACHE_STALE),
-    };
-    let size = keys.number("size", &bounds::CACHE_SIZE);
-    let preload = keys.text("preload").filter(|text| parse_bool(text.as_bytes()) != Some(false));
-    if preload.is_some_and(|text| parse_bool(text.as_bytes()) == Some(true)) {
-        keys.refuse("preload", "no, or a query that gives all accounts, with a column `username`");
-    }
-    keys.finish();
-    Cache { lifetimes, size, preload: preload.map(Into::into) }
-}
-
-fn backend(conf: &Conf, findings: &mut Findings) -> BackEnd {
-    let mut keys = keys(conf, "backend", findings);
-    let register_wait =
-        [("new", AskRegister::New), ("always", AskRegister::Always), ("never", AskRegister::Later)];
-    let on_error = [("next", OnError::Next), ("refuse", OnError::Refuse)];
-    let backend = BackEnd {
-        register_wait: keys.word("register_wait", &register_wait).unwrap_or(AskRegister::New),
-        queue: keys.number("queue", &bounds::QUEUE),
-        on_error: keys.word("on_error", &on_error).unwrap_or(OnError::Next),
-        auth_without_username: keys.flag("auth_without_username", false),
-        allow_empty_password: keys.flag("allow_empty_password", false),
-    };
-    if backend.auth_without_username {
-        keys.not_yet("auth_without_username");
-    }
-    keys.finish();
-    backend
-}
-
-/// What callers of a domain meet.
-const MODES: [(&str, Mode); 2] = [("proxy", Mode::Proxy), ("redirect", Mode::Redirect)];
-
-/// What the parties of a call are asked with.
-const PROBES: [(&str, ProbeBy); 2] = [("OPTIONS", ProbeBy::Options), ("UPDATE", ProbeBy::Update)];
-
-/// A `probe=` below this is thought to be a mistake.
-const OFTEN: DeltaSeconds = DeltaSeconds(60);
-
-fn calls(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Calls {
-    let modes = modes(conf, domains, findings);
-    let mut keys = keys(conf, "calls", findings);
-    let expected = "a comma list of addresses and networks (10.0.0.0/8)";
-    let trusted = list(&mut keys, "trusted", expected, |text| text.parse::<Network>().ok());
-    let foreign_deny = foreign_deny(&mut keys);
-    let expected = "a comma list of name servers (192.0.2.53, [2001:db8::53]:53)";
-    let servers = list(&mut keys, "dns", expected, name_server);
-    let timeout = keys.seconds("dns_timeout", &bounds::DNS_TIMEOUT);
-    let dns = Dns { servers: servers.into(), timeout };
-    let policy = proxy::Policy {
-        enabled: keys.flag("enable", true),
-        redirect: keys.word("mode", &MODES) == Some(Mode::Redirect),
-        modes,
-        ring_timeout: keys.seconds("ring_timeout", &bounds::RING_TIMEOUT),
-        dead_call: keys.seconds("dead_call", &bounds::DEAD_CALL),
-        probe: keys.seconds("probe", &bounds::PROBE),
-        probe_by: keys.word("probe_by", &PROBES).unwrap_or_default(),
-        max_calls: keys.number("max_calls", &bounds::MAX_CALLS),
-        trusted: trusted.into(),
-        check_from: keys.flag("check_from", true),
-        accept_foreign: keys.flag("accept_foreign", false),
-        foreign: keys
-            .word("foreign", &[("refuse", Foreign::Refuse), ("dns", Foreign::Dns)])
-            .unwrap_or(Foreign::Refuse),
-        foreign_deny,
-    };
-    if policy.probe >= policy.dead_call {
-        // Calls would be over before anybody is asked.
-        keys.refuse("probe", &format!("less than dead_call={}", policy.dead_call.0));
-    } else if policy.probe.0 != 0 && policy.probe < OFTEN {
-        keys.doubt("probe", "0, or minutes: it is two requests a call each time");
-    }
-    let cdr = keys.word("cdr", &[("call", Records::Call), ("leg", Records::Leg)]);
-    keys.finish();
-    Calls { policy, cdr: cdr.unwrap_or_default(), dns }
-}
-
-/// Where calls to other domains never go.
-fn foreign_deny(keys: &mut Keys<'_, '_>) -> Deny {
-    const KEY: &str = "foreign_deny";
-    const EXPECTED: &str = "internal, none, or a comma list of internal and networks (10.0.0.0/8)";
-    let Some(written) = keys.text(KEY) else { return Deny::default() };
-    if written.trim() == NONE {
-        return Deny { internal: false, networks: Box::default() };
-    }
-    // `None` stands for what is internal.
-    let words = list(keys, KEY, EXPECTED, |word| match word {
-        INTERNAL => Some(None),
-        network => network.parse::<Network>().ok().map(Some),
-    });
-    let internal = words.contains(&None);
-    Deny { internal, networks: words.into_iter().flatten().collect() }
-}
-
-/// The elements of a comma list; if one can't be read the key is refused, once.
-fn list<T>(
-    keys: &mut Keys<'_, '_>,
-    key: &'static str,
-    expected: &str,
-    read: impl Fn(&str) -> Option<T>,
-) -> Vec<T> {
-    let elements = comma_list(keys.text(key).unwrap_or_default()).map(read);
-    elements.collect::<Option<_>>().unwrap_or_else(|| {
-        keys.refuse(key, expected);
-        Vec::new()
-    })
-}
-
-/// A name server: its address, and its port if that is not 53.
-fn name_server(text: &str) -> Option<SocketAddr> {
-    const PORT: u16 = 53;
-    let server = text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, PORT)));
-    server.filter(|server: &SocketAddr| server.port() != 0 && !server.ip().is_unspecified())
-}
-
-/// The modes that domains have of their own.
-fn modes(conf: &Conf, domains: &[Box<str>], findings: &mut Findings) -> Box<[(Box<str>, Mode)]> {
-    let mut modes: Vec<(Box<str>, Mode)> = Vec::new();
-    for section in conf.sections() {
-        let name = lossy(&section.name);
-        let Some(domain) = named("domain", &name).map(str::to_ascii_lowercase) else {
-            continue;
-        };
-        if !domains.iter().any(|ours| **ours == *domain) {
-            let hint = hint(&domain, domains.iter().map(AsRef::as_ref));
-            let what = format!("[{name}] is not among [general] domains{hint}");
-            findings.error(section.place.clone(), what);
-        }
-        if modes.iter().any(|(known, _)| **known == *domain) {
-            let what = format!("[{name}] is written twice, in different letters");
-            findings.error(section.place.clone(), what);
-        }
-        let mut keys = Keys::new(&name, Some(section), findings);
-        let is_written = keys.is_written("mode");
-        let mode = keys.word("mode", &MODES).filter(|_| is_written);
-        keys.without_effect(&LATER_DOMAIN_KEYS);
-        keys.finish();
-        modes.extend(mode.map(|mode| (domain.into(), mode)));
-    }
-    modes.into()
-}
-
 fn admin(
     conf: &Conf,
     folder: &Path,
@@ -596,20 +232,6 @@ fn admin(
         addr: overrides.admin.unwrap_or(written),
         token_file: token_file.unwrap_or_else(|| state.join(TOKEN_FILE)),
     })
-}
-
-fn limits(conf: &Conf, findings: &mut Findings) -> Limits {
-    let mut keys = keys(conf, "limits", findings);
-    let limits = Limits {
-        max_headers: keys.short("max_headers", &bounds::LIMIT_HEADERS),
-        max_uri: keys.short("max_uri", &bounds::LIMIT_URI),
-        max_call_id: keys.short("max_call_id", &bounds::LIMIT_CALL_ID),
-        max_contacts: keys.short("max_contacts", &bounds::LIMIT_CONTACTS),
-        max_path: keys.short("max_path", &bounds::LIMIT_PATH),
-        max_contact_params: keys.short("max_contact_params", &bounds::LIMIT_CONTACT_PARAMS),
-    };
-    keys.finish();
-    limits
 }
 
 /// The NAME of `listener NAME` or `domain NAME`.
@@ -639,6 +261,12 @@ fn is_quotable(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::policy::Algorithm;
+    use crate::config::settings::{Calls, Dns, Records};
+    use crate::proxy::{self, Deny, Foreign, Mode, ProbeBy};
+    use crate::registrar::policy::{OnLimit, Policy};
+    use crate::sip::Limits;
+    use crate::time::DeltaSeconds;
 
     fn host() -> Host {
         Host { name: "box".into(), cpus: 4 }
@@ -665,7 +293,7 @@ mod tests {
     #[test]
     fn nothing_written_is_all_defaults() {
         let config = accepted(LISTENER);
-        assert_eq!(config.registrar, registrar::policy::Policy::default());
+        assert_eq!(config.registrar, Policy::default());
         assert_eq!(config.limits, Limits::default());
         assert_eq!(config.calls, Calls::default());
         assert_eq!(&*config.auth.realm, "box");
