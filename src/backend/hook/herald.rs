@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::{Hash, Hasher},
+    mem,
     sync::Arc,
 };
 
@@ -18,7 +19,7 @@ use crate::{
         message::Message,
         request::{self, Context},
         run::Shared,
-        spool::SpoolFolder,
+        spool::{Complaint, SpoolFolder},
     },
     config::hooks::Event,
     location::{Cause, Change, Location, Subscription},
@@ -71,11 +72,17 @@ struct Scan {
     why: Why,
 }
 
+impl Scan {
+    fn new(why: Why) -> Self {
+        Self { part: 0, after: None, why }
+    }
+}
+
 /// Why all records are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
-    /// To know what they are bound to. Where an earlier process has crashed, what has changed since
-    /// this Unix time may not have been told.
+    /// To know what they are bound to. Where an earlier process has crashed, or changes were missed
+    /// in the meantime, what has changed since this Unix time may not have been told.
     Start { since: Option<u64> },
     /// Changes were missed.
     Missed,
@@ -94,6 +101,11 @@ pub(super) struct Herald {
     changes: Option<Subscription>,
     bound: HashMap<Box<[u8]>, Bound>,
     scan: Option<Scan>,
+    /// Whether changes were missed since the scan began: another one follows.
+    is_to_scan_again: bool,
+    /// Since when the feed is there, in Unix time.
+    begun: u64,
+    complaint: Complaint,
     /// Whether anything was seen since the mark was written, and when that was.
     is_marked: bool,
     marked: u64,
@@ -106,6 +118,9 @@ impl Herald {
             changes: None,
             bound: HashMap::new(),
             scan: None,
+            is_to_scan_again: false,
+            begun: 0,
+            complaint: Complaint::default(),
             is_marked: false,
             marked: 0,
         };
@@ -119,7 +134,9 @@ impl Herald {
 
     fn begin(&mut self, changes: Subscription, since: Option<u64>) {
         self.changes = Some(changes);
-        self.scan = Some(Scan { part: 0, after: None, why: Why::Start { since } });
+        self.scan = Some(Scan::new(Why::Start { since }));
+        self.is_to_scan_again = false;
+        self.begun = self.shared.clock.now().unix;
         self.is_marked = false;
         // Until the scan is over an earlier mark stands.
         if since.is_none() {
@@ -153,16 +170,7 @@ impl Herald {
         let missed = changes.take_missed();
         let is_all = batch.len() < BATCH;
         self.take(&batch, tell);
-        if missed > 0 {
-            tracing::error!(
-                missed,
-                "changes came faster than hooks could be told: all is looked at"
-            );
-            self.shared.status.hooks().missed(missed);
-            if self.scan.is_none() {
-                self.scan = Some(Scan { part: 0, after: None, why: Why::Missed });
-            }
-        }
+        self.miss(missed);
         if is_all && !is_loading {
             self.scan(tell);
         }
@@ -178,6 +186,31 @@ impl Herald {
         if self.changes.is_some() && self.scan.is_none() {
             self.mark(true);
         }
+    }
+
+    /// Has what was missed be found among the records.
+    fn miss(&mut self, missed: u64) {
+        if missed == 0 {
+            return;
+        }
+        if self.complaint.is_due() {
+            tracing::error!(
+                missed,
+                "changes came faster than hooks could be told: all is looked at"
+            );
+        }
+        self.shared.status.hooks().missed(missed);
+        let Some(scan) = &mut self.scan else {
+            self.scan = Some(Scan::new(Why::Missed));
+            return;
+        };
+        // What this scan has seen before the change, the next one compares with that. Of what a start
+        // has yet to see nobody knows what it was bound to: what may have changed since there is a feed
+        // is told, and only a start can tell it, so it goes on.
+        if let Why::Start { since } = &mut scan.why {
+            *since = Some(since.map_or(self.begun, |since| since.min(self.begun)));
+        }
+        self.is_to_scan_again = true;
     }
 
     fn take(&mut self, changes: &[Change], tell: Tell<'_>) {
@@ -246,7 +279,7 @@ impl Herald {
     }
 
     fn scan(&mut self, tell: Tell<'_>) {
-        let Some(Scan { part, after, why }) = self.scan else { return };
+        let Some(Scan { part, after, .. }) = self.scan else { return };
         let location = Arc::clone(&self.shared.location);
         let mut found = Vec::new();
         let mut last = None;
@@ -262,6 +295,10 @@ impl Herald {
         let changes: Vec<Change> =
             changes.into_iter().flat_map(|c| c.try_iter().take(waiting)).collect();
         self.take(&changes, tell);
+        // Or it had no room for it, which is known by now too.
+        let missed = self.changes.as_ref().map_or(0, Subscription::take_missed);
+        self.miss(missed);
+        let Some(Scan { why, .. }) = self.scan else { return };
         let told: HashSet<&[u8]> = changes.iter().map(|change| &*change.aor).collect();
         for octets in &found {
             if let Some(record) = AorRecord::new(octets)
@@ -275,8 +312,13 @@ impl Herald {
         } else {
             Some(Scan { part: part + 1, after: None, why }).filter(|s| s.part < Location::PARTS)
         };
-        if self.scan.is_none() && why == Why::Missed {
-            self.look_for_gone(tell);
+        if self.scan.is_none() {
+            if why == Why::Missed {
+                self.look_for_gone(tell);
+            }
+            if mem::take(&mut self.is_to_scan_again) {
+                self.scan = Some(Scan::new(Why::Missed));
+            }
         }
     }
 
@@ -286,8 +328,9 @@ impl Herald {
         let before = self.bound.get(record.aor()).copied();
         let is_news = match why {
             Why::Missed => before != after,
-            // What came by the feed is told.
-            Why::Start { .. } if before.is_some() => false,
+            // What came by the feed is told. If something after that was missed, the next scan finds
+            // that it is bound to something else.
+            Why::Start { .. } if before.is_some() => return,
             Why::Start { since: None } => false,
             Why::Start { since: Some(since) } => match after {
                 None => true,
@@ -359,7 +402,7 @@ fn read_mark(folder: &SpoolFolder) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::{collections::BTreeMap, path::PathBuf};
 
     use arc_swap::ArcSwap;
     use persist::storage::{Storage, memory::MemoryStorage};
@@ -579,5 +622,56 @@ mod tests {
         assert_eq!(world.shared.status.hooks().changes_missed(), 3);
         world.bind(Cause::Registered, &[]);
         assert_eq!(world.told(), NOTHING);
+    }
+
+    #[test]
+    fn what_is_missed_while_all_is_looked_at_is_found_too() {
+        // A quarter of an hour later, which is when the feed begins: what is older was told.
+        let later = |shared: &Shared| {
+            let Now { millis, unix } = shared.clock.now();
+            Now { millis: millis + 900_000, unix: unix + 900 }
+        };
+        let names =
+            |kind: &str| (0..20).map(|n| format!("{kind}{n}@example.com")).collect::<Vec<_>>();
+        let (changed, gone, added) = (names("changed"), names("gone"), names("new"));
+        let before = |shared: &Shared| {
+            for aor in changed.iter().chain(&gone).chain(&names("same")) {
+                bind_at(shared, (shared.clock.now(), 3600), aor, Cause::Registered, &[ONE]);
+            }
+        };
+        for is_start in [true, false] {
+            // After so many parts.
+            for parts in [0, 1, Location::PARTS / 2, Location::PARTS - 1, Location::PARTS] {
+                let mut world = World::new(&MemoryStorage::new(), before);
+                let mut told = BTreeMap::new();
+                if !is_start {
+                    assert_eq!(world.told(), NOTHING);
+                    world.herald.miss(1);
+                }
+                world.herald.begun = later(&world.shared).unix;
+                (0..parts).for_each(|_| world.herald.scan(&mut |_, _, _| unreachable!()));
+                let shared = &world.shared;
+                let now = (later(shared), 3600);
+                let bind = |aor: &String, uris| {
+                    bind_at(shared, now, aor, Cause::Registered, uris);
+                };
+                changed.iter().for_each(|aor| bind(aor, &[ONE, OTHER]));
+                gone.iter().for_each(|aor| bind(aor, &[]));
+                // The second change of each, of which there may be room for the first.
+                added.iter().for_each(|aor| bind(aor, &[ONE]));
+                added.iter().rev().for_each(|aor| bind(aor, &[ONE, OTHER]));
+                while world.herald.look(&mut |_, aor, write| {
+                    let mut body = Object::of(Event::Registered, "1", "crm", 0);
+                    write(&mut body);
+                    let json: serde_json::Value = serde_json::from_slice(&body.finish()).unwrap();
+                    let aor = String::from_utf8(aor.to_vec()).unwrap();
+                    told.insert(aor, json["bindings"].as_array().unwrap().len());
+                }) {}
+                let all = changed.iter().chain(&added).map(|aor| (aor.clone(), 2));
+                let all: BTreeMap<_, _> =
+                    all.chain(gone.iter().cloned().map(|aor| (aor, 0))).collect();
+                assert_eq!(told, all, "{is_start} {parts}");
+            }
+        }
     }
 }
