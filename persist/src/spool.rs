@@ -53,12 +53,16 @@ pub struct Spool {
     /// Oldest first. The last one is being written if there is an `output`.
     files: VecDeque<File>,
     output: Option<Box<dyn Output>>,
+    /// Files that are full, and may not be on the medium.
+    unsynced: Vec<Box<dyn Output>>,
     /// The number of the next file.
     next_file: u32,
     /// The number of the next entry.
     next_entry: u64,
     /// The last entry that is dealt with.
     done: u64,
+    /// The last entry that was told.
+    told: u64,
     /// Where the next entry is read: in a file of this number, at this octet.
     cursor: (u32, u64),
     /// Entries that are not dealt with.
@@ -74,8 +78,18 @@ struct File {
     number: u32,
     /// Octets that are known to be frames.
     len: u64,
-    /// The last entry in it; zero if there is none.
+    /// The first and the last entry in it, and it has all between; zero if there is none.
+    first: u64,
     last: u64,
+}
+
+/// A file that can't be read and has another name now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// That name: its own with `.unreadable` behind.
+    pub name: String,
+    /// Entries in it that nobody was told.
+    pub entries: u64,
 }
 
 /// An entry with its number. Numbers go up by one.
@@ -92,9 +106,11 @@ impl Spool {
             name: name.to_owned(),
             files: VecDeque::new(),
             output: None,
+            unsynced: Vec::new(),
             next_file: 1,
             next_entry: 1,
             done: 0,
+            told: 0,
             cursor: (0, 0),
             pending: 0,
             torn: 0,
@@ -144,6 +160,9 @@ impl Spool {
         self.pending += 1;
         if let Some(file) = self.files.back_mut() {
             file.last = entry;
+            if file.first == 0 {
+                file.first = entry;
+            }
         }
         Ok(entry)
     }
@@ -152,7 +171,7 @@ impl Spool {
     /// if there is none.
     ///
     /// # Errors
-    /// The disk.
+    /// The disk: it can be tried again, or done without that file ([`Spool::set_aside`]).
     pub fn read_next(&mut self) -> Result<Vec<Entry>, StorageError> {
         loop {
             let (number, at) = self.cursor;
@@ -181,10 +200,46 @@ impl Spool {
             // Never: up to `len` there are frames. But if so, what follows isn't lost too.
             let after = if after == at { file.len } else { after };
             self.cursor = (file.number, after);
-            if !entries.is_empty() {
+            if let Some((last, _)) = entries.last() {
+                self.told = *last;
                 return Ok(entries);
             }
         }
+    }
+
+    /// Goes on without the file that [`Spool::read_next`] can't read, and leaves it to the operator
+    /// under another name. What was told of it can be noted as done; but after a crash it isn't there
+    /// to be told again. `None` if there is nothing to be read.
+    ///
+    /// # Errors
+    /// The file can't be renamed; it stays where it is, then.
+    pub fn set_aside(&mut self) -> Result<Option<Aside>, StorageError> {
+        let Some(at) = self.files.iter().position(|file| file.number >= self.cursor.0) else {
+            return Ok(None);
+        };
+        let is_last = at + 1 == self.files.len();
+        let Some(File { number, first, last, .. }) = self.files.get(at).copied() else {
+            return Ok(None);
+        };
+        let old = self.file_name(number);
+        let name = format!("{old}.unreadable");
+        self.storage.rename(&old, &name).map_err(StorageError::of("rename", &old))?;
+        self.files.remove(at);
+        self.is_synced = false;
+        if is_last {
+            self.output = None;
+        }
+        self.cursor = (number.saturating_add(1), HEAD);
+        let dealt_with = self.done.max(self.told).max(first.saturating_sub(1));
+        let entries = last.saturating_sub(dealt_with);
+        self.pending = self.pending.saturating_sub(entries);
+        self.told = self.told.max(last);
+        // There may have been notes in it about what is in older files. If they can't be written again,
+        // the next process may tell that again.
+        if at > 0 && self.done > 0 {
+            let _ = self.write(Kind::Done, self.done, b"");
+        }
+        Ok(Some(Aside { name, entries }))
     }
 
     /// Notes that an entry that [`Spool::read_next`] told, and with it all before, is dealt with.
@@ -228,8 +283,12 @@ impl Spool {
         if self.is_synced {
             return Ok(());
         }
+        let name = format!("{}, its newest file", self.name);
+        // A sync that failed is not tried again: the kernel would say that all is well.
+        for mut output in std::mem::take(&mut self.unsynced) {
+            output.sync().map_err(StorageError::of("sync", &name))?;
+        }
         if let Some(output) = &mut self.output {
-            let name = format!("{}, its newest file", self.name);
             output.sync().map_err(StorageError::of("sync", &name))?;
         }
         self.storage.sync_folder().map_err(StorageError::of("sync", FOLDER))?;
@@ -249,7 +308,8 @@ impl Spool {
 
     fn write(&mut self, kind: Kind, entry: u64, payload: &[u8]) -> Result<(), StorageError> {
         if self.files.back().is_some_and(|file| file.len >= FILE_MAX) {
-            self.output = None;
+            let full = self.output.take();
+            self.unsynced.extend(full.filter(|_| !self.is_synced));
         }
         if self.output.is_none() {
             self.begin()?;
@@ -275,6 +335,11 @@ impl Spool {
         if let Err(source) = result {
             // Part of it may be there: nothing is put behind it.
             self.output = None;
+            // On a full disk that is so each time. A file without a frame is no use.
+            if file.len == HEAD && self.storage.remove(&file_name(&self.name, file.number)).is_ok()
+            {
+                self.files.pop_back();
+            }
             let name = self.name.clone();
             return Err(StorageError { action: "write", name, source });
         }
@@ -287,15 +352,22 @@ impl Spool {
         let number = self.next_file;
         let name = self.file_name(number);
         let mut output = self.storage.create(&name).map_err(StorageError::of("create", &name))?;
-        self.next_file = number.saturating_add(1);
         let mut head = Vec::with_capacity(HEAD_LEN);
         head.extend_from_slice(&MAGIC);
         head.extend_from_slice(&VERSION.to_le_bytes());
         head.extend_from_slice(&number.to_le_bytes());
         let crc = crc32fast::hash(&head);
         head.extend_from_slice(&crc.to_le_bytes());
-        output.append(&head).map_err(StorageError::of("write", &name))?;
-        self.files.push_back(File { number, len: HEAD, last: 0 });
+        if let Err(source) = output.append(&head) {
+            drop(output);
+            // On a full disk that is so each time: nothing is left of it, and the number is free again.
+            if self.storage.remove(&name).is_err() {
+                self.next_file = number.saturating_add(1);
+            }
+            return Err(StorageError { action: "write", name, source });
+        }
+        self.next_file = number.saturating_add(1);
+        self.files.push_back(File { number, len: HEAD, first: 0, last: 0 });
         self.output = Some(output);
         Ok(())
     }
@@ -322,7 +394,7 @@ impl Spool {
         let read = StorageError::of("read", &name);
         let mut head = [0; HEAD_LEN];
         let size = input.size();
-        let (mut len, mut last, mut done) = (HEAD, 0, self.done);
+        let (mut len, mut first, mut last, mut done) = (HEAD, 0, 0, self.done);
         let got = input.read_at(0, &mut head);
         let is_ours = match got {
             Ok(got) => got == HEAD_LEN && is_head(&head, number),
@@ -335,6 +407,9 @@ impl Spool {
                         Kind::Entry => {
                             entries.push(entry);
                             last = entry;
+                            if first == 0 {
+                                first = entry;
+                            }
                         }
                         Kind::Done => done = done.max(entry),
                     })
@@ -347,7 +422,7 @@ impl Spool {
         }
         self.done = done;
         self.torn += u64::from(len < size || !is_ours);
-        Ok(File { number, len, last })
+        Ok(File { number, len, first, last })
     }
 
     fn input(&self, number: u32) -> Result<Box<dyn Input>, StorageError> {
@@ -356,7 +431,7 @@ impl Spool {
     }
 
     fn file_name(&self, number: u32) -> String {
-        format!("{}-{number:08}.spool", self.name)
+        file_name(&self.name, number)
     }
 
     /// The number of a file of this spool.
@@ -365,6 +440,10 @@ impl Spool {
         let number = digits.parse().ok()?;
         (self.file_name(number) == file).then_some(number)
     }
+}
+
+fn file_name(name: &str, number: u32) -> String {
+    format!("{name}-{number:08}.spool")
 }
 
 /// [`HEAD_LEN`] as an offset.
@@ -588,5 +667,93 @@ mod tests {
         assert_eq!(spool.append(b"c").unwrap(), 2);
         assert_eq!(texts(&mut spool), ["a", "c"]);
         assert_eq!(texts(&mut open(&memory)), ["a", "c"]);
+    }
+
+    #[test]
+    fn a_disk_that_stays_full_gets_no_files() {
+        use crate::storage::faulty::{Fault, FaultyStorage};
+        let memory = MemoryStorage::new();
+        let faults = FaultyStorage::new(memory.clone());
+        let mut spool = Spool::open(Arc::new(faults.clone()), "cdr").unwrap();
+        // Of a new file, the head has no room (step 1), or the frame (step 2).
+        for step in [1, 2, 1, 2] {
+            faults.fail_at(step, Fault::Full);
+            assert!(spool.append(b"a").is_err());
+            assert_eq!(memory.list().unwrap(), [""; 0], "{step}");
+        }
+        assert_eq!(spool.append(b"a").unwrap(), 1);
+        assert_eq!(memory.list().unwrap(), ["cdr-00000003.spool"]);
+        faults.fail_at(0, Fault::Full);
+        assert!(spool.append(b"b").is_err());
+        spool.append(b"c").unwrap();
+        assert_eq!(texts(&mut spool), ["a", "c"]);
+        assert_eq!(texts(&mut open(&memory)), ["a", "c"]);
+    }
+
+    #[test]
+    fn a_file_that_is_full_is_synced_as_well() {
+        let storage = MemoryStorage::new();
+        let mut spool = open(&storage);
+        let large = vec![b'x'; ENTRY_MAX];
+        for _ in 0..6 {
+            spool.append(&large).unwrap();
+        }
+        assert!(storage.list().unwrap().len() > 1);
+        spool.sync().unwrap();
+        assert_eq!(open(&storage.crash(Survival::Nothing)).pending(), 6);
+    }
+
+    #[test]
+    fn a_file_that_can_t_be_read_is_set_aside_and_the_others_are_told() {
+        use crate::storage::faulty::FaultyStorage;
+        let (large, name) = (vec![b'x'; ENTRY_MAX], |n| format!("cdr-0000000{n}.spool"));
+        // Four entries to a file: the first one, one between, or that which is being written. Or one
+        // of which something was told.
+        for (bad, told, lost) in [(1, 0, 4), (2, 0, 4), (3, 0, 2), (1, 3, 1), (2, 5, 3)] {
+            let memory = MemoryStorage::new();
+            let faults = FaultyStorage::new(memory.clone());
+            let mut spool = Spool::open(Arc::new(faults.clone()), "cdr").unwrap();
+            for _ in 0..10 {
+                spool.append(&large).unwrap();
+            }
+            let mut seen: Vec<u64> = Vec::new();
+            while seen.len() < told {
+                seen.extend(spool.read_next().unwrap().into_iter().map(|(entry, _)| entry));
+            }
+            // Notes of that are in the newest file.
+            seen.iter().take(1).for_each(|entry| spool.done(*entry).unwrap());
+            faults.refuse_reads_of(Some(&name(bad)));
+            let is_noted = usize::from(told > 0);
+            let mut aside = None;
+            loop {
+                match spool.read_next() {
+                    Ok(entries) if entries.is_empty() => break,
+                    Ok(entries) => seen.extend(entries.into_iter().map(|(entry, _)| entry)),
+                    Err(_) => aside = spool.set_aside().unwrap(),
+                }
+            }
+            let Aside { name: aside, entries } = aside.unwrap();
+            assert_eq!((aside, entries), (format!("{}.unreadable", name(bad)), lost));
+            assert_eq!(spool.pending(), (seen.len() - is_noted) as u64);
+            assert_eq!(seen.len() as u64, 10 - lost);
+            assert!(seen.is_sorted());
+            // What comes later too, and the next process finds what isn't noted and still there.
+            assert_eq!(spool.append(b"z").unwrap(), 11);
+            assert_eq!(texts(&mut spool), ["z"]);
+            faults.refuse_reads_of(None);
+            drop(spool);
+            let mut next = open(&memory);
+            let left = next.pending();
+            assert_eq!(texts(&mut next).len() as u64, left, "{bad} {told}");
+            assert_eq!(left, if bad == 3 { 9 } else { 7 } - u64::from(told == 5), "{bad} {told}");
+            // Once all is done nothing but that file is there.
+            let mut spool = open(&memory);
+            while let Some((entry, _)) = spool.read_next().unwrap().pop() {
+                (0..=entry).for_each(|entry| spool.done(entry).unwrap());
+            }
+            assert_eq!(spool.pending(), 0);
+            spool.close().unwrap();
+            assert_eq!(memory.list().unwrap(), [format!("{}.unreadable", name(bad))]);
+        }
     }
 }

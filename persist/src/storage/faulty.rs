@@ -27,8 +27,18 @@ pub struct FaultyStorage(Arc<Shared>);
 impl FaultyStorage {
     /// A storage that works until [`FaultyStorage::fail_at`].
     pub fn new(inner: impl Storage + 'static) -> Self {
-        let plan = RwLock::new(None);
-        Self(Arc::new(Shared { inner: Box::new(inner), steps: AtomicU64::new(0), plan }))
+        Self(Arc::new(Shared {
+            inner: Box::new(inner),
+            steps: AtomicU64::new(0),
+            plan: RwLock::new(None),
+            unreadable: RwLock::new(None),
+        }))
+    }
+
+    /// Has the device fail each time that this file is to be read, until this is called again.
+    pub fn refuse_reads_of(&self, name: Option<&str>) {
+        let name = name.map(str::to_owned);
+        *self.0.unreadable.write().unwrap_or_else(PoisonError::into_inner) = name;
     }
 
     /// Counts from zero again, and lets `fault` happen at `step` (the first is 0).
@@ -58,6 +68,10 @@ impl Storage for FaultyStorage {
 
     fn open(&self, name: &str) -> io::Result<Box<dyn Input>> {
         self.0.refuse()?;
+        let unreadable = self.0.unreadable.read().unwrap_or_else(PoisonError::into_inner);
+        if unreadable.as_deref() == Some(name) {
+            return Err(Fault::Error.error());
+        }
         let inner = self.0.inner.open(name)?;
         Ok(Box::new(FaultyInput { shared: Arc::clone(&self.0), inner }))
     }
@@ -80,6 +94,7 @@ impl Storage for FaultyStorage {
 
 struct Shared {
     inner: Box<dyn Storage>,
+    unreadable: RwLock<Option<String>>,
     steps: AtomicU64,
     plan: RwLock<Option<(u64, Fault)>>,
 }
