@@ -12,11 +12,19 @@ use std::{
     time::Duration,
 };
 
-use persist::{error::StorageError, spool::Spool, storage::Storage};
+use persist::{
+    error::StorageError,
+    spool::{Aside, Entry, Spool},
+    storage::Storage,
+};
 use tokio::time::Instant;
 
 /// Entries that wait in memory where there is no room on disk, or none may be used.
 pub(super) const MAX_IN_MEMORY: usize = 10_000;
+
+/// What can't be read is tried again after so long, and so often in all; then it is done without.
+const READ_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 1000 });
+const READ_TRIES: u32 = 10;
 
 /// A fault that goes on is logged once in so long.
 const LOGGED: Duration = Duration::from_secs(60);
@@ -47,6 +55,10 @@ pub(super) struct Queue {
     out_of_memory: u64,
     /// Entries of the spool below this were left by an earlier process.
     first_own: u64,
+    /// How often in a row the spool could not be read, and when it is tried again.
+    unread: Option<(u32, Instant)>,
+    /// Entries of files that could not be read, since this was last asked.
+    lost: u64,
 }
 
 /// Which entry it is, for [`Queue::done`]: its number in the spool, if it is there.
@@ -144,19 +156,57 @@ impl Queue {
         kept
     }
 
-    /// The next entries, some of those there are, in order; none if there is none. Each comes out
-    /// once in the life of a process.
+    /// The next entries, some of those there are, in order; none if there is none, or the disk is to
+    /// be tried again later ([`Queue::read_again`]). Each comes out once in the life of a process.
+    ///
+    /// A file that the disk doesn't give back in a while is set aside: what is in it is lost
+    /// ([`Queue::take_lost`]), and what is behind it is not.
     ///
     /// # Errors
     /// The disk. What is in memory is newer, and waits as well.
     pub(super) fn take(&mut self) -> Result<Vec<(Ticket, Vec<u8>)>, StorageError> {
-        let entries = self.spool.as_mut().map_or(Ok(Vec::new()), Spool::read_next)?;
+        if self.unread.is_some_and(|(_, again)| Instant::now() < again) {
+            return Ok(Vec::new());
+        }
+        let entries = self.read_next()?;
         if !entries.is_empty() {
             let ticket = |(entry, octets)| (Ticket(Some(entry)), octets);
             return Ok(entries.into_iter().map(ticket).collect());
         }
         self.out_of_memory += u64::from(!self.memory.is_empty());
         Ok(self.memory.pop_front().map(|octets| (Ticket(None), octets)).into_iter().collect())
+    }
+
+    fn read_next(&mut self) -> Result<Vec<Entry>, StorageError> {
+        let Some(spool) = &mut self.spool else { return Ok(Vec::new()) };
+        loop {
+            let error = match spool.read_next() {
+                Ok(entries) => {
+                    self.unread = None;
+                    return Ok(entries);
+                }
+                Err(error) => error,
+            };
+            let tries = self.unread.map_or(1, |(tries, _)| tries.saturating_add(1));
+            self.unread = Some((tries, Instant::now() + READ_PAUSE));
+            if tries < READ_TRIES || is_about_process(&error.source) {
+                return Err(error);
+            }
+            let Some(Aside { name, entries }) = spool.set_aside()? else { return Err(error) };
+            tracing::error!(%error, file = name, entries, "a file is set aside, its entries are lost");
+            self.lost += entries;
+            self.unread = None;
+        }
+    }
+
+    /// When the disk is to be tried again, after it could not be read.
+    pub(super) fn read_again(&self) -> Option<Instant> {
+        self.unread.map(|(_, again)| again)
+    }
+
+    /// How many entries were lost with files that can't be read, since this was last asked.
+    pub(super) fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 
     /// Notes that an entry that was taken out, and all before it, are dealt with.
@@ -189,6 +239,11 @@ impl Queue {
     }
 }
 
+/// Whether it says nothing about a file: there are too many open, or there is no memory.
+fn is_about_process(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}
+
 /// Adds a line to a file in which the operator finds what nobody would take.
 ///
 /// # Errors
@@ -217,9 +272,18 @@ impl Complaint {
 
 #[cfg(test)]
 mod tests {
-    use persist::storage::memory::MemoryStorage;
+    use persist::storage::{faulty::FaultyStorage, memory::MemoryStorage};
 
     use super::*;
+
+    impl Queue {
+        /// Has the pause be over after which the disk is tried again.
+        fn end_pause(&mut self) {
+            if let Some((_, again)) = &mut self.unread {
+                *again = Instant::now();
+            }
+        }
+    }
 
     fn open(storage: &MemoryStorage) -> Queue {
         let folder =
@@ -269,6 +333,50 @@ mod tests {
         let rest = taken(&mut queue);
         assert_eq!(rest.iter().map(|(_, text)| &**text).collect::<Vec<_>>(), ["b", "c"]);
         assert!(rest.iter().all(|(ticket, _)| queue.is_from_before(*ticket)));
+    }
+
+    #[test]
+    fn a_file_that_can_t_be_read_for_a_while_is_lost_and_no_other() {
+        let memory = MemoryStorage::new();
+        let storage = FaultyStorage::new(memory.clone());
+        for text in ["a", "b"] {
+            put(&mut open(&memory), text);
+        }
+        let folder = SpoolFolder { storage: Arc::new(storage.clone()), path: PathBuf::new() };
+        let (mut queue, opened) = Queue::open(Some(folder), "test");
+        opened.unwrap();
+        assert_eq!(queue.len(), 2);
+        storage.refuse_reads_of(Some("test-00000001.spool"));
+        for _ in 1..READ_TRIES {
+            queue.take().unwrap_err();
+            // Not before the pause is over.
+            let (tries, _) = queue.unread.unwrap();
+            queue.unread = Some((tries, Instant::now() + LOGGED));
+            assert!(queue.take().unwrap().is_empty());
+            assert!(queue.read_again().is_some());
+            queue.end_pause();
+        }
+        assert_eq!(queue.take_lost(), 0);
+        assert_eq!(taken(&mut queue).into_iter().map(|(_, text)| text).collect::<Vec<_>>(), ["b"]);
+        assert_eq!((queue.len(), queue.take_lost(), queue.take_lost()), (1, 1, 0));
+        assert_eq!(queue.read_again(), None);
+        assert!(memory.list().unwrap().contains(&"test-00000001.spool.unreadable".to_owned()));
+    }
+
+    #[test]
+    fn a_fault_that_passes_loses_nothing() {
+        let storage = FaultyStorage::new(MemoryStorage::new());
+        let folder = SpoolFolder { storage: Arc::new(storage.clone()), path: PathBuf::new() };
+        let (mut queue, _) = Queue::open(Some(folder), "test");
+        put(&mut queue, "a");
+        storage.refuse_reads_of(Some("test-00000001.spool"));
+        for _ in 1..READ_TRIES {
+            queue.take().unwrap_err();
+            queue.end_pause();
+        }
+        storage.refuse_reads_of(None);
+        assert_eq!(taken(&mut queue).len(), 1);
+        assert_eq!((queue.len(), queue.take_lost()), (1, 0));
     }
 
     #[test]

@@ -145,9 +145,9 @@ impl Lane {
     async fn begin(&self) {
         let handler = self.handler().await;
         if handler.begins_anew() {
-            self.forget_older();
+            self.forget_older().await;
         }
-        while let Some(next) = self.next(Which::FromBefore) {
+        while let Some(next) = self.next_older().await {
             self.deliver(next).await;
         }
         let mut pause = FIRST_PAUSE;
@@ -162,9 +162,20 @@ impl Lane {
     }
 
     /// Forgets what an earlier process left. What is new meanwhile stays.
-    fn forget_older(&self) {
-        while let Some(next) = self.next(Which::FromBefore) {
+    async fn forget_older(&self) {
+        while let Some(next) = self.next_older().await {
             self.done(next.ticket);
+        }
+    }
+
+    /// The next of those that an earlier process left, once it can be read.
+    async fn next_older(&self) -> Option<Next> {
+        loop {
+            if let Some(next) = self.next(Which::FromBefore) {
+                return Some(next);
+            }
+            let again = self.waiting.borrow().queue.read_again()?;
+            tokio::time::sleep_until(again).await;
         }
     }
 
@@ -180,6 +191,16 @@ impl Lane {
 
     /// The record that is next, if it is one of these.
     fn next(&self, which: Which) -> Option<Next> {
+        let next = self.find_next(which);
+        let lost = self.waiting.borrow_mut().queue.take_lost();
+        if lost > 0 {
+            (0..lost).for_each(|_| self.status.record(Kept::Lost));
+            self.count();
+        }
+        next
+    }
+
+    fn find_next(&self, which: Which) -> Option<Next> {
         let mut waiting = self.waiting.borrow_mut();
         let Waiting { queue, read } = &mut *waiting;
         loop {
@@ -252,6 +273,11 @@ impl Lane {
 
     /// Waits for a record.
     async fn rest(&self) {
+        let again = self.waiting.borrow().queue.read_again();
+        if let Some(again) = again {
+            let _ = tokio::time::timeout_at(again, self.bell.notified()).await;
+            return self.sync();
+        }
         if tokio::time::timeout(SYNC, self.bell.notified()).await.is_err() {
             self.sync();
             self.bell.notified().await;
@@ -342,6 +368,7 @@ mod tests {
 
     use persist::storage::{
         Storage,
+        faulty::FaultyStorage,
         memory::{MemoryStorage, Survival},
     };
 
@@ -539,6 +566,39 @@ mod tests {
         let count = |kept: Kept| world.status.records().find(|(k, _)| *k == kept).unwrap().1;
         assert_eq!((count(Kept::Written), count(Kept::Refused), count(Kept::Lost)), (2, 1, 0));
         assert_eq!(world.status.spooled(), 0);
+    }
+
+    #[test]
+    fn a_file_that_can_t_be_read_costs_its_own_records_only() {
+        let world = World::new();
+        for chan in ["a", "b"] {
+            let tried = |taker: &Taker| taker.tries.get() >= 2;
+            world.live(&away(false), &[chan], false, tried);
+        }
+        let storage = FaultyStorage::new(world.storage.clone());
+        let folder = SpoolFolder {
+            storage: Arc::new(storage.clone()),
+            path: world.folder.path().to_owned(),
+        };
+        let lane = Lane::open("test", Some(folder), Arc::clone(&world.status));
+        assert_eq!(lane.counted.get(), 2);
+        storage.refuse_reads_of(Some("cdr-test-00000001.spool"));
+        let taker = Rc::new(Taker::default());
+        lane.set_handler(Some(Rc::clone(&taker) as Rc<dyn TakesRecords>));
+        world.runtime.block_on(async {
+            let over = async {
+                while taker.seen.borrow().len() < 2 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! {
+                () = lane.run() => {}
+                over = tokio::time::timeout(Duration::from_secs(50), over) => over.unwrap(),
+            }
+        });
+        assert_eq!(taker.seen(), "b begin");
+        assert_eq!(world.status.records().find(|(kept, _)| *kept == Kept::Lost).unwrap().1, 1);
+        assert_eq!((lane.waiting.borrow().queue.len(), lane.counted.get()), (0, 0));
     }
 
     #[test]

@@ -105,6 +105,16 @@ impl Counts {
         *self.lock().told.entry(labels).or_default() += 1;
     }
 
+    /// Counts notifications that are gone, and of which nobody knows any more what they were about.
+    pub(super) fn lost(&self, hook: &str, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let result = Told::Lost.as_str();
+        let labels = HookLabels { hook: hook.to_owned(), event: "unknown", result };
+        *self.lock().told.entry(labels).or_default() += count;
+    }
+
     pub(super) fn set_spooled(&self, hook: &str, spooled: u64) {
         let mut inner = self.lock();
         match inner.spooled.get_mut(hook) {

@@ -227,6 +227,7 @@ impl Outbox {
                     }
                 }
                 () = sleep_until(self.next_try()) => {}
+                () = sleep_until(self.read_again()) => {}
                 () = sleep_until(sync_at), if sync_at.is_some() => {
                     sync_at = (!self.sync()).then(|| Instant::now() + SYNC);
                 }
@@ -239,10 +240,11 @@ impl Outbox {
         let mut waiting = self.waiting.borrow_mut();
         let Waiting { queue, window, .. } = &mut *waiting;
         while window.len() < WINDOW {
-            let entries = match queue.take() {
-                Ok(entries) => entries,
-                Err(error) => return self.log(&error.to_string()),
-            };
+            let entries = queue.take().unwrap_or_else(|error| {
+                self.log(&error.to_string());
+                Vec::new()
+            });
+            self.status.hooks().lost(&self.name, queue.take_lost());
             if entries.is_empty() {
                 break;
             }
@@ -300,6 +302,12 @@ impl Outbox {
         let pauses = waiting.window.iter().filter(|item| item.stage == Stage::Waits);
         let now = Instant::now();
         pauses.filter_map(|item| item.again).map(|(at, _)| at).filter(|at| *at > now).min()
+    }
+
+    /// When what could not be read is tried again.
+    fn read_again(&self) -> Option<Instant> {
+        let waiting = self.waiting.borrow();
+        waiting.queue.read_again().filter(|_| waiting.window.len() < WINDOW)
     }
 
     /// Forgets those at the front that are done.
@@ -463,7 +471,7 @@ fn decode(octets: &[u8]) -> Option<Note> {
 
 #[cfg(test)]
 mod tests {
-    use persist::storage::{Storage, memory::MemoryStorage};
+    use persist::storage::{Storage, faulty::FaultyStorage, memory::MemoryStorage};
 
     use super::*;
 
@@ -559,6 +567,34 @@ mod tests {
         [0, 1].into_iter().for_each(|number| outbox.done(number));
         drop(outbox);
         assert_eq!(ready(&open(Some(&storage))), ["r-3"]);
+    }
+
+    #[test]
+    fn a_file_that_can_t_be_read_holds_up_nothing_for_ever() {
+        let (memory, name) = (MemoryStorage::new(), "hook-crm-00000001.spool");
+        for number in [1, 2] {
+            open(Some(&memory)).put(note(number, "a"));
+        }
+        let storage = FaultyStorage::new(memory);
+        let folder = SpoolFolder { storage: Arc::new(storage.clone()), path: PathBuf::new() };
+        let status = Arc::new(Status::default());
+        let clock = Arc::new(SystemClock::new());
+        let outbox = Outbox::open("crm", Some(folder), clock, Arc::clone(&status));
+        storage.refuse_reads_of(Some(name));
+        let begun = Instant::now();
+        let ready = loop {
+            let ready = ready(&outbox);
+            if !ready.is_empty() {
+                break ready;
+            }
+            assert!(outbox.read_again().is_some() && begun.elapsed() < Duration::from_secs(30));
+            std::thread::park_timeout(Duration::from_millis(5));
+        };
+        assert_eq!(ready, ["r-2"]);
+        assert_eq!(status.hooks().spooled(), [("crm".to_owned(), 1)]);
+        let counts = status.hooks().notifications();
+        let lost = counts.iter().map(|(labels, count)| (labels.event, labels.result, *count));
+        assert_eq!(lost.collect::<Vec<_>>(), [("unknown", "lost", 1)]);
     }
 
     #[test]
