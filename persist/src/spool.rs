@@ -383,6 +383,8 @@ impl Spool {
             let name = self.file_name(file.number);
             self.storage.remove(&name).map_err(StorageError::of("remove", &name))?;
             self.files.pop_front();
+            // Or it may come back, without the notes about what is in it.
+            self.is_synced = false;
         }
         Ok(())
     }
