@@ -125,6 +125,26 @@ impl Queue {
         self.memory.len() as u64 + self.out_of_memory
     }
 
+    /// Whether entries go to the disk.
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.spool.is_some()
+    }
+
+    /// Adds an entry of which the caller keeps a copy: it doesn't come out in this process. All that
+    /// comes out has to be out.
+    ///
+    /// # Errors
+    /// The disk. It isn't there then.
+    pub(super) fn append(&mut self, entry: &[u8]) -> Result<Ticket, StorageError> {
+        match &mut self.spool {
+            Some(spool) => spool.append(entry).map(|entry| Ticket(Some(entry))),
+            None => {
+                self.out_of_memory += 1;
+                Ok(Ticket(None))
+            }
+        }
+    }
+
     /// How many files of an earlier process ended in something else than an entry.
     pub(super) fn torn(&self) -> u64 {
         self.spool.as_ref().map_or(0, Spool::torn)

@@ -12,6 +12,7 @@ mod handler;
 mod herald;
 mod outbox;
 mod signature;
+mod waiting;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 

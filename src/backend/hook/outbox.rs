@@ -1,17 +1,10 @@
 //! What a receiver is yet to be told, on disk until it has it.
 //!
 //! Of one AoR, or one call, a notification is sent once the one before it is taken; those of different
-//! ones go side by side. An entry of the spool is done once all before it are, so what a crash makes
-//! be sent again has the same `id` as the first time.
+//! ones go side by side ([`super::waiting`]). An entry of a spool is done once all before it are, so what
+//! a crash makes be sent again has the same `id` as the first time.
 
-use std::{
-    cell::RefCell,
-    collections::{HashSet, VecDeque},
-    path::PathBuf,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
@@ -19,26 +12,22 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use super::{
     client::{Client, shown},
     counts::Told,
+    waiting::{Again, Filled, Place, Waiting},
 };
 use crate::{
     backend::{
-        spool::{Complaint, Left, Put, Queue, SpoolFolder, Ticket, set_aside},
+        spool::{Complaint, Left, Put, Queue, SpoolFolder, set_aside},
         status::Status,
     },
     config::hooks::Event,
     time::{Clock, SystemClock},
 };
 
-/// Notifications that are looked at side by side; further ones wait on disk. One that is refused for
-/// ever holds up the rest once so many wait behind it.
-const WINDOW: usize = 1024;
-
-/// The pauses between tries of one notification, from the first to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
 /// A notification may take so many times as long as a question, for which a phone waits.
 const PATIENCE: u32 = 10;
+
+/// Of notifications under way, those that are postponed may be this part, or one.
+const POSTPONED_PART: usize = 4;
 
 /// How soon after it was written to the kernel a notification is on the medium, if it still waits.
 const SYNC: Duration = Duration::from_secs(1);
@@ -72,56 +61,6 @@ pub(super) struct Outbox {
     complaint: Complaint,
 }
 
-#[derive(Default)]
-struct Waiting {
-    queue: Queue,
-    /// The oldest of all, taken from there; some of them are under way.
-    window: VecDeque<Item>,
-    /// Which number the first item of the window has; they go up by one.
-    first: u64,
-}
-
-/// A notification in the window.
-struct Item {
-    ticket: Ticket,
-    note: Rc<Note>,
-    stage: Stage,
-    /// After a try in vain: when the next one is, and after what pause.
-    again: Option<(Instant, Duration)>,
-}
-
-impl Item {
-    fn new(ticket: Ticket, note: Note, stage: Stage) -> Self {
-        Self { ticket, note: Rc::new(note), stage, again: None }
-    }
-
-    /// Whether it may be tried.
-    fn is_ready(&self, now: Instant) -> bool {
-        self.stage == Stage::Waits && self.again.is_none_or(|(at, _)| at <= now)
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Waits,
-    UnderWay,
-    Done,
-}
-
-impl std::fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("queue", &self.queue).finish_non_exhaustive()
-    }
-}
-
-impl Waiting {
-    /// The item of the window that has this number.
-    fn item(&mut self, number: u64) -> Option<&mut Item> {
-        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.window.get_mut(at)
-    }
-}
-
 /// What a receiver made of a notification.
 enum Taken {
     Yes,
@@ -140,18 +79,23 @@ impl Outbox {
         status: Arc<Status>,
     ) -> Self {
         let aside = folder.as_ref().map(|folder| folder.path.join(SET_ASIDE));
-        let (queue, opened) = Queue::open(folder, &format!("hook-{name}"));
+        let (queue, opened) = Queue::open(folder.clone(), &format!("hook-{name}"));
         if let Err(error) = opened {
             tracing::error!(%error, hook = name, "notifications wait in memory only");
         }
-        if queue.len() > 0 {
-            let (notifications, torn) = (queue.len(), queue.torn());
+        let (postponed, opened) = Queue::open(folder, &format!("postponed-{name}"));
+        let (waiting, read) = Waiting::new(queue, postponed);
+        if let Err(error) = opened.and(read) {
+            tracing::error!(%error, hook = name, "notifications that were postponed can't be read");
+        }
+        if waiting.len() > 0 {
+            let (notifications, torn) = (waiting.len(), waiting.torn());
             tracing::info!(hook = name, notifications, torn, "notifications are left from before");
         }
         let outbox = Self {
             name: name.into(),
             client: RefCell::default(),
-            waiting: RefCell::new(Waiting { queue, ..Waiting::default() }),
+            waiting: RefCell::new(waiting),
             aside,
             bell: Notify::new(),
             clock,
@@ -179,7 +123,7 @@ impl Outbox {
     /// Has a notification wait. What has no room is lost, and counted; `false` then.
     pub(super) fn put(&self, note: Note) -> bool {
         let most = self.client().map_or(u64::MAX, |client| client.hook().spool);
-        let put = self.waiting.borrow_mut().queue.put(encode(&note), most);
+        let put = self.waiting.borrow_mut().put(&note, most);
         match put {
             Put::Kept => {}
             Put::InMemory(error) => self.log(&error.to_string()),
@@ -196,7 +140,7 @@ impl Outbox {
 
     /// Whether nothing waits that could be sent.
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.borrow().queue.len() == 0 || self.client.borrow().is_none()
+        self.waiting.borrow().len() == 0 || self.client.borrow().is_none()
     }
 
     /// Sends what waits, for ever.
@@ -205,29 +149,41 @@ impl Outbox {
         // When what came first since the last sync has to be on the medium, if it still waits.
         let mut sync_at: Option<Instant> = None;
         loop {
+            // When there is room for another try.
+            let mut next_try = None;
             if let Some(client) = self.client() {
                 self.fill();
-                while under_way.len() < client.hook().concurrency
-                    && let Some((number, note)) = self.next()
+                let all = client.hook().concurrency;
+                // What was refused again and again may take long each time.
+                let postponed = (all / POSTPONED_PART).max(1);
+                while under_way.len() < all
+                    && let Some((place, note)) = self.next(postponed)
                 {
                     let (outbox, client) = (Rc::clone(&self), Rc::clone(&client));
                     under_way
-                        .spawn_local(async move { (number, outbox.deliver(&client, &note).await) });
+                        .spawn_local(async move { (place, outbox.deliver(&client, &note).await) });
+                }
+                if under_way.len() < all {
+                    next_try = self.waiting.borrow().next_try(postponed);
                 }
             }
+            if sync_at.is_none() && self.waiting.borrow().needs_sync() {
+                sync_at = Some(Instant::now() + SYNC);
+            }
+            let read_again = self.waiting.borrow().read_again();
             tokio::select! {
                 () = self.bell.notified() => {
                     sync_at.get_or_insert_with(|| Instant::now() + SYNC);
                 }
-                Some(Ok((number, is_done))) = under_way.join_next(), if !under_way.is_empty() => {
+                Some(Ok((place, is_done))) = under_way.join_next(), if !under_way.is_empty() => {
                     if is_done {
-                        self.done(number);
+                        self.done(place);
                     } else {
-                        self.try_again(number);
+                        self.try_again(place);
                     }
                 }
-                () = sleep_until(self.next_try()) => {}
-                () = sleep_until(self.read_again()) => {}
+                () = sleep_until(next_try) => {}
+                () = sleep_until(read_again) => {}
                 () = sleep_until(sync_at), if sync_at.is_some() => {
                     sync_at = (!self.sync()).then(|| Instant::now() + SYNC);
                 }
@@ -237,91 +193,44 @@ impl Outbox {
 
     /// Takes more into the window.
     fn fill(&self) {
-        let mut waiting = self.waiting.borrow_mut();
-        let Waiting { queue, window, .. } = &mut *waiting;
-        while window.len() < WINDOW {
-            let entries = queue.take().unwrap_or_else(|error| {
-                self.log(&error.to_string());
-                Vec::new()
-            });
-            self.status.hooks().lost(&self.name, queue.take_lost());
-            if entries.is_empty() {
-                break;
-            }
-            for (ticket, octets) in entries {
-                let note = decode(&octets);
-                // Never: its checksum was right.
-                let stage = if note.is_some() { Stage::Waits } else { Stage::Done };
-                let note = note.unwrap_or_else(|| {
-                    self.log("a notification can't be read");
-                    self.status.hooks().told(&self.name, Event::Call, Told::Lost);
-                    unreadable()
-                });
-                window.push_back(Item::new(ticket, note, stage));
-            }
+        let Filled { error, unreadable, lost } = self.waiting.borrow_mut().fill();
+        if let Some(error) = error {
+            self.log(&error.to_string());
         }
-        drop(waiting);
+        if unreadable > 0 {
+            self.log("a notification can't be read");
+        }
+        self.status.hooks().lost(&self.name, unreadable + lost);
         self.settle();
     }
 
-    /// The next that may be sent: the first of its AoR or call that isn't done.
-    fn next(&self) -> Option<(u64, Rc<Note>)> {
-        let mut waiting = self.waiting.borrow_mut();
-        let Waiting { window, first, .. } = &mut *waiting;
-        let (now, mut before) = (Instant::now(), HashSet::<Box<[u8]>>::new());
-        for (number, item) in (*first..).zip(window) {
-            if item.is_ready(now) && !before.contains(&item.note.key) {
-                item.stage = Stage::UnderWay;
-                return Some((number, Rc::clone(&item.note)));
-            }
-            if item.stage != Stage::Done {
-                before.insert(item.note.key.clone());
-            }
-        }
-        None
+    fn next(&self, postponed: usize) -> Option<(Place, Rc<Note>)> {
+        self.waiting.borrow_mut().next(postponed)
     }
 
-    fn done(&self, number: u64) {
-        if let Some(item) = self.waiting.borrow_mut().item(number) {
-            item.stage = Stage::Done;
-        }
+    fn done(&self, place: Place) {
+        self.waiting.borrow_mut().done(place);
         self.settle();
     }
 
-    /// One was not taken: others have its place until its pause is over.
-    fn try_again(&self, number: u64) {
-        if let Some(item) = self.waiting.borrow_mut().item(number) {
-            let pause = item.again.map_or(FIRST_PAUSE, |(_, last)| (last * 2).min(LONGEST_PAUSE));
-            (item.stage, item.again) = (Stage::Waits, Some((Instant::now() + pause, pause)));
+    fn try_again(&self, place: Place) {
+        let again = self.waiting.borrow_mut().try_again(place);
+        match again {
+            Ok(Again::Pauses) => {}
+            Ok(Again::Postponed) => {
+                self.log("a notification is refused again and again: its AoR or call is postponed");
+            }
+            Ok(Again::NoRoom) => self.log("no more notifications can be postponed"),
+            Err(error) => self.log(&error.to_string()),
         }
-    }
-
-    /// When a pause is over.
-    fn next_try(&self) -> Option<Instant> {
-        let waiting = self.waiting.borrow();
-        let pauses = waiting.window.iter().filter(|item| item.stage == Stage::Waits);
-        let now = Instant::now();
-        pauses.filter_map(|item| item.again).map(|(at, _)| at).filter(|at| *at > now).min()
-    }
-
-    /// When what could not be read is tried again.
-    fn read_again(&self) -> Option<Instant> {
-        let waiting = self.waiting.borrow();
-        waiting.queue.read_again().filter(|_| waiting.window.len() < WINDOW)
     }
 
     /// Forgets those at the front that are done.
     fn settle(&self) {
-        let mut waiting = self.waiting.borrow_mut();
-        let Waiting { queue, window, first } = &mut *waiting;
-        while window.front().is_some_and(|item| item.stage == Stage::Done) {
-            let Some(item) = window.pop_front() else { break };
-            *first += 1;
-            if let Err(error) = queue.done(item.ticket) {
-                self.log(&error.to_string());
-            }
+        let settled = self.waiting.borrow_mut().settle();
+        if let Err(error) = settled {
+            self.log(&error.to_string());
         }
-        drop(waiting);
         self.count();
     }
 
@@ -380,25 +289,19 @@ impl Outbox {
         }
     }
 
-    /// Has what waits outlive a power cut too, unless the receiver is taking it anyway: a sync holds
-    /// up all questions. Whether all that was there is taken or on the medium.
+    /// Has what waits outlive a power cut too; whether all that was there is on the medium.
     fn sync(&self) -> bool {
-        let mut waiting = self.waiting.borrow_mut();
-        let now = self.clock.now().unix;
-        match waiting.window.front() {
-            None if waiting.queue.len() == 0 => return true,
-            Some(item) if now <= item.note.unix => return false,
-            _ => {}
-        }
-        if let Err(error) = waiting.queue.sync() {
+        let synced = self.waiting.borrow_mut().sync(self.clock.now().unix);
+        self.count();
+        synced.unwrap_or_else(|error| {
             self.log(&error.to_string());
-        }
-        true
+            true
+        })
     }
 
     /// Ends this process's use of the spool.
     pub(super) fn close(&self) {
-        let Left { on_disk, lost, closed } = self.waiting.take().queue.close();
+        let Left { on_disk, lost, closed } = self.waiting.take().close();
         if let Err(error) = closed {
             tracing::error!(%error, hook = &*self.name, "notifications");
         }
@@ -416,7 +319,7 @@ impl Outbox {
 
     /// Tells the metric how many wait.
     fn count(&self) {
-        self.status.hooks().set_spooled(&self.name, self.waiting.borrow().queue.len());
+        self.status.hooks().set_spooled(&self.name, self.waiting.borrow().len());
     }
 
     /// Logs a fault, within the rate.
@@ -435,13 +338,8 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// In the place of what can't be read; it is never sent.
-fn unreadable() -> Note {
-    Note { event: Event::Call, key: [].into(), id: "".into(), unix: 0, body: Bytes::new() }
-}
-
 /// A notification as it waits: four texts with their lengths before them, and its time.
-fn encode(Note { event, key, id, unix, body }: &Note) -> Vec<u8> {
+pub(super) fn encode(Note { event, key, id, unix, body }: &Note) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + key.len() + body.len());
     out.extend_from_slice(&unix.to_le_bytes());
     for text in [event.as_str().as_bytes(), key, id.as_bytes(), body] {
@@ -453,7 +351,7 @@ fn encode(Note { event, key, id, unix, body }: &Note) -> Vec<u8> {
     out
 }
 
-fn decode(octets: &[u8]) -> Option<Note> {
+pub(super) fn decode(octets: &[u8]) -> Option<Note> {
     let (unix, mut rest) = octets.split_first_chunk()?;
     let mut text = || {
         let (len, after) = rest.split_first_chunk()?;
@@ -473,7 +371,10 @@ fn decode(octets: &[u8]) -> Option<Note> {
 mod tests {
     use persist::storage::{Storage, faulty::FaultyStorage, memory::MemoryStorage};
 
-    use super::*;
+    use super::{
+        super::waiting::{Row, WINDOW},
+        *,
+    };
 
     fn note(number: u32, key: &str) -> Note {
         Note {
@@ -493,10 +394,14 @@ mod tests {
         Outbox::open("crm", folder, Arc::new(SystemClock::new()), Arc::default())
     }
 
+    fn regular(number: u64) -> Place {
+        (Row::Regular, number)
+    }
+
     /// The numbers of those that may be sent now.
     fn ready(outbox: &Outbox) -> Vec<String> {
         outbox.fill();
-        std::iter::from_fn(|| outbox.next()).map(|(_, note)| note.id.to_string()).collect()
+        std::iter::from_fn(|| outbox.next(16)).map(|(_, note)| note.id.to_string()).collect()
     }
 
     #[test]
@@ -518,15 +423,15 @@ mod tests {
                 assert!(outbox.put(note(number, key)));
             }
             assert_eq!(ready(&outbox), ["r-1", "r-3"]);
-            outbox.done(2);
+            outbox.done(regular(2));
             assert_eq!(ready(&outbox), ["r-5"]);
-            assert_eq!(outbox.waiting.borrow().queue.len(), 5);
-            outbox.done(0);
+            assert_eq!(outbox.waiting.borrow().len(), 5);
+            outbox.done(regular(0));
             assert_eq!(ready(&outbox), ["r-2"]);
-            [1, 4].into_iter().for_each(|number| outbox.done(number));
+            [1, 4].into_iter().for_each(|number| outbox.done(regular(number)));
             assert_eq!(ready(&outbox), ["r-4"]);
-            outbox.done(3);
-            assert_eq!(outbox.waiting.borrow().queue.len(), 0);
+            outbox.done(regular(3));
+            assert_eq!(outbox.waiting.borrow().len(), 0);
         }
     }
 
@@ -537,17 +442,17 @@ mod tests {
             assert!(outbox.put(note(number, key)));
         }
         assert_eq!(ready(&outbox), ["r-1", "r-3"]);
-        assert_eq!(outbox.next_try(), None);
-        outbox.try_again(0);
+        assert_eq!(outbox.waiting.borrow().next_try(16), None);
+        outbox.try_again(regular(0));
         // It waits, the one behind it too, and nobody else does.
         assert_eq!(ready(&outbox), [""; 0]);
-        assert!(outbox.next_try().is_some());
+        assert!(outbox.waiting.borrow().next_try(16).is_some());
         assert!(outbox.put(note(4, "c")));
         assert_eq!(ready(&outbox), ["r-4"]);
         // Its pause is over.
-        outbox.waiting.borrow_mut().item(0).unwrap().again = Some((Instant::now(), FIRST_PAUSE));
+        outbox.waiting.borrow_mut().end_pauses();
         assert_eq!(ready(&outbox), ["r-1"]);
-        outbox.done(0);
+        outbox.done(regular(0));
         assert_eq!(ready(&outbox), ["r-2"]);
     }
 
@@ -560,11 +465,11 @@ mod tests {
         }
         assert_eq!(ready(&outbox), ["r-1", "r-2", "r-3"]);
         // The second is taken, and yet told again: the first is not.
-        outbox.done(1);
+        outbox.done(regular(1));
         drop(outbox);
         let outbox = open(Some(&storage));
         assert_eq!(ready(&outbox), ["r-1", "r-2", "r-3"]);
-        [0, 1].into_iter().for_each(|number| outbox.done(number));
+        [0, 1].into_iter().for_each(|number| outbox.done(regular(number)));
         drop(outbox);
         assert_eq!(ready(&open(Some(&storage))), ["r-3"]);
     }
@@ -587,7 +492,10 @@ mod tests {
             if !ready.is_empty() {
                 break ready;
             }
-            assert!(outbox.read_again().is_some() && begun.elapsed() < Duration::from_secs(30));
+            assert!(
+                outbox.waiting.borrow().read_again().is_some()
+                    && begun.elapsed() < Duration::from_secs(30)
+            );
             std::thread::park_timeout(Duration::from_millis(5));
         };
         assert_eq!(ready, ["r-2"]);
@@ -604,12 +512,12 @@ mod tests {
         let all = u32::try_from(WINDOW).unwrap() * 3;
         (0..all).for_each(|number| assert!(outbox.put(note(number, &number.to_string()))));
         let mut seen = 0;
-        while outbox.waiting.borrow().queue.len() > 0 {
+        while outbox.waiting.borrow().len() > 0 {
             let window = ready(&outbox);
             assert!(window.len() < 2 * WINDOW, "{}", window.len());
             for id in window {
                 assert_eq!(id, format!("r-{seen}"));
-                outbox.done(seen);
+                outbox.done(regular(seen));
                 seen += 1;
             }
         }
