@@ -41,15 +41,19 @@ impl Garbage {
     }
 }
 
-/// What a handler said, as far as a line of the log has room for it, on one line. Quotes stay as they
-/// are: nothing ends at them.
+/// What a handler said, as far as a line of the log has room for it.
 pub(super) fn shown(what: &str) -> String {
     let mut end = what.len().min(SHOWN);
     while !what.is_char_boundary(end) {
         end -= 1;
     }
-    let mut shown = String::with_capacity(end);
-    for c in what.get(..end).unwrap_or_default().chars() {
+    on_one_line(what.get(..end).unwrap_or_default())
+}
+
+/// What a handler said, on one line. Quotes stay as they are: nothing ends at them.
+pub(super) fn on_one_line(what: &str) -> String {
+    let mut shown = String::with_capacity(what.len());
+    for c in what.chars() {
         match c {
             '"' | '\'' => shown.push(c),
             // Writing to a string does not fail.

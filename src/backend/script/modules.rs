@@ -28,6 +28,7 @@ use crate::{
     backend::{
         cdr::Records,
         chain::{Chain, Dispatched, Failure, Guests, Handler, Handles, Handling, Watcher},
+        garbage::on_one_line,
         message::{Message, MessageName},
         run::Shared,
     },
@@ -536,7 +537,7 @@ async fn log_lines(name: Rc<str>, pipe: pipe::Receiver) {
         let left_out = |lines| tracing::warn!(script = %name, "{lines} lines were left out");
         if !line.is_empty() && rate.allows(left_out) {
             let text = String::from_utf8_lossy(line);
-            tracing::info!(script = %name, "{}", text.trim_end().escape_debug());
+            tracing::info!(script = %name, "{}", on_one_line(text.trim_end()));
         }
     };
     loop {

@@ -10,7 +10,10 @@ use super::{
     Effect, Installed, LONGEST, Module, State, bool_text,
 };
 use crate::{
-    backend::message::{Message, MessageName},
+    backend::{
+        garbage::on_one_line,
+        message::{Message, MessageName},
+    },
     config::{bounds, values::parse_bool},
 };
 
@@ -121,7 +124,7 @@ impl Module {
                 None
             }
             Command::Output(text) => {
-                self.log(|| tracing::info!(script = %self.name, "{}", text.escape_debug()));
+                self.log(|| tracing::info!(script = %self.name, "{}", on_one_line(&text)));
                 None
             }
             Command::Debug { level, text } => {
@@ -246,7 +249,7 @@ impl Module {
     }
 
     fn debug(&self, level: u8, text: &str) {
-        let (script, text) = (&self.name, text.escape_debug());
+        let (script, text) = (&self.name, on_one_line(text));
         match level {
             0..=3 => tracing::error!(%script, "{text}"),
             4..=6 => tracing::warn!(%script, "{text}"),
