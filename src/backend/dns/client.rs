@@ -3,6 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    pin::{Pin, pin},
     sync::Arc,
     time::Duration,
 };
@@ -34,13 +35,22 @@ const ATTEMPTS: u32 = 3;
 /// the resolver gives all servers of one attempt no more time than the first.
 const AT_ONCE: usize = 3;
 
+/// Once addresses of one family are known, those of the other are waited for no longer than this: a
+/// name server may be silent about a type that it doesn't know (RFC 4074 §4.1).
+const OTHER_FAMILY: Duration = Duration::from_millis(300);
+
 /// The name of all name servers in metrics.
 const BACKEND: &str = "dns";
+
+/// What a look-up finds.
+type Found = Result<Vec<RData>, Missing>;
 
 /// A client of name servers.
 #[derive(Debug)]
 pub(super) struct Client {
     resolver: TokioResolver,
+    /// For the first of several questions that follow each other.
+    share: Duration,
     status: Arc<Status>,
 }
 
@@ -55,7 +65,8 @@ impl Client {
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         };
         let options = builder.options_mut();
-        options.timeout = Duration::from_secs(dns.timeout.0.into()) / ATTEMPTS;
+        let share = Duration::from_secs(dns.timeout.0.into()) / ATTEMPTS;
+        options.timeout = share;
         options.attempts = ATTEMPTS as usize - 1;
         options.cache_size = MAX_KEPT;
         options.positive_max_ttl = Some(LONGEST_KEPT);
@@ -65,10 +76,10 @@ impl Client {
         options.num_concurrent_reqs = AT_ONCE;
         // Those first that answer, and fast, whatever the order in which they are written.
         options.server_ordering_strategy = ServerOrderingStrategy::QueryStatistics;
-        Ok(Self { resolver: builder.build()?, status })
+        Ok(Self { resolver: builder.build()?, share, status })
     }
 
-    async fn look_up(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, Missing> {
+    async fn look_up(&self, name: &str, kind: RecordType) -> Found {
         let mut name = Name::from_ascii(name).map_err(|_| Missing::None)?;
         // Never one of the own network's search list.
         name.set_fqdn(true);
@@ -83,6 +94,27 @@ impl Client {
                 Err(Missing::Unanswered)
             }
         }
+    }
+}
+
+/// What two look-ups find; where one has found an address, the other has little time left.
+async fn both(
+    one: impl Future<Output = Found>,
+    other: impl Future<Output = Found>,
+) -> (Found, Found) {
+    let rest = async |first: &Found, rest: Pin<&mut dyn Future<Output = Found>>| {
+        let mut first = first.iter().flatten();
+        if first.any(|record| record.ip_addr().is_some()) {
+            let rest = tokio::time::timeout(OTHER_FAMILY, rest).await;
+            rest.unwrap_or(Err(Missing::Unanswered))
+        } else {
+            rest.await
+        }
+    };
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    tokio::select! {
+        found = &mut one => { let rest = rest(&found, other).await; (found, rest) }
+        found = &mut other => { let rest = rest(&found, one).await; (rest, found) }
     }
 }
 
@@ -114,7 +146,9 @@ fn found<T>(found: Vec<T>) -> Result<Vec<T>, Missing> {
 
 impl Records for Client {
     async fn naptr(&self, name: &str) -> Result<Vec<Naptr>, Missing> {
-        let records = self.look_up(name, RecordType::NAPTR).await?.into_iter();
+        // Few domains have any, and who is silent about them may tell of others.
+        let answer = tokio::time::timeout(self.share, self.look_up(name, RecordType::NAPTR)).await;
+        let records = answer.unwrap_or(Err(Missing::Unanswered))?.into_iter();
         found(
             records
                 .filter_map(|record| match record {
@@ -151,7 +185,7 @@ impl Records for Client {
 
     async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Missing> {
         let [six, four] = [RecordType::AAAA, RecordType::A].map(|kind| self.look_up(name, kind));
-        let (six, four) = tokio::join!(six, four);
+        let (six, four) = both(six, four).await;
         let is_unanswered = [&six, &four].into_iter().any(|r| *r == Err(Missing::Unanswered));
         let records = six.unwrap_or_default().into_iter().chain(four.unwrap_or_default());
         let addresses: Vec<IpAddr> =

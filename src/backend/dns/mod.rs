@@ -170,6 +170,11 @@ mod tests {
     /// A name server that knows the address of everybody, and nothing else; it lives as long as the
     /// tests do.
     fn knows_everybody() -> SocketAddr {
+        knows_everybody_but(&[])
+    }
+
+    /// One that doesn't answer questions of these types.
+    fn knows_everybody_but(silent: &'static [u8]) -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let at = socket.local_addr().unwrap();
         thread::spawn(move || {
@@ -178,6 +183,9 @@ mod tests {
                 let question = &space[..len];
                 // Behind the header, the name ends with an empty label; then type and class.
                 let name = question[12..].iter().position(|b| *b == 0).unwrap() + 13;
+                if silent.contains(&question[name + 1]) {
+                    continue;
+                }
                 let is_a = question[name..name + 2] == [0, 1];
                 let mut answer = question[..name + 4].to_vec();
                 answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
@@ -211,6 +219,21 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn a_server_that_is_silent_about_some_types_still_tells_of_others() {
+        const AAAA: u8 = 28;
+        const NAPTR: u8 = 35;
+        let at = knows_everybody_but(&[AAAA, NAPTR]);
+        // Whoever waited for addresses of the other family would wait for all of it.
+        let dns = Dns { servers: [at].into(), timeout: DeltaSeconds(3) };
+        run(async {
+            let mut hops = [(Named { host: "a.example".into(), by: By::Naptr }, None)];
+            Resolver::new(dns, Arc::default()).resolve_all(&mut hops).await;
+            let Some(Ok(found)) = &hops[0].1 else { panic!("{:?}", hops[0].1) };
+            assert_eq!(*found[0], ["192.0.2.7:5060".parse().unwrap()]);
+        });
     }
 
     #[test]
