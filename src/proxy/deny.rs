@@ -83,7 +83,7 @@ const fn v6(a: u16, b: u16, c: u16, prefix: u8) -> Network {
 
 /// What the registries of special addresses (RFC 6890) say is nobody's on the public internet, but
 /// for those of examples, at which nobody is.
-const NOT_PUBLIC: [Network; 20] = [
+const NOT_PUBLIC: [Network; 24] = [
     // This network, and the unspecified address.
     v4(0, 0, 0, 8),
     // Private (RFC 1918).
@@ -98,6 +98,8 @@ const NOT_PUBLIC: [Network; 20] = [
     v4(169, 254, 0, 16),
     // Protocols' own (RFC 6890 §2.2.2).
     v4(192, 0, 0, 24),
+    // Relays of 6to4, which there are no more (RFC 7526).
+    v4(192, 88, 99, 24),
     // Measurements (RFC 2544).
     v4(198, 18, 0, 15),
     // Multicast; reserved, and broadcast.
@@ -112,6 +114,11 @@ const NOT_PUBLIC: [Network; 20] = [
     // IPv4 addresses in it, which a router here may send to: Teredo, 6to4.
     v6(0x2001, 0, 0, 32),
     v6(0x2002, 0, 0, 16),
+    // Names that look like addresses (RFC 4843, RFC 7343).
+    v6(0x2001, 0x10, 0, 28),
+    v6(0x2001, 0x20, 0, 28),
+    // Segments of routing (RFC 9602).
+    v6(0x5f00, 0, 0, 16),
     // Private (RFC 4193), of one link, of one site, multicast.
     v6(0xfc00, 0, 0, 7),
     v6(0xfe80, 0, 0, 10),
@@ -132,6 +139,10 @@ mod tests {
         let deny = Deny::default();
         for inside in [
             "0.0.0.0",
+            "192.88.99.1",
+            "2001:1f::1",
+            "2001:2f::1",
+            "5f00::1",
             "10.255.255.255",
             "100.64.0.1",
             "100.127.255.255",
