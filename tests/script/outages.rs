@@ -186,21 +186,65 @@ fn a_script_that_cannot_be_started_is_an_outage() {
 
 #[test]
 fn a_script_that_ends_at_once_stays_away_until_it_installs_something() {
-    let script = file("tests/script/flapping.sh");
-    let server = serve(&format!("[scripts]\n{script}=ends\n"));
+    let (script, other) = (file("tests/script/flapping.sh"), file("tests/script/module.sh"));
+    let server = serve(&format!("[scripts]\n{script}=ends\n{other}=told\n"));
     let status = || {
         let mut command = command(&server.path(""));
         let done = command.args(["script", "status", "--admin", &server.admin.to_string()]);
         String::from_utf8(done.output().unwrap().stdout).unwrap()
     };
-    let starts = |log: &str| log.matches(" started ").count();
+    register_in_time(&server, "one", "first");
+    let starts = |log: &str| log.matches(&format!("INFO started script=script {script}")).count();
     wait_until("some starts", || starts(&server.log()) > 3);
-    assert!(status().contains(&format!("scripts=0,chans=0;script {script}=away")), "{}", status());
+    // Another one that works doesn't make up for it.
+    assert!(status().contains(&format!("script {script}=away")), "{}", status());
+    assert_eq!(register(&server, "nobody", "x"), 503);
     assert_eq!(server.log().matches("is away").count(), 1, "{}", server.log());
     std::fs::write(server.path("ends"), "").unwrap();
-    wait_until("it to stay", || status().contains("scripts=1"));
+    wait_until("it to stay", || status().contains("scripts=2"));
     assert!(!status().contains("away"));
     wait_until("the log to say so", || server.log().contains("no longer: script"));
+}
+
+#[test]
+fn after_a_reload_nobody_is_unknown_whom_a_slow_script_knows() {
+    let (late, soon) = (file("tests/script/late.sh"), file("tests/script/module.sh"));
+    let conf = |told: &str| format!("[scripts]\n{late}=go\n{soon}={told}\n");
+    let server = serve(&conf("told"));
+    let go = server.path("go");
+    std::fs::write(&go, "").unwrap();
+    register_in_time(&server, "late", "secret");
+    std::fs::remove_file(&go).unwrap();
+    server.write("extmodule.conf", &conf("again"));
+    server.signal("HUP");
+    wait_until("the other script", || server.path("again").exists());
+    register_in_time(&server, "one", "first");
+    let begun = Instant::now();
+    // Longer than others have to come with the first.
+    while begun.elapsed() < Duration::from_secs(3) {
+        assert_eq!(register(&server, "late", "secret"), 503);
+    }
+    std::fs::write(&go, "").unwrap();
+    register_in_time(&server, "late", "secret");
+}
+
+#[test]
+fn a_reload_of_numbers_starts_nothing_again() {
+    let script = file("tests/script/module.sh");
+    let conf = |timeout| format!("[general]\ntimeout={timeout}\n[scripts]\n{script}=told\n");
+    let server = serve(&conf(60_000));
+    register_in_time(&server, "one", "first");
+    let pid = pid_of(&server);
+    server.write("extmodule.conf", &conf(100));
+    server.signal("HUP");
+    wait_until("the reload", || server.log().contains("reloaded"));
+    assert_eq!(register(&server, "one", "first"), 200);
+    signal(&pid, "STOP");
+    // By the new timeout.
+    assert_eq!(register(&server, "two", "seco:nd"), 503);
+    signal(&pid, "CONT");
+    register_in_time(&server, "two", "seco:nd");
+    assert_eq!(pid_of(&server), pid);
 }
 
 #[test]

@@ -104,6 +104,17 @@ pub struct Sent {
     pub params: Vec<Param>,
 }
 
+impl Sent {
+    /// About how many octets it has.
+    pub fn octets(&self) -> usize {
+        let params = self.params.iter().map(|param| match param {
+            Param::Set(name, value) => name.len() + value.len(),
+            Param::Remove(name) => name.len(),
+        });
+        self.id.len() + self.name.len() + self.retval.len() + params.sum::<usize>()
+    }
+}
+
 /// What an application made of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -368,6 +379,10 @@ pub struct Shown<'l>(pub &'l [u8]);
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_message = self.0.starts_with(b"%%>message:") || self.0.starts_with(b"%%<message:");
+        if self.0.starts_with(ERROR) {
+            // With the line as it was.
+            return write!(f, "{}", String::from_utf8_lossy(self.0).escape_debug());
+        }
         for (place, field) in self.0.split(|octet| *octet == b':').enumerate() {
             let text = match place {
                 // The keyword's own escape is part of its name.

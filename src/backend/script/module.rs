@@ -9,7 +9,7 @@ mod tests;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     rc::Rc,
     sync::Arc,
@@ -43,6 +43,9 @@ const LONGEST: Duration = Duration::from_millis(bounds::SCRIPT_TIMEOUT.ceiling a
 /// Octets that may wait to be taken by a module that doesn't read, before it is told nothing more that
 /// it watches.
 const MAX_WATCHED: usize = 2 << 20;
+
+/// Octets of that which are handed over for writing at a time: what is to be asked then is behind them.
+const SEEN_AT_ONCE: usize = 4 << 10;
 
 /// The same, before it is not listened to: what it says draws answers. Questions are not among them,
 /// so that it can always answer those.
@@ -123,14 +126,22 @@ struct State {
     /// What it has set that has no effect here.
     others: HashMap<String, String>,
     installed: Vec<Installed>,
+    /// Of messages that there are none of here.
+    inert: Vec<Installed>,
     watched: Vec<String>,
     /// Who waits for which answer.
     pending: HashMap<u64, oneshot::Sender<Answered>>,
     questions: Questions,
-    /// Messages of its own that are under way.
+    /// Messages of its own that are under way, and their octets.
     sent: usize,
+    sent_octets: usize,
+    /// What is to be written, and next.
     out: BytesMut,
-    /// Since when nothing of that was taken.
+    /// What it watches: it is told once there is nothing to ask.
+    seen: VecDeque<Vec<u8>>,
+    /// Octets of that.
+    seen_octets: usize,
+    /// Since when nothing of `out` was taken.
     untaken: Option<Instant>,
     /// Why it is to end.
     ends: Option<Box<str>>,
@@ -159,6 +170,8 @@ impl Installed {
 #[derive(Debug)]
 enum Answered {
     By(Answer),
+    /// By a line that means nothing.
+    Malformed,
     /// By a line longer than may be.
     TooLong,
 }
@@ -166,7 +179,7 @@ enum Answered {
 /// What a line asks for that a module can't do for itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// It has installed or uninstalled something, or watches something else.
+    /// It has installed or uninstalled something that there is, or watches something else.
     Installed,
     /// This is to be dispatched.
     Sent(Sent),
@@ -182,6 +195,7 @@ impl Module {
     pub(super) fn new(beginning: Beginning) -> Self {
         let Beginning { number, name, settings, restart, has_to_connect, status, clock, tap } =
             beginning;
+        let questions = Questions::new(waits(settings.timeout));
         let state = State {
             settings,
             is_connected: !has_to_connect,
@@ -190,11 +204,15 @@ impl Module {
             selfwatch: false,
             others: HashMap::new(),
             installed: Vec::new(),
+            inert: Vec::new(),
             watched: Vec::new(),
             pending: HashMap::new(),
-            questions: Questions::default(),
+            questions,
             sent: 0,
+            sent_octets: 0,
             out: BytesMut::new(),
+            seen: VecDeque::new(),
+            seen_octets: 0,
             untaken: None,
             ends: None,
             has_quit: false,
@@ -219,9 +237,43 @@ impl Module {
         }
     }
 
-    /// What it handles.
-    pub(super) fn installed(&self) -> Vec<Installed> {
+    /// What it handles of what there is.
+    pub(super) fn handles(&self) -> Vec<Installed> {
         self.state.borrow().installed.clone()
+    }
+
+    /// What it has installed, whether there is such a message or not.
+    pub(super) fn installed(&self) -> Vec<Installed> {
+        let state = self.state.borrow();
+        state.installed.iter().chain(&state.inert).cloned().collect()
+    }
+
+    /// Whether it has installed anything.
+    pub(super) fn has_installed(&self) -> bool {
+        let state = self.state.borrow();
+        !state.installed.is_empty() || !state.inert.is_empty()
+    }
+
+    /// Whether it handles messages of this name, with whatever parameters.
+    pub(super) fn is_handling(&self, name: MessageName) -> bool {
+        self.state.borrow().installed.iter().any(|installed| installed.name == name.as_str())
+    }
+
+    /// Goes by other settings from now on, but for what it has set itself.
+    pub(super) fn renew(&self, old: &extmodule::Module, new: &extmodule::Module) {
+        fn set<T: Clone + PartialEq>(own: &mut T, old: &T, new: &T) {
+            if own == old {
+                own.clone_from(new);
+            }
+        }
+        let mut state = self.state.borrow_mut();
+        let State { settings: own, questions, .. } = &mut *state;
+        set(&mut own.timeout, &old.timeout, &new.timeout);
+        set(&mut own.timebomb, &old.timebomb, &new.timebomb);
+        set(&mut own.maxqueue, &old.maxqueue, &new.maxqueue);
+        set(&mut own.bufsize, &old.bufsize, &new.bufsize);
+        set(&mut own.settime, &old.settime, &new.settime);
+        questions.set_timeout(waits(own.timeout));
     }
 
     /// Whether it watches anything.
@@ -313,6 +365,9 @@ impl Module {
     /// Ends it if it does nothing for too long of what it has to; called now and then.
     pub(super) fn check(&self, now: Instant) {
         let mut state = self.state.borrow_mut();
+        // Time alone may have it be asked more.
+        state.hand_over();
+        self.stirred.notify_one();
         if state.out.is_empty() {
             state.untaken = None;
         } else {
@@ -346,6 +401,7 @@ impl Module {
         state.ends.get_or_insert_with(|| "it has ended".into());
         state.pending.clear();
         state.installed.clear();
+        state.inert.clear();
         state.watched.clear();
     }
 
@@ -390,9 +446,16 @@ impl Module {
 }
 
 impl State {
-    /// Has some of the questions that wait written next.
+    /// Has some of the questions that wait written next; without any, some of what it watches.
     fn hand_over(&mut self) {
-        self.questions.hand_over(&mut self.out);
+        self.questions.hand_over(Instant::now(), &mut self.out);
+        while self.out.len() < SEEN_AT_ONCE
+            && !self.questions.any_waits()
+            && let Some(line) = self.seen.pop_front()
+        {
+            self.seen_octets -= line.len();
+            self.out.extend_from_slice(&line);
+        }
     }
 }
 
@@ -401,17 +464,30 @@ impl Watcher for Module {
         let state = self.state.borrow();
         let name = message.name.as_str();
         let is_own = message.sender == Some(self.number) && !state.selfwatch;
-        let has_room = state.out.len() < MAX_WATCHED;
+        let has_room = state.seen_octets < MAX_WATCHED;
         drop(state);
         if !self.is_watching(message.name) || is_own || !has_room {
             return;
         }
         let mut line = Vec::new();
         line::outcome_into(&mut line, "", handled, name, &message.retval, message.params());
-        if line.len() <= LONGEST_LINE {
-            self.say(|out| *out = line);
+        if line.len() > LONGEST_LINE {
+            return;
         }
+        if let Some(tap) = &self.tap {
+            tap(false, line.trim_ascii_end());
+        }
+        let mut state = self.state.borrow_mut();
+        state.seen_octets += line.len();
+        state.seen.push_back(line);
+        state.hand_over();
+        self.stirred.notify_one();
     }
+}
+
+/// How long a module is waited for that may take so long.
+fn waits(timeout: Duration) -> Duration {
+    if timeout.is_zero() { LONGEST } else { timeout.min(LONGEST) }
 }
 
 fn bool_text(value: bool) -> &'static str {

@@ -68,13 +68,16 @@ const STOPPED: Duration = Duration::from_secs(2);
 /// Octets of a line of a script's that goes to the log.
 const SHOWN: usize = 2000;
 
+/// Who may connect, as nobody is there yet.
+const ANYBODY: &str = "no external module";
+
 /// Messages that nobody but a module may be able to answer.
 const QUESTIONS: [MessageName; 3] =
     [MessageName::UserAuth, MessageName::UserRegister, MessageName::CallRoute];
 
 /// The external modules that one `extmodule.conf` brings.
 pub(in crate::backend) struct Modules {
-    settings: Extmodule,
+    settings: RefCell<Extmodule>,
     shared: Shared,
     /// Whom modules hear of calls from.
     records: Rc<Records>,
@@ -90,6 +93,8 @@ pub(in crate::backend) struct Modules {
     /// Scripts that run.
     running: Cell<usize>,
     is_stopping: Cell<bool>,
+    /// Whether the chain is about to be told of something.
+    is_stale: Cell<bool>,
 }
 
 /// What a module had installed that has gone, or what one is expected to install.
@@ -111,41 +116,94 @@ impl Away {
         Self { who: who.into(), installed, until: Some(Instant::now() + EXPECTED), is_fault }
     }
 
-    fn is_anybody(&self) -> bool {
+    /// Who did this before, and is expected to do it again.
+    fn of(who: &Rc<str>, installed: Installed) -> Self {
+        let until = Some(Instant::now() + EXPECTED);
+        Self { who: Rc::clone(who), installed, until, is_fault: false }
+    }
+
+    /// Whether it is not known what it will install, if anything.
+    fn is_anything(&self) -> bool {
         self.installed.priority == i32::MAX
+    }
+
+    /// Whether that is something that somebody waits for.
+    fn is_question(installed: &Installed) -> bool {
+        QUESTIONS.iter().any(|question| question.as_str() == installed.name)
     }
 }
 
 impl Modules {
-    /// The modules of these settings: `old` ones if they are the same, else others in their place.
+    /// The modules of these settings: `old` ones if they are the same programs and sockets, else
+    /// others in their place, which are expected to do what those did.
     pub(in crate::backend) async fn renew(
         old: Option<Rc<Self>>,
         settings: Extmodule,
         (shared, records): (&Shared, &Rc<Records>),
         (chain, listed): (&Chain, i32),
     ) -> Option<Rc<Self>> {
+        let mut did = Vec::new();
         if let Some(old) = old {
-            if old.settings == settings {
+            if old.are_of(&settings) {
+                old.adopt(settings);
                 old.chain.replace(chain.clone());
                 old.listed.set(listed);
                 old.publish();
                 return Some(old);
             }
+            did = old.known();
             old.stop().await;
         }
         let has_any = settings.has_modules() || !settings.execute.is_empty();
         let with = (shared.clone(), Rc::clone(records));
-        has_any.then(|| Self::start(settings, with, chain.clone(), listed))
+        has_any.then(|| Self::start(settings, with, (chain.clone(), listed), did))
+    }
+
+    /// Whether these settings have the same programs and sockets.
+    fn are_of(&self, settings: &Extmodule) -> bool {
+        let own = self.settings.borrow();
+        let of = |s: &Extmodule| (s.scripts.clone(), s.execute.clone(), s.listeners.clone());
+        of(&own) == of(settings)
+    }
+
+    /// Has those that run go by other numbers.
+    fn adopt(&self, settings: Extmodule) {
+        let old = self.settings.replace(settings);
+        let new = self.settings.borrow().module.clone();
+        for module in &*self.present.borrow() {
+            module.renew(&old.module, &new);
+        }
+    }
+
+    /// Who has installed what, or had before it went.
+    fn known(&self) -> Vec<Away> {
+        let present = self.present.borrow();
+        let installed = present.iter().flat_map(|module| {
+            let of_it = |installed| Away::of(&module.name, installed);
+            module.handles().into_iter().filter(Away::is_question).map(of_it)
+        });
+        let away = self.away.borrow();
+        let gone = away.iter().filter(|away| !away.is_anything());
+        installed.chain(gone.map(|away| Away::of(&away.who, away.installed.clone()))).collect()
     }
 
     fn start(
         settings: Extmodule,
         (shared, records): (Shared, Rc<Records>),
-        chain: Chain,
-        listed: i32,
+        (chain, listed): (Chain, i32),
+        did: Vec<Away>,
     ) -> Rc<Self> {
-        let expected = QUESTIONS.map(|name| Away::expected("no external module", name, false));
-        let away = if settings.has_modules() { expected.into() } else { Vec::new() };
+        let scripts = settings.scripts.iter().map(name_of);
+        let listeners = settings.listeners.iter().map(name_of_those_at);
+        let names: Vec<String> = scripts.clone().chain(listeners).collect();
+        let mut away: Vec<Away> =
+            did.into_iter().filter(|away| names.iter().any(|name| *name == *away.who)).collect();
+        let unknown: Vec<String> =
+            scripts.filter(|name| !away.iter().any(|away| *away.who == **name)).collect();
+        let anybody = (!settings.listeners.is_empty()).then(|| ANYBODY.to_owned());
+        for who in unknown.into_iter().chain(anybody) {
+            away.extend(QUESTIONS.map(|question| Away::expected(&who, question, false)));
+        }
         let modules = Rc::new(Self {
             guests: chain.guests().clone(),
             chain: RefCell::new(chain),
@@ -157,21 +215,24 @@ impl Modules {
             began: Instant::now(),
             running: Cell::new(0),
             is_stopping: Cell::new(false),
-            settings,
+            is_stale: Cell::new(false),
+            settings: RefCell::new(settings),
             shared,
             records,
         });
         modules.publish();
-        for program in modules.settings.scripts.clone() {
+        let Extmodule { scripts, execute, listeners, .. } = modules.settings.borrow().clone();
+        let has_modules = modules.settings.borrow().has_modules();
+        for program in scripts {
             modules.spawn(Rc::clone(&modules).keep(program));
         }
-        for program in modules.settings.execute.clone() {
+        for program in execute {
             modules.spawn(run_once(program));
         }
-        for listener in modules.settings.listeners.clone() {
+        for listener in listeners {
             modules.spawn(Rc::clone(&modules).listen(listener));
         }
-        if modules.settings.has_modules() {
+        if has_modules {
             modules.spawn(Rc::clone(&modules).tick());
         }
         modules
@@ -204,7 +265,7 @@ impl Modules {
         tasks.shutdown().await;
         self.guests.replace(Vec::new(), Vec::new());
         self.records.set_listeners(false);
-        for listener in &self.settings.listeners {
+        for listener in &self.settings.borrow().listeners {
             if let At::Unix(path) = &listener.at {
                 remove_socket(path);
             }
@@ -214,33 +275,35 @@ impl Modules {
     /// Has the chain, and workers, go by what is installed now.
     fn publish(&self) {
         let (now, present) = (Instant::now(), self.present.borrow().clone());
+        let settled = now + SETTLES;
         let mut handlers: Vec<(i32, MessageName, Rc<dyn Handler>)> = Vec::new();
         let mut watchers: Vec<Rc<dyn Watcher>> = Vec::new();
         for module in &present {
-            for installed in module.installed() {
+            if module.has_installed() || module.watches() {
+                // What else it does, it will soon have installed.
+                let mut away = self.away.borrow_mut();
+                let its = |away: &&mut Away| away.is_anything() && away.who == module.name;
+                for away in away.iter_mut().filter(its) {
+                    away.is_fault = false;
+                    away.until = away.until.map(|until| until.min(settled));
+                }
+            }
+            for installed in module.handles() {
                 let Some(name) = MessageName::parse(&installed.name) else { continue };
                 self.away.borrow_mut().retain(|away| {
-                    let is_it = away.who == module.name || away.is_anybody();
+                    let is_it = away.who == module.name || &*away.who == ANYBODY;
                     !(is_it && away.installed.name == installed.name)
                 });
                 let (module, priority) = (Rc::clone(module), installed.priority);
                 handlers.push((priority, name, Rc::new(Visitor { module, name, installed })));
-            }
-            if !module.installed().is_empty() {
-                // It does what it can: what else it could have installed it doesn't.
-                let mut away = self.away.borrow_mut();
-                let its =
-                    away.iter_mut().filter(|away| away.is_anybody() && away.who == module.name);
-                its.for_each(|away| away.is_fault = false);
             }
             if module.watches() {
                 watchers.push(Rc::clone(module) as Rc<dyn Watcher>);
             }
         }
         let has_question = handlers.iter().any(|(_, name, _)| QUESTIONS.contains(name));
-        let settled = now + SETTLES;
         for away in &mut *self.away.borrow_mut() {
-            if has_question && away.is_anybody() && !away.is_fault {
+            if has_question && &*away.who == ANYBODY {
                 away.until = away.until.map(|until| until.min(settled));
             }
         }
@@ -264,7 +327,7 @@ impl Modules {
         self.records.set_listeners(MessageName::OF_CALLS.into_iter().any(hears));
         let had_auth = self.guests.want(MessageName::UserAuth);
         let rules = self.shared.rules.load();
-        if auth.is_some() && !had_auth && self.settings.cache.0 == 0 {
+        if auth.is_some() && !had_auth && self.settings.borrow().cache.0 == 0 {
             // What others have said, a script may see otherwise from now on.
             if let Some(fetched) = &rules.elsewhere.fetched {
                 fetched.clear();
@@ -282,7 +345,7 @@ impl Modules {
         let module = Rc::new(Module::new(Beginning {
             number,
             name: name.into(),
-            settings: self.settings.module.clone(),
+            settings: self.settings.borrow().module.clone(),
             restart,
             has_to_connect,
             status: Arc::clone(&self.shared.status),
@@ -295,11 +358,9 @@ impl Modules {
 
     /// A module has gone; whether it comes back is to be said.
     fn leave(&self, module: &Module, comes_back: bool) {
-        let installed = module.installed();
         let until = (!comes_back).then(|| Instant::now() + EXPECTED);
-        let questions = QUESTIONS.map(MessageName::as_str);
         if !module.has_quit() {
-            let missed = installed.into_iter().filter(|i| questions.contains(&&*i.name));
+            let missed = module.handles().into_iter().filter(Away::is_question);
             let mut all = self.away.borrow_mut();
             for installed in missed {
                 all.retain(|away| !(away.who == module.name && away.installed == installed));
@@ -318,7 +379,7 @@ impl Modules {
     /// A script that can't be started, or ends at once: who knows what it would have installed.
     fn miss(&self, name: &str) {
         let mut away = self.away.borrow_mut();
-        away.retain(|away| !(&*away.who == name && away.is_anybody()));
+        away.retain(|away| !(&*away.who == name && away.is_anything()));
         away.extend(QUESTIONS.map(|question| Away::expected(name, question, true)));
         drop(away);
         self.publish();
@@ -328,11 +389,16 @@ impl Modules {
     fn effect(self: &Rc<Self>, module: &Rc<Module>, effect: Effect) {
         match effect {
             Effect::Installed => {
-                self.publish();
-                let wants_start = || {
-                    let start = MessageName::EngineStart.as_str();
-                    module.installed().iter().any(|installed| installed.name == start)
-                };
+                // Once for all that is said in this turn.
+                if !self.is_stale.replace(true) {
+                    let modules = Rc::clone(self);
+                    self.spawn(async move {
+                        tokio::task::yield_now().await;
+                        modules.is_stale.set(false);
+                        modules.publish();
+                    });
+                }
+                let wants_start = || module.is_handling(MessageName::EngineStart);
                 let is_early = self.began.elapsed() < EXPECTED;
                 if is_early && !module.is_started.get() && wants_start() {
                     module.is_started.set(true);
@@ -351,7 +417,7 @@ impl Modules {
 
     /// Starts a script, and starts it again when it has ended.
     async fn keep(self: Rc<Self>, program: Program) {
-        let name = format!("script {}", program.name);
+        let name = name_of(&program);
         let (first, longest) = PAUSES;
         let mut pause = first;
         while !self.is_stopping.get() {
@@ -389,7 +455,7 @@ impl Modules {
         self.spawn(log_lines(Rc::clone(&module.name), stderr));
         let over = async { process.ended().await.why() };
         let why = converse(&module, &link, over, |effect| self.effect(&module, effect)).await;
-        let (has_installed, is_ours) = (!module.installed().is_empty(), module.ends().is_some());
+        let (has_installed, is_ours) = (module.has_installed(), module.ends().is_some());
         let restarts = module.restarts();
         self.leave(&module, restarts);
         drop(link);
@@ -402,6 +468,9 @@ impl Modules {
         // One that ends well without having installed anything was for this once.
         let is_done = ended.is_success() && !has_installed;
         if module.has_quit() || is_done {
+            // It has done what it was for.
+            self.away.borrow_mut().retain(|away| !(away.who == module.name && away.is_anything()));
+            self.publish();
             tracing::info!(script = %module.name, "{why}");
         } else {
             tracing::error!(script = %module.name, restart = restarts, "{why}");
@@ -413,7 +482,7 @@ impl Modules {
     }
 
     async fn listen(self: Rc<Self>, listener: Listener) {
-        let name: Rc<str> = format!("listener {}", listener.name).into();
+        let name: Rc<str> = name_of_those_at(&listener).into();
         let listening = loop {
             match Listening::open(&listener.at).await {
                 Ok(listening) => break listening,
@@ -477,11 +546,21 @@ impl Modules {
     }
 }
 
+/// What a script is called in logs and metrics.
+fn name_of(program: &Program) -> String {
+    format!("script {}", program.name)
+}
+
+/// The same of those that connect.
+fn name_of_those_at(listener: &Listener) -> String {
+    format!("listener {}", listener.name)
+}
+
 /// Shows a message to a module, if it has installed it.
 async fn tell(module: &Module, message: &mut Message) {
     let name = message.name.as_str();
     let wants = |installed: &Installed| installed.name == name && installed.takes(message);
-    if module.installed().iter().any(wants) {
+    if module.handles().iter().any(wants) {
         let _ = module.ask(message).await;
     }
 }

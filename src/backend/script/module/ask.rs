@@ -9,7 +9,7 @@ use super::{
         line::{self, Answer, Changes, Param},
         rate::Counted,
     },
-    Answered, LONGEST, LONGEST_LINE, Module, State,
+    Answered, LONGEST_LINE, Module, State, waits,
 };
 use crate::{
     backend::{
@@ -23,7 +23,7 @@ use crate::{
 impl Module {
     pub(super) fn answer(&self, answer: Answer) {
         let number = self.number_of(answer.id.as_bytes());
-        let waiting = number.and_then(|number| self.state.borrow_mut().pending.remove(&number));
+        let waiting = number.and_then(|number| self.take_waiting(number));
         match waiting {
             // Who has given up in this moment doesn't miss it.
             Some(waiting) => {
@@ -34,22 +34,42 @@ impl Module {
         }
     }
 
+    /// Who waits for the answer to a question that was asked; what waits behind it may be asked.
+    fn take_waiting(&self, number: u64) -> Option<oneshot::Sender<Answered>> {
+        let mut state = self.state.borrow_mut();
+        if !state.questions.has_asked(number) {
+            return None;
+        }
+        state.questions.answered(number, Instant::now());
+        state.hand_over();
+        state.pending.remove(&number)
+    }
+
     /// Takes the beginning of a line that is too long. If it answers a question, that alone has
     /// failed; `false` if it doesn't.
     pub(in crate::backend::script) fn take_too_long(&self, line: &[u8]) -> bool {
-        let id = line.strip_prefix(line::ANSWER).and_then(|rest| rest.split(|c| *c == b':').next());
-        let Some(number) = id.and_then(|id| self.number_of(id)) else { return false };
-        let mut state = self.state.borrow_mut();
-        if !state.questions.has_asked(number) {
-            return false;
+        let number = self.answers(line);
+        if let Some(number) = number {
+            match self.take_waiting(number) {
+                Some(waiting) => drop(waiting.send(Answered::TooLong)),
+                None => self.not_waited_for(Some(number), "too long"),
+            }
         }
-        let waiting = state.pending.remove(&number);
-        drop(state);
-        match waiting {
-            Some(waiting) => drop(waiting.send(Answered::TooLong)),
-            None => self.not_waited_for(Some(number), "too long"),
+        number.is_some()
+    }
+
+    /// Takes a line that means nothing. If it is to be an answer, nothing else will come.
+    pub(super) fn take_malformed(&self, line: &[u8]) {
+        let waiting = self.answers(line).and_then(|number| self.take_waiting(number));
+        if let Some(waiting) = waiting {
+            drop(waiting.send(Answered::Malformed));
         }
-        true
+    }
+
+    /// The number of the question that a line answers, or is meant to.
+    fn answers(&self, line: &[u8]) -> Option<u64> {
+        let id = line.strip_prefix(line::ANSWER)?.split(|c| *c == b':').next()?;
+        self.number_of(id).filter(|number| self.state.borrow().questions.has_asked(*number))
     }
 
     /// Of an answer that nobody waits for, what was owed costs nothing: who is slow still has others
@@ -90,7 +110,7 @@ impl Module {
             Ok(asked) => asked,
             Err(Unasked::Cannot(why)) => return self.failed(why),
             Err(Unasked::TooLong) => {
-                return self.too_long(message, "the question is longer than 64 KiB");
+                return self.garbled(message, "the question is longer than 64 KiB");
             }
         };
         let guard = Guard { module: self, number };
@@ -99,7 +119,8 @@ impl Module {
         self.status.took(&self.name, message.name, begun.elapsed());
         match answered {
             Ok(Answered::By(answer)) => self.apply(message, answer),
-            Ok(Answered::TooLong) => self.too_long(message, "its answer is longer than bufsize"),
+            Ok(Answered::Malformed) => self.garbled(message, "its answer means nothing"),
+            Ok(Answered::TooLong) => self.garbled(message, "its answer is longer than bufsize"),
             Err(Vain::Ended) => self.failed("it has ended"),
             Err(Vain::Unwritten) => {
                 self.complain(|| {
@@ -121,26 +142,26 @@ impl Module {
         }
     }
 
-    /// Waits for an answer. What is not even written in half the time is given up: of two questions
-    /// that a module has no time for, one is answered if it has all the time for it.
+    /// Waits for an answer. What is not even written in a quarter of the time is given up: of two
+    /// questions that a module has no time for, one is answered if it has all the time for it.
     async fn wait(
         &self,
         number: u64,
         mut waiting: oneshot::Receiver<Answered>,
         timeout: Duration,
     ) -> Result<Answered, Vain> {
-        let answered = match tokio::time::timeout(timeout / 2, &mut waiting).await {
+        let answered = match tokio::time::timeout(timeout / 4, &mut waiting).await {
             Err(_) if self.state.borrow().questions.is_waiting(number) => {
                 return Err(Vain::Unwritten);
             }
-            Err(_) => tokio::time::timeout(timeout / 2, waiting).await,
+            Err(_) => tokio::time::timeout(timeout - timeout / 4, waiting).await,
             answered => answered,
         };
         answered.map_err(|_| Vain::Late)?.map_err(|_| Vain::Ended)
     }
 
-    /// A line that is too long says nothing of the module, and another may be shorter.
-    fn too_long(&self, message: &Message, what: &str) -> Handling {
+    /// A line that is too long or means nothing says nothing of the module: others may be good.
+    fn garbled(&self, message: &Message, what: &str) -> Handling {
         let name = message.name;
         self.complain(|| tracing::warn!(script = %self.name, "{name}: {what}"));
         let reason = format!("{}: {what}", self.name);
@@ -168,10 +189,7 @@ impl Module {
         if !questions.has_room() {
             return Err(Unasked::Cannot("it does not read"));
         }
-        let timeout = match settings.timeout {
-            Duration::ZERO => LONGEST,
-            timeout => timeout.min(LONGEST),
-        };
+        let timeout = waits(settings.timeout);
         let (number, time) = (questions.number(), self.clock.now().unix);
         let mut line = Vec::new();
         line::message_into(&mut line, &format!("{}{number}", self.prefix()), time, message);

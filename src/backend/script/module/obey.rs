@@ -7,7 +7,7 @@ use super::{
         line::{self, Command, Malformed, Param, Sent},
         rate::Counted,
     },
-    Effect, Installed, LONGEST, Module, State, bool_text,
+    Effect, Installed, LONGEST, Module, State, bool_text, waits,
 };
 use crate::{
     backend::{
@@ -22,6 +22,9 @@ pub(super) const MAX_NAMES: usize = 256;
 
 /// Messages of its own that may be under way.
 pub(super) const MAX_SENT: usize = 1000;
+
+/// Octets of those: what is under way is kept twice.
+pub(super) const MAX_SENT_OCTETS: usize = 2 << 20;
 
 /// Modules of Yate whose work is done here.
 const LOADED: [&str; 4] = ["extmodule", "regfile", "register", "ysipchan"];
@@ -43,6 +46,7 @@ impl Module {
             }
             Ok(command) => self.obey(command),
             Err(why) => {
+                self.take_malformed(line);
                 self.mistake(line, why);
                 None
             }
@@ -87,17 +91,19 @@ impl Module {
             Command::Install { priority, name, filter } => {
                 let done = self.install(Installed { priority, name: name.clone(), filter });
                 self.reply("install", &[&priority.to_string(), &name, bool_text(done)]);
-                done.then_some(Effect::Installed)
+                (done && is_known(&name)).then_some(Effect::Installed)
             }
             Command::Uninstall(name) => {
                 let mut state = self.state.borrow_mut();
-                let at = state.installed.iter().position(|installed| installed.name == name);
-                let removed = at.map(|at| state.installed.remove(at));
+                let State { installed, inert, .. } = &mut *state;
+                let of = if is_known(&name) { installed } else { inert };
+                let at = of.iter().position(|installed| installed.name == name);
+                let removed = at.map(|at| of.remove(at));
                 drop(state);
                 let priority = removed.as_ref().map_or(0, |removed| removed.priority);
                 let done = bool_text(removed.is_some());
                 self.reply("uninstall", &[&priority.to_string(), &name, done]);
-                removed.map(|_| Effect::Installed)
+                removed.filter(|_| is_known(&name)).map(|_| Effect::Installed)
             }
             Command::Watch(name) => {
                 let mut state = self.state.borrow_mut();
@@ -107,7 +113,7 @@ impl Module {
                 }
                 drop(state);
                 self.reply("watch", &[&name, bool_text(done)]);
-                done.then_some(Effect::Installed)
+                (done && is_known(&name)).then_some(Effect::Installed)
             }
             Command::Unwatch(name) => {
                 let mut state = self.state.borrow_mut();
@@ -116,7 +122,7 @@ impl Module {
                 let done = state.watched.len() < before;
                 drop(state);
                 self.reply("unwatch", &[&name, bool_text(done)]);
-                done.then_some(Effect::Installed)
+                (done && is_known(&name)).then_some(Effect::Installed)
             }
             Command::SetLocal { name, value } => {
                 let (value, done) = self.set_local(&name, value);
@@ -147,14 +153,16 @@ impl Module {
 
     fn install(&self, installed: Installed) -> bool {
         let mut state = self.state.borrow_mut();
-        let is_known = state.installed.iter().any(|known| known.name == installed.name);
-        if is_known || state.installed.len() >= MAX_NAMES {
+        let State { installed: known, inert, .. } = &mut *state;
+        let is_there = known.iter().chain(&*inert).any(|other| other.name == installed.name);
+        if is_there || known.len() + inert.len() >= MAX_NAMES {
             return false;
         }
         let name = installed.name.clone();
-        state.installed.push(installed);
+        let is_known = is_known(&name);
+        if is_known { known } else { inert }.push(installed);
         drop(state);
-        if MessageName::parse(&name).is_none() {
+        if !is_known {
             self.warn_once(&format!("{name} is installed, and never sent here"));
         }
         true
@@ -163,7 +171,8 @@ impl Module {
     /// A message of its own, unless too many are under way.
     fn send(&self, sent: Sent) -> Option<Effect> {
         let mut state = self.state.borrow_mut();
-        if state.sent >= MAX_SENT {
+        let octets = sent.octets();
+        if state.sent >= MAX_SENT || state.sent_octets + octets > MAX_SENT_OCTETS {
             drop(state);
             let params = sent.params.iter().filter_map(set_of);
             self.say(|out| {
@@ -172,6 +181,7 @@ impl Module {
             return None;
         }
         state.sent += 1;
+        state.sent_octets += octets;
         Some(Effect::Sent(sent))
     }
 
@@ -182,7 +192,10 @@ impl Module {
         outcome: Option<&Message>,
         handled: bool,
     ) {
-        self.state.borrow_mut().sent -= 1;
+        let mut state = self.state.borrow_mut();
+        state.sent -= 1;
+        state.sent_octets -= sent.octets();
+        drop(state);
         if sent.id.is_empty() {
             return;
         }
@@ -201,7 +214,7 @@ impl Module {
     /// Sets or asks for something about itself: its value now, and whether that went well.
     fn set_local(&self, name: &str, value: String) -> (String, bool) {
         let mut state = self.state.borrow_mut();
-        let State { settings, restart, reenter, selfwatch, others, .. } = &mut *state;
+        let State { settings, restart, reenter, selfwatch, others, questions, .. } = &mut *state;
         let flag = |of: &mut bool, value: &str| {
             *of = parse_bool(value.as_bytes()).unwrap_or(*of);
             (bool_text(*of).to_owned(), true)
@@ -219,6 +232,7 @@ impl Module {
                 if let Ok(millis) = value.parse::<i64>() {
                     let millis = u64::try_from(millis).unwrap_or(0);
                     settings.timeout = Duration::from_millis(millis).min(LONGEST);
+                    questions.set_timeout(waits(settings.timeout));
                 }
                 (settings.timeout.as_millis().to_string(), true)
             }
@@ -257,6 +271,11 @@ impl Module {
             _ => tracing::debug!(%script, "{text}"),
         }
     }
+}
+
+/// Whether there is such a message here, or all are meant.
+fn is_known(name: &str) -> bool {
+    name.is_empty() || MessageName::parse(name).is_some()
 }
 
 fn set_of(param: &Param) -> Option<(&str, &str)> {
