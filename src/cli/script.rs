@@ -104,7 +104,11 @@ pub fn run(args: &Script) -> anyhow::Result<ExitCode> {
         Action::Status { module, server } => {
             let mut path = "scripts/status?module=".to_owned();
             percent_encode_into(module.as_bytes(), &mut path);
-            show(server, &Client::new(server)?.get(&path)?)
+            let view: ScriptsView = Client::new(server)?.get(&path)?;
+            if !view.handled && view.text.is_empty() && !server.json {
+                anyhow::bail!("no script says that it is {}", printable(module));
+            }
+            show(server, &view)
         }
         Action::Command { words, server } => {
             let line = words.join(" ");

@@ -25,6 +25,8 @@ fn scripts_answer_an_operator() {
         (code, &*said),
         (Some(0), "name=extmodule,type=misc,format=Installed;scripts=0,chans=0;\n")
     );
+    let (code, said) = script(&server, &["status", "nope"]);
+    assert_eq!((code, &*said), (Some(1), "bindery: no script says that it is nope\n"));
     assert_eq!(script(&server, &["command", "hello"]).0, Some(1));
     let mut module = Module::raw(at);
     module.install(50, "engine.status");

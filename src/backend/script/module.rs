@@ -426,7 +426,8 @@ impl Module {
         let mut state = self.state.borrow_mut();
         if state.warned.len() < MAX_NAMES && !state.warned.iter().any(|known| known == what) {
             state.warned.push(what.to_owned());
-            tracing::warn!(script = %self.name, "{what}");
+            drop(state);
+            self.complain(|| tracing::warn!(script = %self.name, "{what}"));
         }
     }
 
