@@ -46,6 +46,8 @@ class Softphone:
         speak(tone)
         (self.folder / "config").write_text(
             f"module_path {where}\nsip_listen {HOST}:0\n"
+            # Away from the ports that are given to others here (sipp.py).
+            "rtp_ports 10000-16000\n"
             f"audio_player aubridge,nowhere\naudio_source aufile,{tone}\n"
             "audio_alert aubridge,alert\naudio_srate 8000\nausrc_srate 8000\nauplay_srate 8000\n"
             f"ctrl_tcp_listen {HOST}:{self.control}\ncall_max_calls 4\n"
