@@ -243,7 +243,7 @@ fn hook(name: &str, section: &Section, folder: &Path, findings: &mut Findings) -
 fn warn_of_clear_text(name: &str, url: &http::Uri, place: &Place, findings: &mut Findings) {
     let host = url.host().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let is_here = host == "localhost"
+    let is_here = host.eq_ignore_ascii_case("localhost")
         || bare.parse::<std::net::IpAddr>().is_ok_and(|addr| addr.is_loopback());
     if url.scheme() == Some(&http::uri::Scheme::HTTP) && !is_here {
         let what = format!("[hook {name}] url is not https: answers can be read, and forged");
@@ -252,17 +252,43 @@ fn warn_of_clear_text(name: &str, url: &http::Uri, place: &Place, findings: &mut
 }
 
 fn url(keys: &mut Keys<'_, '_>) -> Option<http::Uri> {
-    let url = keys.text("url")?;
-    let parsed = url.parse::<http::Uri>().ok().filter(|uri| {
-        let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-        let is_plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-        scheme && is_plain && uri.host().is_some_and(|host| !host.is_empty())
-    });
-    if parsed.is_none() || url.contains('#') {
-        keys.refuse("url", "http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH");
-        return None;
+    let text = keys.text("url")?;
+    // A password must not get into a log, wherever in it a `/` or a blank stands.
+    let shown = match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
+        (None, Some((_, rest))) => format!("***@{rest}"),
+        (_, None) => text.to_owned(),
+    };
+    match parse_url(text) {
+        Ok(url) => Some(url),
+        Err(expected) => {
+            keys.refuse_as("url", &shown, expected);
+            None
+        }
     }
-    parsed
+}
+
+/// A hook's URL, or what was expected.
+fn parse_url(text: &str) -> Result<http::Uri, &'static str> {
+    const FORM: &str = "http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH";
+    let after = text.split_once("://").map_or(text, |(_, after)| after);
+    if after.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
+        return Err("no user and no password in it: requests are signed with the secret");
+    }
+    let url: http::Uri = text.parse().map_err(|_| FORM)?;
+    let host = url.host().filter(|host| !host.is_empty()).ok_or(FORM)?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) || text.contains('#') {
+        return Err(FORM);
+    }
+    // Of a port that is none, `port_u16` says only that it isn't there.
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    let port = authority.strip_prefix(host).ok_or(FORM)?;
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    if port.is_empty() || port.strip_prefix(':').is_some_and(is_port) {
+        Ok(url)
+    } else {
+        Err("a port from 1 to 65535")
+    }
 }
 
 fn events(keys: &mut Keys<'_, '_>) -> Box<[Event]> {
@@ -398,6 +424,15 @@ mod tests {
     }
 
     #[test]
+    fn this_machine_has_several_names() {
+        for url in ["http://LOCALHOST:1", "http://[::1]:8000/@", "http://127.1.2.3"] {
+            let (hooks, findings, _) = read_text(&LEAST.replace("http://127.0.0.1:8000/x", url));
+            assert_eq!(findings, [""; 0], "{url}");
+            assert_eq!(hooks.len(), 1);
+        }
+    }
+
+    #[test]
     fn each_mistake_has_its_sentence() {
         let with = |line: &str| format!("{LEAST}{line}\n");
         let cases = [
@@ -432,6 +467,26 @@ mod tests {
             (
                 LEAST.replace("http:", "ftp:"),
                 "error bindery.conf:3: [hook crm] url=ftp://127.0.0.1:8000/x: expected http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH",
+            ),
+            (
+                LEAST.replace(":8000", ":99999"),
+                "error bindery.conf:3: [hook crm] url=http://127.0.0.1:99999/x: expected a port from 1 to 65535",
+            ),
+            (
+                LEAST.replace("127.0.0.1:8000", "[::1]:0"),
+                "error bindery.conf:3: [hook crm] url=http://[::1]:0/x: expected a port from 1 to 65535",
+            ),
+            (
+                LEAST.replace("127.0.0.1", "user:pass@example.org"),
+                "error bindery.conf:3: [hook crm] url=http://***@example.org:8000/x: expected no user and no password in it: requests are signed with the secret",
+            ),
+            (
+                LEAST.replace("127.0.0.1", "user:pa/ss@example.org"),
+                "error bindery.conf:3: [hook crm] url=http://***@example.org:8000/x: expected a port from 1 to 65535",
+            ),
+            (
+                LEAST.replace("127.0.0.1", "user:pa ss@example.org"),
+                "error bindery.conf:3: [hook crm] url=http://***@example.org:8000/x: expected no user and no password in it: requests are signed with the secret",
             ),
             (
                 LEAST.replace("=auth", "=auht"),

@@ -92,8 +92,16 @@ impl<'c, 'f> Keys<'c, 'f> {
 
     /// Notes that the value of `key` isn't what was expected.
     pub fn refuse(&mut self, key: &str, expected: &str) {
-        if let Some(Key { value, place, .. }) = self.written(key) {
-            let what = format!("[{}] {key}={}: expected {expected}", self.name, lossy(value));
+        if let Some(Key { value, .. }) = self.written(key) {
+            let shown = lossy(value);
+            self.refuse_as(key, &shown, expected);
+        }
+    }
+
+    /// Notes that the value of `key` isn't what was expected, and shows of it what may be shown.
+    pub fn refuse_as(&mut self, key: &str, shown: &str, expected: &str) {
+        if let Some(Key { place, .. }) = self.written(key) {
+            let what = format!("[{}] {key}={shown}: expected {expected}", self.name);
             self.findings.error(place.clone(), what);
         }
     }
