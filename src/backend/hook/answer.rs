@@ -29,6 +29,9 @@ pub(super) enum Garbage {
     /// A code that is no refusal.
     #[error("it refuses with {0}: expected 400 to 699")]
     Code(u16),
+    /// A code with which goes a header that only we could write.
+    #[error("it refuses with {0}, which takes a header that it can't give")]
+    Bare(u16),
     /// Too short, too long, or no hash.
     #[error("{0} in its answer is no hash")]
     Hash(&'static str),
@@ -118,10 +121,19 @@ fn clean(name: &'static str, text: &str) -> Result<(), Garbage> {
     if text.contains(char::is_control) { Err(Garbage::Control(name)) } else { Ok(()) }
 }
 
-fn refuse(Refuse { code, reason }: &Refuse, message: &mut Message) -> Result<Handling, Garbage> {
+/// A refusal. Its code is one that a response may have as it is: a 401 or 407 takes a challenge
+/// (RFC 3261 §21.4.2, §21.4.8), which is made for a `route` only, and a 423 Min-Expires (§21.4.17).
+fn refuse(
+    event: Event,
+    Refuse { code, reason }: &Refuse,
+    message: &mut Message,
+) -> Result<Handling, Garbage> {
     clean("reason", reason)?;
     if !(400..700).contains(code) {
         return Err(Garbage::Code(*code));
+    }
+    if *code == 423 || (matches!(code, 401 | 407) && event != Event::Route) {
+        return Err(Garbage::Bare(*code));
     }
     message.retval = "-".to_owned();
     message.set("code", code.to_string());
@@ -135,7 +147,7 @@ fn auth(answer: Auth, message: &mut Message) -> Result<Handling, Garbage> {
     let Auth { password, ha1, ha1_sha256, ha1_sha512_256, expires, params, refuse: refusal } =
         answer;
     if let Some(refusal) = &refusal {
-        return refuse(refusal, message);
+        return refuse(Event::Auth, refusal, message);
     }
     let mut has_hash = false;
     for (name, hash, len) in
@@ -182,7 +194,7 @@ fn auth(answer: Auth, message: &mut Message) -> Result<Handling, Garbage> {
 
 fn register(answer: Register, message: &mut Message) -> Result<Handling, Garbage> {
     if let Some(refusal) = &answer.refuse {
-        refuse(refusal, message)?;
+        refuse(Event::Register, refusal, message)?;
         // Whoever handles `user.register` grants it: a refusal is that nobody else is asked.
         return Ok(Handling::Handled);
     }
@@ -195,7 +207,7 @@ fn register(answer: Register, message: &mut Message) -> Result<Handling, Garbage
 
 fn route(answer: Route, message: &mut Message) -> Result<Handling, Garbage> {
     if let Some(refusal) = &answer.refuse {
-        return refuse(refusal, message);
+        return refuse(Event::Route, refusal, message);
     }
     for target in &answer.targets {
         clean("targets", target)?;
@@ -279,6 +291,24 @@ mod tests {
             let (_, message) = taken(event, 200, r#"{"refuse":{"code":486,"reason":"busy"}}"#);
             assert_eq!((message.get("code"), message.get("reason")), (Some("486"), Some("busy")));
             assert!(!message.is_accepted);
+        }
+    }
+
+    #[test]
+    fn a_code_that_takes_a_header_is_no_refusal() {
+        for event in [Event::Auth, Event::Register, Event::Route] {
+            for code in 400..700 {
+                let body = format!(r#"{{"refuse":{{"code":{code}}}}}"#);
+                let (handling, message) = taken(event, 200, &body);
+                // A call is challenged, since that is known how.
+                let is_bare = code == 423 || (matches!(code, 401 | 407) && event != Event::Route);
+                if is_bare {
+                    assert_eq!((handling, &*message.retval), (Err(Garbage::Bare(code)), ""));
+                    assert_eq!(message.get("code"), None);
+                } else {
+                    assert_eq!(handling, Ok(Handling::Handled), "{event:?} {code}");
+                }
+            }
         }
     }
 
