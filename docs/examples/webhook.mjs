@@ -58,20 +58,19 @@ function answer(event, params) {
   return params.username?.startsWith('blocked') ? { refuse: { code: 403, reason: 'forbidden' } } : {};
 }
 
-// Names of deliveries, so that one that comes twice counts once.
-const seen = new Set();
-function isNew(id) {
-  if (seen.has(id)) return false;
-  seen.add(id);
-  if (seen.size > REMEMBERED) seen.delete(seen.values().next().value);
-  return true;
-}
-
+// Ids of what is in the log, so that what comes twice is there once.
+const noted = new Set();
+let isTorn = false;
+// Returns once it is written: what was answered is not sent again.
 function note(request) {
-  const line = `${JSON.stringify(request)}\n`;
-  // Written before the answer: one that was answered is not sent again.
-  if (log) appendFileSync(log, line);
-  else process.stdout.write(line);
+  if (noted.has(request.id)) return;
+  const start = isTorn ? '\n' : '';
+  isTorn = true;
+  appendFileSync(log || 1, `${start}${JSON.stringify(request)}\n`);
+  isTorn = false;
+  // Only now: what failed is sent again under the same id, and must not be taken for known.
+  noted.add(request.id);
+  if (noted.size > REMEMBERED) noted.delete(noted.values().next().value);
 }
 
 async function receive(request, response) {
@@ -93,7 +92,7 @@ async function receive(request, response) {
     const answered = answer(said.event, said.params);
     return reply(answered === undefined ? 204 : 200, answered);
   }
-  if (isNew(said.id)) note({ ...said, httpVersion: request.httpVersion });
+  note({ ...said, httpVersion: request.httpVersion });
   return reply(204);
 }
 

@@ -11,6 +11,7 @@ says what is sent.
 import hashlib
 import hmac
 import json
+import re
 import sys
 import threading
 import time
@@ -26,10 +27,11 @@ def is_signed(secret, header, body, now):
     """Whether `header` is a signature of `body`: `t=UNIX,v1=HEX`, of `UNIX.BODY`."""
     fields = dict(field.split("=", 1) for field in header.split(",") if "=" in field)
     time_text = fields.get("t", "")
-    if not time_text.isdecimal() or abs(now - int(time_text)) > TOLERANCE:
+    if not re.fullmatch("[0-9]{1,12}", time_text) or abs(now - int(time_text)) > TOLERANCE:
         return False
     expected = hmac.new(secret, time_text.encode() + b"." + body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(expected, fields.get("v1", ""))
+    # As octets: texts that aren't ASCII are not compared, but raise.
+    return hmac.compare_digest(expected.encode(), fields.get("v1", "").encode(errors="replace"))
 
 
 class Users:
@@ -47,21 +49,33 @@ class Users:
         return None
 
 
-class Seen:
-    """Names of deliveries, so that one that comes twice counts once."""
+class Log:
+    """Notifications, each in it once however often it comes."""
 
-    def __init__(self):
+    def __init__(self, path):
+        self.path = path
         self.lock = threading.Lock()
-        self.names = {}
+        self.ids = {}
+        self.is_torn = False
 
-    def is_new(self, name):
+    def note(self, request):
+        """Returns once it is written: what was answered is not sent again."""
         with self.lock:
-            if name in self.names:
-                return False
-            self.names[name] = True
-            if len(self.names) > REMEMBERED:
-                del self.names[next(iter(self.names))]
-            return True
+            if request["id"] in self.ids:
+                return
+            line = json.dumps(request).encode() + b"\n"
+            if self.is_torn:
+                line = b"\n" + line
+            self.is_torn = True
+            # Unbuffered: what could not be written must not come later, besides the next try.
+            with open(self.path or 1, "ab", buffering=0, closefd=bool(self.path)) as file:
+                if file.write(line) != len(line):
+                    raise OSError("there is room for a part of a line only")
+            self.is_torn = False
+            # Only now: what failed is sent again under the same id, and must not be taken for known.
+            self.ids[request["id"]] = True
+            if len(self.ids) > REMEMBERED:
+                del self.ids[next(iter(self.ids))]
 
 
 def answer(users, event, params):
@@ -89,18 +103,30 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self):
         server = self.server
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = self.headers.get("Content-Length", "0")
+        if not re.fullmatch("[0-9]{1,9}", length):
+            # Nobody knows where the next request begins.
+            self.close_connection = True
+            return self.reply(400)
+        body = self.rfile.read(int(length))
         signature = self.headers.get("Bindery-Signature", "")
         if not is_signed(server.secret, signature, body, time.time()):
             print("a request with a wrong signature", file=sys.stderr, flush=True)
             return self.reply(401)
-        request = json.loads(body)
+        try:
+            status, said = self.take(json.loads(body))
+        except Exception as error:  # It is sent again, or counts as not answered.
+            print(repr(error), file=sys.stderr, flush=True)
+            status, said = 500, None
+        return self.reply(status, said)
+
+    def take(self, request):
+        server = self.server
         if request["event"] in ("auth", "register", "route"):
             said = answer(server.users, request["event"], request["params"])
-            return self.reply(204 if said is None else 200, said)
-        if server.seen.is_new(request["id"]):
-            server.note(request)
-        return self.reply(204)
+            return (204 if said is None else 200), said
+        server.log.note(request)
+        return 204, None
 
     def reply(self, status, said=None):
         body = b"" if said is None else json.dumps(said).encode()
@@ -109,6 +135,8 @@ class Receiver(BaseHTTPRequestHandler):
             self.send_header("Content-Type", "application/json")
         if status != 204:
             self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
@@ -123,16 +151,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self, port, secret, users, log):
         self.secret = secret.encode()
         self.users = Users(users)
-        self.seen = Seen()
-        self.lock = threading.Lock()
-        # A delivery that was answered must be there after a crash.
-        self.log = open(log, "a", encoding="utf-8") if log else sys.stdout
+        self.log = Log(log)
         super().__init__(("127.0.0.1", port), Receiver)
-
-    def note(self, request):
-        with self.lock:
-            self.log.write(json.dumps(request) + "\n")
-            self.log.flush()
 
 
 def main():

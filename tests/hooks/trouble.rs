@@ -1,6 +1,12 @@
 //! Receivers that are slow, gone, or say what nobody can use.
 
-use std::{fs, sync::atomic::Ordering, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -122,4 +128,51 @@ fn what_a_receiver_never_takes_is_set_aside() {
     let note: serde_json::Value = serde_json::from_str(aside().trim()).unwrap();
     assert_eq!((&note["event"], &note["aor"]), (&"registered".into(), &"100".into()));
     wait_until("an empty spool", || metric(&server, r#"bindery_hook_spooled{hook="crm"}"#) == 0);
+}
+
+#[test]
+fn what_an_example_could_not_write_is_told_again() {
+    let test = "what_an_example_could_not_write_is_told_again";
+    for example in Example::ALL.into_iter().filter_map(|example| example.found(test)) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("users"), "").unwrap();
+        let log = folder.path().join("told.jsonl");
+        std::os::unix::fs::symlink("/dev/full", &log).unwrap();
+        let receiver = Receiver::start(example, folder.path(), 0, SECRET, &[]);
+        let hook = format!("{}events=registered\n", url(receiver.port));
+        let server = serve(&hook, "[100]\npassword=secret\n");
+        assert_eq!(register(&server, "100", "secret"), 200);
+        let tries =
+            r#"bindery_hook_notifications_total{hook="crm",event="registered",result="retried"}"#;
+        wait_until("a second try", || metric(&server, tries) >= 2);
+        assert!(receiver.said().contains("ENOSPC") || receiver.said().contains("No space"));
+        fs::remove_file(&log).unwrap();
+        wait_until("the notification", || receiver.told_of("100") == ["registered"]);
+    }
+}
+
+#[test]
+fn the_examples_refuse_what_is_no_request_of_ours() {
+    let test = "the_examples_refuse_what_is_no_request_of_ours";
+    for example in Example::ALL.into_iter().filter_map(|example| example.found(test)) {
+        let folder = tempfile::tempdir().unwrap();
+        let receiver = Receiver::start(example, folder.path(), 0, SECRET, &[]);
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        for (head, status) in [
+            (format!("Bindery-Signature: t={now},v1=\u{e9}\r\nContent-Length: 2"), 401),
+            (format!("Bindery-Signature: t={},v1=00\r\nContent-Length: 2", "9".repeat(5000)), 401),
+            ("Content-Length: 2".to_owned(), 401),
+            ("Content-Length: x".to_owned(), 400),
+            ("Content-Length: -2".to_owned(), 400),
+        ] {
+            let mut stream = TcpStream::connect(("127.0.0.1", receiver.port)).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let request = format!("POST / HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n{{}}");
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            assert!(line.starts_with(&format!("HTTP/1.1 {status} ")), "{example:?} {head}: {line}");
+        }
+        assert!(!receiver.said().contains("Traceback"), "{}", receiver.said());
+    }
 }
