@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     metric,
-    receiver::{Example, Misfit, Receiver, SECRET, Vice},
+    receiver::{Example, Misfit, Receiver, SECRET, Vice, free_port},
     register, serve,
     support::{Phone, wait_until},
     url,
@@ -127,6 +127,12 @@ fn what_a_receiver_never_takes_is_set_aside() {
     wait_until("the file", || aside().ends_with('\n'));
     let note: serde_json::Value = serde_json::from_str(aside().trim()).unwrap();
     assert_eq!((&note["event"], &note["aor"]), (&"registered".into(), &"100".into()));
+    assert_eq!(note["reason"], "it answered 422");
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("set aside: it answered 422")).unwrap();
+    for part in ["registered", "100", note["id"].as_str().unwrap()] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
     wait_until("an empty spool", || metric(&server, r#"bindery_hook_spooled{hook="crm"}"#) == 0);
 }
 
@@ -175,4 +181,14 @@ fn the_examples_refuse_what_is_no_request_of_ours() {
         }
         assert!(!receiver.said().contains("Traceback"), "{}", receiver.said());
     }
+}
+
+#[test]
+fn a_fault_that_goes_on_hides_no_other() {
+    let hook = format!("{}events=registered\nspool=1\n", url(free_port()));
+    let server = serve(&hook, "[100]\npassword=secret\n[200]\npassword=secret\n");
+    assert_eq!(register(&server, "100", "secret"), 200);
+    wait_until("the first fault", || server.log().contains("Connection refused"));
+    assert_eq!(register(&server, "200", "secret"), 200);
+    wait_until("the other", || server.log().contains("there is no room for more notifications"));
 }

@@ -7,6 +7,7 @@
 use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use persist::error::StorageError;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use super::{
@@ -58,7 +59,23 @@ pub(super) struct Outbox {
     bell: Notify,
     clock: Arc<SystemClock>,
     status: Arc<Status>,
-    complaint: Complaint,
+    complaints: Complaints,
+}
+
+/// One for each kind of fault, so that none that goes on hides the first of another.
+#[derive(Debug, Default)]
+struct Complaints {
+    /// The receiver doesn't take a notification now.
+    receiver: Complaint,
+    /// It never will.
+    aside: Complaint,
+    /// One is behind the others from now on, or would be if there were room.
+    postponed: Complaint,
+    /// There is no room for one.
+    room: Complaint,
+    /// One can't be read.
+    unreadable: Complaint,
+    disk: Complaint,
 }
 
 /// What a receiver made of a notification.
@@ -100,7 +117,7 @@ impl Outbox {
             bell: Notify::new(),
             clock,
             status,
-            complaint: Complaint::default(),
+            complaints: Complaints::default(),
         };
         outbox.count();
         outbox
@@ -126,10 +143,10 @@ impl Outbox {
         let put = self.waiting.borrow_mut().put(&note, most);
         match put {
             Put::Kept => {}
-            Put::InMemory(error) => self.log(&error.to_string()),
+            Put::InMemory(error) => self.log_disk(&error),
             Put::Lost => {
                 self.status.hooks().told(&self.name, note.event, Told::Lost);
-                self.log("there is no room for more notifications");
+                self.log(&self.complaints.room, "there is no room for more notifications");
                 return false;
             }
         }
@@ -160,8 +177,10 @@ impl Outbox {
                     && let Some((place, note)) = self.next(postponed)
                 {
                     let (outbox, client) = (Rc::clone(&self), Rc::clone(&client));
-                    under_way
-                        .spawn_local(async move { (place, outbox.deliver(&client, &note).await) });
+                    under_way.spawn_local(async move {
+                        let is_done = outbox.deliver(&client, &note).await;
+                        (place, note, is_done)
+                    });
                 }
                 if under_way.len() < all {
                     next_try = self.waiting.borrow().next_try(postponed);
@@ -175,11 +194,11 @@ impl Outbox {
                 () = self.bell.notified() => {
                     sync_at.get_or_insert_with(|| Instant::now() + SYNC);
                 }
-                Some(Ok((place, is_done))) = under_way.join_next(), if !under_way.is_empty() => {
+                Some(Ok((place, note, is_done))) = under_way.join_next(), if !under_way.is_empty() => {
                     if is_done {
                         self.done(place);
                     } else {
-                        self.try_again(place);
+                        self.try_again(place, &note);
                     }
                 }
                 () = sleep_until(next_try) => {}
@@ -195,10 +214,10 @@ impl Outbox {
     fn fill(&self) {
         let Filled { error, unreadable, lost } = self.waiting.borrow_mut().fill();
         if let Some(error) = error {
-            self.log(&error.to_string());
+            self.log_disk(&error);
         }
         if unreadable > 0 {
-            self.log("a notification can't be read");
+            self.log(&self.complaints.unreadable, "a notification can't be read");
         }
         self.status.hooks().lost(&self.name, unreadable + lost);
         self.settle();
@@ -213,15 +232,20 @@ impl Outbox {
         self.settle();
     }
 
-    fn try_again(&self, place: Place) {
+    fn try_again(&self, place: Place, note: &Note) {
+        let complaint = &self.complaints.postponed;
         let again = self.waiting.borrow_mut().try_again(place);
         match again {
             Ok(Again::Pauses) => {}
             Ok(Again::Postponed) => {
-                self.log("a notification is refused again and again: its AoR or call is postponed");
+                let what =
+                    "a notification is refused again and again: its AoR or call is postponed";
+                self.log_of(complaint, note, what);
             }
-            Ok(Again::NoRoom) => self.log("no more notifications can be postponed"),
-            Err(error) => self.log(&error.to_string()),
+            Ok(Again::NoRoom) => {
+                self.log_of(complaint, note, "no more notifications can be postponed");
+            }
+            Err(error) => self.log_disk(&error),
         }
     }
 
@@ -229,7 +253,7 @@ impl Outbox {
     fn settle(&self) {
         let settled = self.waiting.borrow_mut().settle();
         if let Err(error) = settled {
-            self.log(&error.to_string());
+            self.log_disk(&error);
         }
         self.count();
     }
@@ -250,7 +274,8 @@ impl Outbox {
             Taken::NotNow(reason) => reason,
         };
         counts.told(&self.name, note.event, Told::Retried);
-        self.log(&format!("{}: {reason}", shown(&client.hook().url)));
+        let fault = format!("{}: {reason}", shown(&client.hook().url));
+        self.log(&self.complaints.receiver, &fault);
         let patience = u64::from(client.hook().retry_max.0);
         let age = self.clock.now().unix.saturating_sub(note.unix);
         let is_over = patience > 0 && age >= patience;
@@ -279,9 +304,9 @@ impl Outbox {
     /// Writes a notification that its receiver doesn't take where the operator finds it.
     fn set_aside(&self, note: &Note, reason: &str) {
         self.status.hooks().told(&self.name, note.event, Told::SetAside);
-        self.log(&format!("a notification is set aside: {reason}"));
-        let mut line = note.body.to_vec();
-        line.push(b'\n');
+        let what = format!("a notification is set aside: {reason}");
+        self.log_of(&self.complaints.aside, note, &what);
+        let line = aside_line(&note.body, reason);
         let written = self.aside.as_ref().map_or(Ok(()), |path| set_aside(path, &line));
         if let Err(error) = written {
             let body = String::from_utf8_lossy(&note.body);
@@ -294,7 +319,7 @@ impl Outbox {
         let synced = self.waiting.borrow_mut().sync(self.clock.now().unix);
         self.count();
         synced.unwrap_or_else(|error| {
-            self.log(&error.to_string());
+            self.log_disk(&error);
             true
         })
     }
@@ -322,12 +347,36 @@ impl Outbox {
         self.status.hooks().set_spooled(&self.name, self.waiting.borrow().len());
     }
 
-    /// Logs a fault, within the rate.
-    fn log(&self, error: &str) {
-        if self.complaint.is_due() {
+    /// Logs a fault, within the rate of its kind.
+    fn log(&self, complaint: &Complaint, error: &str) {
+        if complaint.is_due() {
             tracing::error!(hook = &*self.name, "{error}");
         }
     }
+
+    fn log_disk(&self, error: &StorageError) {
+        self.log(&self.complaints.disk, &error.to_string());
+    }
+
+    /// The same, and which notification it is about.
+    fn log_of(&self, complaint: &Complaint, Note { event, key, id, .. }: &Note, error: &str) {
+        if complaint.is_due() {
+            let (event, of) = (event.as_str(), String::from_utf8_lossy(key));
+            tracing::error!(hook = &*self.name, event, ?of, id = &**id, "{error}");
+        }
+    }
+}
+
+/// A line of [`SET_ASIDE`]: the notification, with one member more.
+fn aside_line(body: &[u8], reason: &str) -> Vec<u8> {
+    let members = body.trim_ascii_end().strip_suffix(b"}");
+    let mut line = members.unwrap_or(body).to_vec();
+    if members.is_some() {
+        let reason = serde_json::Value::from(reason);
+        line.extend_from_slice(format!(",\"reason\":{reason}}}").as_bytes());
+    }
+    line.push(b'\n');
+    line
 }
 
 /// For ever without an instant.
@@ -416,6 +465,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_set_aside_says_why() {
+        let line = aside_line(br#"{"id":"r-1","aor":"a"}"#, "it answered \"no\"\n");
+        assert_eq!(
+            line,
+            b"{\"id\":\"r-1\",\"aor\":\"a\",\"reason\":\"it answered \\\"no\\\"\\n\"}\n"
+        );
+        assert_eq!(aside_line(b"?", "x"), b"?\n");
+    }
+
+    #[test]
     fn of_one_aor_one_after_the_other_and_of_several_side_by_side() {
         for storage in [Some(MemoryStorage::new()), None] {
             let outbox = open(storage.as_ref());
@@ -443,7 +502,7 @@ mod tests {
         }
         assert_eq!(ready(&outbox), ["r-1", "r-3"]);
         assert_eq!(outbox.waiting.borrow().next_try(16), None);
-        outbox.try_again(regular(0));
+        outbox.try_again(regular(0), &note(1, "a"));
         // It waits, the one behind it too, and nobody else does.
         assert_eq!(ready(&outbox), [""; 0]);
         assert!(outbox.waiting.borrow().next_try(16).is_some());
