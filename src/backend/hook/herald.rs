@@ -184,11 +184,15 @@ impl Herald {
         !is_all || self.scan.is_some() && !is_loading
     }
 
-    /// At the end of the process: all was looked at.
-    pub(super) fn finish(&mut self) {
-        if self.changes.is_some() && self.scan.is_none() {
+    /// At the end of the process: notes that all was looked at, if it was. Otherwise the last mark
+    /// stands, by which the next start finds the rest. How many changes that is.
+    pub(super) fn finish(&mut self) -> u64 {
+        let Some(changes) = &self.changes else { return 0 };
+        let left = changes.changes().len() as u64 + changes.take_missed();
+        if left == 0 && self.scan.is_none() {
             self.mark(true);
         }
+        left
     }
 
     /// Has what was missed be found among the records.

@@ -190,7 +190,10 @@ impl Hooks {
         }
         let until = Instant::now() + patience;
         while self.look() && Instant::now() < until {}
-        self.herald.borrow_mut().finish();
+        let left = self.herald.borrow_mut().finish();
+        if left > 0 {
+            tracing::warn!(left, "changes are left, which the next start finds and tells");
+        }
         let all_told = async {
             while !self.outboxes.borrow().iter().all(|(outbox, _)| outbox.is_idle()) {
                 tokio::time::sleep(STEP).await;

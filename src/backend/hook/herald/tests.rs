@@ -172,7 +172,7 @@ fn what_was_there_before_is_told_only_after_a_crash() {
     assert_eq!(world.told(), NOTHING);
     world.bind(Cause::Registered, &[ONE, OTHER]);
     assert_eq!(world.told(), NOTHING);
-    world.herald.finish();
+    assert_eq!(world.herald.finish(), 0);
     // A stop, and what ended before the next start.
     let mut world = World::new(&storage, |shared| {
         before(shared);
@@ -193,6 +193,28 @@ fn what_was_there_before_is_told_only_after_a_crash() {
     mark.append(format!("{}\n", u64::from(u32::MAX)).as_bytes()).unwrap();
     storage.rename(&temporary, MARK).unwrap();
     assert_eq!(World::new(&storage, before).told(), ["unregister restored 0"]);
+}
+
+#[test]
+fn what_a_stop_leaves_in_the_feed_is_told_by_the_next_start() {
+    let storage = MemoryStorage::new();
+    // As many as fit, and more than fit.
+    for (bound, left) in [(1, 1), (8, 8), (10, 10)] {
+        let mut world = World::new(&storage, |_| {});
+        assert_eq!(world.told(), NOTHING);
+        let names: Vec<_> = (0..bound).map(|number| format!("{number}@example.com")).collect();
+        let all = |shared: &Shared| {
+            names.iter().for_each(|aor| bind(shared, aor, Cause::Registered, &[ONE]));
+        };
+        all(&world.shared);
+        // There was no time to look.
+        assert_eq!(world.herald.finish(), left);
+        let mut world = World::new(&storage, all);
+        assert_eq!(world.told(), vec!["registered restored 1"; bound]);
+        // Now there was.
+        assert_eq!(world.herald.finish(), 0);
+        assert_eq!(World::new(&storage, all).told(), NOTHING);
+    }
 }
 
 #[test]
