@@ -26,6 +26,9 @@ pub(super) const MAX_IN_MEMORY: usize = 10_000;
 const READ_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 1000 });
 const READ_TRIES: u32 = 10;
 
+/// What can't be written is tried again after so long: on a full disk each try takes its time.
+const WRITE_PAUSE: Duration = Duration::from_secs(1);
+
 /// A fault that goes on is logged once in so long.
 const LOGGED: Duration = Duration::from_secs(60);
 
@@ -49,10 +52,14 @@ impl fmt::Debug for SpoolFolder {
 pub(super) struct Queue {
     /// Those on disk are older than those in memory.
     spool: Option<Spool>,
-    /// Where there is no spool, or it can't be written.
+    /// Where there is no spool, or until it can be written.
     memory: VecDeque<Vec<u8>>,
     /// Taken out of memory, and not dealt with.
     out_of_memory: u64,
+    /// Whether the spool has entries that are newer than those.
+    has_overtaken: bool,
+    /// When the spool is tried again, after it could not be written.
+    unwritten: Option<Instant>,
     /// Entries of the spool below this were left by an earlier process.
     first_own: u64,
     /// How often in a row the spool could not be read, and when it is tried again.
@@ -121,8 +128,37 @@ impl Queue {
         self.spool.as_ref().map_or(0, Spool::pending)
     }
 
-    fn in_memory(&self) -> u64 {
+    /// How many are gone if the process is killed.
+    pub(super) fn in_memory(&self) -> u64 {
         self.memory.len() as u64 + self.out_of_memory
+    }
+
+    /// Whether some wait in memory for the disk to be written again.
+    pub(super) fn waits_for_disk(&self) -> bool {
+        self.is_on_disk() && !self.memory.is_empty()
+    }
+
+    /// Moves what waits in memory to the disk, in order, as far as that can be written.
+    fn move_to_disk(&mut self) -> Result<(), StorageError> {
+        let Some(spool) = &mut self.spool else { return Ok(()) };
+        while let Some(entry) = self.memory.front() {
+            if let Err(error) = spool.append(entry) {
+                self.unwritten = Some(Instant::now() + WRITE_PAUSE);
+                return Err(error);
+            }
+            self.memory.pop_front();
+            self.has_overtaken = self.out_of_memory > 0;
+        }
+        self.unwritten = None;
+        Ok(())
+    }
+
+    /// Moves what waits in memory to the disk, unless that could not be written just now.
+    fn try_to_move(&mut self) -> Result<(), StorageError> {
+        match self.unwritten {
+            Some(again) if Instant::now() < again => Ok(()),
+            _ => self.move_to_disk(),
+        }
     }
 
     /// Whether entries go to the disk.
@@ -160,20 +196,27 @@ impl Queue {
         if self.len() >= most {
             return Put::Lost;
         }
-        let mut kept = Put::Kept;
-        if self.memory.is_empty()
-            && let Some(spool) = &mut self.spool
-        {
-            match spool.append(&entry) {
-                Ok(_) => return Put::Kept,
-                Err(error) => kept = Put::InMemory(error),
-            }
-        }
-        if self.memory.len() >= MAX_IN_MEMORY {
+        self.memory.push_back(entry);
+        let moved = self.try_to_move();
+        if self.memory.len() > MAX_IN_MEMORY {
+            self.memory.pop_back();
             return Put::Lost;
         }
-        self.memory.push_back(entry);
-        kept
+        moved.map_or_else(Put::InMemory, |()| Put::Kept)
+    }
+
+    /// Has an entry that was taken out, and that was in memory only, wait again before the others
+    /// there; none if it is dealt with. The last that was taken out has to be the first here. If newer
+    /// ones are on disk by now there is no place for it any more: what comes out of order is worse
+    /// than what is known to be lost.
+    pub(super) fn put_back(&mut self, Ticket(entry): Ticket, octets: Option<Vec<u8>>) {
+        if entry.is_some() || octets.is_some() && self.has_overtaken {
+            return;
+        }
+        self.out_of_memory = self.out_of_memory.saturating_sub(1);
+        if let Some(octets) = octets {
+            self.memory.push_front(octets);
+        }
     }
 
     /// The next entries, some of those there are, in order; none if there is none, or the disk is to
@@ -188,7 +231,12 @@ impl Queue {
         if self.unread.is_some_and(|(_, again)| Instant::now() < again) {
             return Ok(Vec::new());
         }
-        let entries = self.read_next()?;
+        let mut entries = self.read_next()?;
+        if entries.is_empty() && self.waits_for_disk() {
+            // What went wrong, the next sync says. Some may be there all the same.
+            let _ = self.try_to_move();
+            entries = self.read_next()?;
+        }
         if !entries.is_empty() {
             let ticket = |(entry, octets)| (Ticket(Some(entry)), octets);
             return Ok(entries.into_iter().map(ticket).collect());
@@ -239,23 +287,28 @@ impl Queue {
             (Some(_), None) => Ok(()),
             (None, _) => {
                 self.out_of_memory = self.out_of_memory.saturating_sub(1);
+                self.has_overtaken &= self.out_of_memory > 0;
                 Ok(())
             }
         }
     }
 
-    /// Has what is on disk outlive a power cut too.
+    /// Has what waits go to the disk, and what is there outlive a power cut too.
     ///
     /// # Errors
     /// The disk.
     pub(super) fn sync(&mut self) -> Result<(), StorageError> {
-        self.spool.as_mut().map_or(Ok(()), Spool::sync)
+        let moved = self.move_to_disk();
+        let synced = self.spool.as_mut().map_or(Ok(()), Spool::sync);
+        moved.and(synced)
     }
 
     /// Ends this process's use of it.
-    pub(super) fn close(self) -> Left {
+    pub(super) fn close(mut self) -> Left {
+        let moved = self.move_to_disk();
         let (on_disk, lost) = (self.on_disk(), self.in_memory());
-        Left { on_disk, lost, closed: self.spool.map_or(Ok(()), Spool::close) }
+        let closed = self.spool.map_or(Ok(()), Spool::close);
+        Left { on_disk, lost, closed: moved.and(closed) }
     }
 }
 
@@ -292,7 +345,10 @@ impl Complaint {
 
 #[cfg(test)]
 mod tests {
-    use persist::storage::{faulty::FaultyStorage, memory::MemoryStorage};
+    use persist::storage::{
+        faulty::{Fault, FaultyStorage},
+        memory::MemoryStorage,
+    };
 
     use super::*;
 
@@ -303,6 +359,30 @@ mod tests {
                 *again = Instant::now();
             }
         }
+
+        /// Has the pause be over after which the disk is written again; or last for long.
+        fn pause_writing(&mut self, is_over: bool) {
+            let again = self.unwritten.as_mut().unwrap();
+            *again = Instant::now() + if is_over { Duration::ZERO } else { LOGGED };
+        }
+    }
+
+    fn faulty(storage: &FaultyStorage) -> Queue {
+        let folder = SpoolFolder { storage: Arc::new(storage.clone()), path: PathBuf::new() };
+        let (queue, opened) = Queue::open(Some(folder), "test");
+        opened.unwrap();
+        queue
+    }
+
+    fn texts(queue: &mut Queue) -> Vec<String> {
+        taken(queue).into_iter().map(|(_, text)| text).collect()
+    }
+
+    /// The disk is full for a moment, in which this is put.
+    fn put_on_full_disk(queue: &mut Queue, storage: &FaultyStorage, text: &str) {
+        storage.fail_at(0, Fault::Full);
+        assert!(matches!(queue.put(text.into(), u64::MAX), Put::InMemory(_)));
+        queue.pause_writing(false);
     }
 
     fn open(storage: &MemoryStorage) -> Queue {
@@ -397,6 +477,89 @@ mod tests {
         storage.refuse_reads_of(None);
         assert_eq!(taken(&mut queue).len(), 1);
         assert_eq!((queue.len(), queue.take_lost()), (1, 0));
+    }
+
+    #[test]
+    fn what_a_full_disk_kept_in_memory_is_on_disk_once_there_is_room() {
+        // Another entry comes, or a sync, or the end; or some are taken out.
+        for then in ["put", "sync", "close", "take"] {
+            let memory = MemoryStorage::new();
+            let storage = FaultyStorage::new(memory.clone());
+            let mut queue = faulty(&storage);
+            put(&mut queue, "a");
+            put_on_full_disk(&mut queue, &storage, "b");
+            // In order, and not each tries the disk.
+            let steps = storage.steps();
+            put(&mut queue, "c");
+            assert_eq!((storage.steps(), queue.in_memory()), (steps, 2));
+            assert!(queue.waits_for_disk());
+            let mut all = vec!["a", "b", "c"];
+            match then {
+                "put" => {
+                    queue.pause_writing(true);
+                    put(&mut queue, "d");
+                    all.push("d");
+                }
+                "sync" => queue.sync().unwrap(),
+                "take" => {
+                    queue.pause_writing(true);
+                    assert_eq!(texts(&mut queue), all);
+                }
+                _ => {
+                    let Left { on_disk, lost, closed } = std::mem::take(&mut queue).close();
+                    closed.unwrap();
+                    assert_eq!((on_disk, lost), (3, 0));
+                }
+            }
+            assert_eq!(queue.in_memory(), 0, "{then}");
+            // A kill.
+            drop(queue);
+            assert_eq!(texts(&mut open(&memory)), all, "{then}");
+        }
+    }
+
+    #[test]
+    fn what_was_taken_out_of_memory_can_go_back_unless_newer_ones_went_to_the_disk() {
+        for has_overtaken in [false, true] {
+            let memory = MemoryStorage::new();
+            let storage = FaultyStorage::new(memory.clone());
+            let mut queue = faulty(&storage);
+            put_on_full_disk(&mut queue, &storage, "a");
+            put(&mut queue, "b");
+            let out = taken(&mut queue);
+            assert_eq!(out, [(Ticket(None), "a".to_owned()), (Ticket(None), "b".to_owned())]);
+            put(&mut queue, "c");
+            queue.done(out[0].0).unwrap();
+            if has_overtaken {
+                queue.sync().unwrap();
+            }
+            assert_eq!(queue.in_memory(), if has_overtaken { 1 } else { 2 });
+            queue.put_back(out[1].0, Some("b".into()));
+            let Left { on_disk, lost, closed } = queue.close();
+            closed.unwrap();
+            let (left, rest) =
+                if has_overtaken { ((1, 1), &["c"][..]) } else { ((2, 0), &["b", "c"][..]) };
+            assert_eq!((on_disk, lost), left);
+            assert_eq!(texts(&mut open(&memory)), rest);
+        }
+    }
+
+    #[test]
+    fn a_disk_that_stays_full_keeps_order_and_the_bound() {
+        let storage = FaultyStorage::new(MemoryStorage::new());
+        let mut queue = faulty(&storage);
+        storage.fail_at(0, Fault::Crash);
+        assert!(matches!(queue.put(vec![b'x'], u64::MAX), Put::InMemory(_)));
+        queue.pause_writing(false);
+        (1..MAX_IN_MEMORY).for_each(|_| put(&mut queue, "x"));
+        assert!(matches!(queue.put(vec![b'y'], u64::MAX), Put::Lost));
+        queue.pause_writing(true);
+        assert!(matches!(queue.put(vec![b'y'], u64::MAX), Put::Lost));
+        assert_eq!(queue.len(), MAX_IN_MEMORY as u64);
+        queue.sync().unwrap_err();
+        let Left { on_disk, lost, closed } = queue.close();
+        closed.unwrap_err();
+        assert_eq!((on_disk, lost), (0, MAX_IN_MEMORY as u64));
     }
 
     #[test]

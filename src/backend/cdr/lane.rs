@@ -293,7 +293,11 @@ impl Lane {
 
     /// Ends this process's use of the spool.
     pub(super) fn close(&self) {
-        let Left { on_disk, lost, closed } = self.waiting.take().queue.close();
+        let Waiting { mut queue, read } = self.waiting.take();
+        for (ticket, octets) in read.into_iter().rev() {
+            queue.put_back(ticket, Some(octets));
+        }
+        let Left { on_disk, lost, closed } = queue.close();
         if let Err(error) = closed {
             tracing::error!(%error, lane = &*self.name, "records of calls");
         }
@@ -368,7 +372,7 @@ mod tests {
 
     use persist::storage::{
         Storage,
-        faulty::FaultyStorage,
+        faulty::{Fault, FaultyStorage},
         memory::{MemoryStorage, Survival},
     };
 
@@ -599,6 +603,26 @@ mod tests {
         assert_eq!(taker.seen(), "b begin");
         assert_eq!(world.status.records().find(|(kept, _)| *kept == Kept::Lost).unwrap().1, 1);
         assert_eq!((lane.waiting.borrow().queue.len(), lane.counted.get()), (0, 0));
+    }
+
+    #[test]
+    fn what_a_full_disk_kept_in_memory_outlives_a_stop_once_there_is_room() {
+        let world = World::new();
+        let storage = FaultyStorage::new(world.storage.clone());
+        let folder = SpoolFolder {
+            storage: Arc::new(storage.clone()),
+            path: world.folder.path().to_owned(),
+        };
+        let lane = Lane::open("test", Some(folder), Arc::clone(&world.status));
+        lane.set_handler(Some(away(false)));
+        storage.fail_at(0, Fault::Crash);
+        ["a", "b"].into_iter().for_each(|chan| lane.put(&record(chan)));
+        // The first is on its way to the handler.
+        assert!(lane.next(Which::All).is_some());
+        storage.fail_at(u64::MAX, Fault::Full);
+        lane.close();
+        assert_eq!(world.status.records().find(|(kept, _)| *kept == Kept::Lost).unwrap().1, 0);
+        world.sees(Taker::default(), &["c"], true, "a b begin c");
     }
 
     #[test]

@@ -165,7 +165,8 @@ impl Herald {
     }
 
     /// Looks at some changes, and at some records if all have to be; whether there may be more.
-    pub(super) fn look(&mut self, tell: Tell<'_>) -> bool {
+    /// `is_kept` says whether what was told outlives the process: only then it needn't be told again.
+    pub(super) fn look(&mut self, tell: Tell<'_>, is_kept: impl FnOnce() -> bool) -> bool {
         let Some(changes) = &self.changes else { return false };
         // Before the changes are: what a start finds to have ended is among them.
         let is_loading = self.shared.location.is_loading();
@@ -178,18 +179,20 @@ impl Herald {
             self.scan(tell);
         }
         let now = self.shared.clock.now().unix;
-        if is_all && self.scan.is_none() && !self.is_marked && self.marked != now {
+        let is_due = is_all && self.scan.is_none() && !self.is_marked && self.marked != now;
+        if is_due && is_kept() {
             self.mark(false);
         }
         !is_all || self.scan.is_some() && !is_loading
     }
 
-    /// At the end of the process: notes that all was looked at, if it was. Otherwise the last mark
-    /// stands, by which the next start finds the rest. How many changes that is.
-    pub(super) fn finish(&mut self) -> u64 {
+    /// At the end of the process: notes that all was looked at, and told or kept, if it was. Otherwise
+    /// the last mark stands, by which the next start finds the rest. How many changes were not
+    /// looked at.
+    pub(super) fn finish(&mut self, is_kept: bool) -> u64 {
         let Some(changes) = &self.changes else { return 0 };
         let left = changes.changes().len() as u64 + changes.take_missed();
-        if left == 0 && self.scan.is_none() {
+        if is_kept && left == 0 && self.scan.is_none() {
             self.mark(true);
         }
         left

@@ -118,7 +118,13 @@ impl Hooks {
     /// Looks at changes; whether there may be more.
     fn look(&self) -> bool {
         let mut herald = self.herald.borrow_mut();
-        herald.look(&mut |event, aor, write| self.tell(event, aor, write))
+        herald.look(&mut |event, aor, write| self.tell(event, aor, write), || self.is_kept())
+    }
+
+    /// Whether all that waits and says what AoRs are bound to outlives the process.
+    fn is_kept(&self) -> bool {
+        let outboxes = self.outboxes.borrow();
+        !outboxes.iter().any(|(outbox, _)| outbox.follows_bindings() && outbox.is_in_memory())
     }
 
     /// Has these be asked and told from now on, and no others. What waits for one of the same name
@@ -190,19 +196,20 @@ impl Hooks {
         }
         let until = Instant::now() + patience;
         while self.look() && Instant::now() < until {}
-        let left = self.herald.borrow_mut().finish();
-        if left > 0 {
-            tracing::warn!(left, "changes are left, which the next start finds and tells");
-        }
         let all_told = async {
             while !self.outboxes.borrow().iter().all(|(outbox, _)| outbox.is_idle()) {
                 tokio::time::sleep(STEP).await;
             }
         };
         let _ = tokio::time::timeout(patience, all_told).await;
+        let mut is_kept = true;
         for (outbox, task) in self.outboxes.take() {
             task.abort();
-            outbox.close();
+            is_kept &= outbox.close() == 0 || !outbox.follows_bindings();
+        }
+        let left = self.herald.borrow_mut().finish(is_kept);
+        if left > 0 {
+            tracing::warn!(left, "changes are left, which the next start finds and tells");
         }
     }
 }

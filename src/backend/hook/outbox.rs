@@ -160,6 +160,16 @@ impl Outbox {
         self.waiting.borrow().len() == 0 || self.client.borrow().is_none()
     }
 
+    /// Whether what waits may say what AoRs are bound to.
+    pub(super) fn follows_bindings(&self) -> bool {
+        self.client().is_none_or(|client| client.hook().follows_bindings())
+    }
+
+    /// Whether anything waits that is gone if the process is killed.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.waiting.borrow().is_in_memory()
+    }
+
     /// Sends what waits, for ever.
     pub(super) async fn run(self: Rc<Self>) {
         let mut under_way = JoinSet::new();
@@ -314,18 +324,18 @@ impl Outbox {
         }
     }
 
-    /// Has what waits outlive a power cut too; whether all that was there is on the medium.
+    /// Has what waits outlive a power cut too; whether this is not to be tried again soon.
     fn sync(&self) -> bool {
         let synced = self.waiting.borrow_mut().sync(self.clock.now().unix);
         self.count();
         synced.unwrap_or_else(|error| {
             self.log_disk(&error);
-            true
+            !self.waiting.borrow().waits_for_disk()
         })
     }
 
-    /// Ends this process's use of the spool.
-    pub(super) fn close(&self) {
+    /// Ends this process's use of the spool. How many notifications the next one doesn't find there.
+    pub(super) fn close(&self) -> u64 {
         let Left { on_disk, lost, closed } = self.waiting.take().close();
         if let Err(error) = closed {
             tracing::error!(%error, hook = &*self.name, "notifications");
@@ -338,8 +348,9 @@ impl Outbox {
             );
         }
         if lost > 0 {
-            tracing::error!(hook = &*self.name, lost, "notifications are lost");
+            tracing::error!(hook = &*self.name, lost, "notifications could not be kept on disk");
         }
+        lost
     }
 
     /// Tells the metric how many wait.

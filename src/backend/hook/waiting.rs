@@ -257,6 +257,16 @@ impl Waiting {
         all.saturating_sub(self.moved)
     }
 
+    /// Whether any is gone if the process is killed.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.regular.queue.in_memory() + self.postponed.queue.in_memory() > 0
+    }
+
+    /// Whether some wait in memory for the disk to be written again.
+    pub(super) fn waits_for_disk(&self) -> bool {
+        self.regular.queue.waits_for_disk()
+    }
+
     /// How many files of an earlier process ended in something else than an entry.
     pub(super) fn torn(&self) -> u64 {
         self.regular.queue.torn() + self.postponed.queue.torn()
@@ -522,6 +532,10 @@ impl Waiting {
     /// Ends this process's use of the queues.
     pub(super) fn close(mut self) -> Left {
         let moved = self.sync_moves();
+        let Window { queue, items, .. } = &mut self.regular;
+        for item in items.iter().rev() {
+            queue.put_back(item.ticket, item.note.as_ref().map(|note| encode(note)));
+        }
         let (one, other) = (self.regular.queue.close(), self.postponed.queue.close());
         Left {
             on_disk: (one.on_disk + other.on_disk).saturating_sub(self.moved),

@@ -17,6 +17,8 @@ use crate::{
 struct World {
     shared: Shared,
     herald: Herald,
+    /// Whether what is told outlives the process.
+    is_kept: bool,
 }
 
 const ALICE: &str = "alice@example.com";
@@ -38,14 +40,14 @@ impl World {
         before(&shared);
         let changes = shared.location.subscribe(8);
         let herald = Herald::new(&shared, Some(changes));
-        Self { shared, herald }
+        Self { shared, herald, is_kept: true }
     }
 
     /// What is told, as event, AoR and how many bindings there are.
     fn told(&mut self) -> Vec<String> {
         let mut told = Vec::new();
         loop {
-            let more = self.herald.look(&mut |event, aor, write| {
+            let mut tell = |event: Event, aor: &[u8], write: Write<'_>| {
                 let mut body = Object::of(event, "1", "crm", 0);
                 write(&mut body);
                 let json: serde_json::Value = serde_json::from_slice(&body.finish()).unwrap();
@@ -53,8 +55,8 @@ impl World {
                 let bindings = json["bindings"].as_array().unwrap().len();
                 let cause = json["cause"].as_str().unwrap();
                 told.push(format!("{} {cause} {bindings}", event.as_str()));
-            });
-            if !more {
+            };
+            if !self.herald.look(&mut tell, || self.is_kept) {
                 return told;
             }
         }
@@ -172,7 +174,7 @@ fn what_was_there_before_is_told_only_after_a_crash() {
     assert_eq!(world.told(), NOTHING);
     world.bind(Cause::Registered, &[ONE, OTHER]);
     assert_eq!(world.told(), NOTHING);
-    assert_eq!(world.herald.finish(), 0);
+    assert_eq!(world.herald.finish(true), 0);
     // A stop, and what ended before the next start.
     let mut world = World::new(&storage, |shared| {
         before(shared);
@@ -208,12 +210,40 @@ fn what_a_stop_leaves_in_the_feed_is_told_by_the_next_start() {
         };
         all(&world.shared);
         // There was no time to look.
-        assert_eq!(world.herald.finish(), left);
+        assert_eq!(world.herald.finish(true), left);
         let mut world = World::new(&storage, all);
         assert_eq!(world.told(), vec!["registered restored 1"; bound]);
         // Now there was.
-        assert_eq!(world.herald.finish(), 0);
+        assert_eq!(world.herald.finish(true), 0);
         assert_eq!(World::new(&storage, all).told(), NOTHING);
+    }
+}
+
+#[test]
+fn what_is_told_to_memory_only_is_told_again_by_the_next_start() {
+    let older = |storage: &MemoryStorage| {
+        // A mark of long ago.
+        let _ = storage.remove(MARK);
+        storage.create(MARK).unwrap().append(b"1800\n").unwrap();
+    };
+    let all = |shared: &Shared| bind(shared, ALICE, Cause::Registered, &[ONE]);
+    for is_stopped in [false, true] {
+        let storage = MemoryStorage::new();
+        older(&storage);
+        let mut world = World::new(&storage, |_| {});
+        world.is_kept = false;
+        world.bind(Cause::Registered, &[ONE]);
+        assert_eq!(world.told(), ["registered registered 1"]);
+        if is_stopped {
+            assert_eq!(world.herald.finish(false), 0);
+        }
+        assert_eq!(storage.bytes(MARK).unwrap(), b"1800\n");
+        let mut world = World::new(&storage, all);
+        assert_eq!(world.told(), ["registered restored 1"]);
+        // By then there is room on disk.
+        assert_ne!(storage.bytes(MARK).unwrap(), b"1800\n");
+        assert_eq!(world.herald.finish(true), 0);
+        assert!(storage.bytes(MARK).unwrap().ends_with(b" stopped\n"));
     }
 }
 
@@ -273,13 +303,14 @@ fn what_is_missed_while_all_is_looked_at_is_found_too() {
             // The second change of each, of which there may be room for the first.
             added.iter().for_each(|aor| bind(aor, &[ONE]));
             added.iter().rev().for_each(|aor| bind(aor, &[ONE, OTHER]));
-            while world.herald.look(&mut |_, aor, write| {
+            let mut tell = |_: Event, aor: &[u8], write: Write<'_>| {
                 let mut body = Object::of(Event::Registered, "1", "crm", 0);
                 write(&mut body);
                 let json: serde_json::Value = serde_json::from_slice(&body.finish()).unwrap();
                 let aor = String::from_utf8(aor.to_vec()).unwrap();
                 told.insert(aor, json["bindings"].as_array().unwrap().len());
-            }) {}
+            };
+            while world.herald.look(&mut tell, || true) {}
             let all = changed.iter().chain(&added).map(|aor| (aor.clone(), 2));
             let all: BTreeMap<_, _> = all.chain(gone.iter().cloned().map(|aor| (aor, 0))).collect();
             assert_eq!(told, all, "{is_start} {parts}");

@@ -242,3 +242,31 @@ fn what_can_t_be_written_stays_where_it_is() {
     assert_eq!((waiting.postponed.items.len(), waiting.regular.lines.len()), (1, 1));
     assert_eq!(waiting.deliver(usize::MAX, |_| false), ["a1", "a2"]);
 }
+
+#[test]
+fn what_a_full_disk_kept_in_memory_outlives_a_stop_once_there_is_room() {
+    let memory = MemoryStorage::new();
+    let faults = FaultyStorage::new(memory.clone());
+    let mut waiting = open(&faults);
+    faults.fail_at(0, Fault::Crash);
+    assert!(matches!(waiting.put(&note("a1"), u64::MAX), Put::InMemory(_)));
+    for id in ["b1", "a2"] {
+        assert!(!matches!(waiting.put(&note(id), u64::MAX), Put::Lost));
+    }
+    waiting.fill();
+    waiting.put(&note("c1"), u64::MAX);
+    assert!(waiting.is_in_memory() && waiting.waits_for_disk());
+    waiting.sync(u64::MAX).unwrap_err();
+    // The first is under way, the second taken, and there is room again.
+    let taken = [waiting.next(1).unwrap(), waiting.next(1).unwrap()];
+    assert_eq!([&*taken[0].1.id, &*taken[1].1.id], ["a1", "b1"]);
+    waiting.done(taken[1].0);
+    faults.fail_at(u64::MAX, Fault::Full);
+    let Left { on_disk, lost, closed } = waiting.close();
+    closed.unwrap();
+    assert_eq!((on_disk, lost), (3, 0));
+    let mut waiting = open(&memory);
+    assert!(!waiting.is_in_memory());
+    assert_eq!(of(&waiting.deliver(usize::MAX, |_| false), "a"), ["a1", "a2"]);
+    assert_eq!(waiting.done, 3);
+}
