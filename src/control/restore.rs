@@ -36,9 +36,16 @@ impl Restorer {
             threads: usize::from(node.running.general.workers),
         };
         let mut saved = Saved { snapshots: saved, journals: &*journals };
-        let restored = saved.restore(&node.location, generation, basis, &node.restoring)?;
+        let mut restored = saved.restore(&node.location, generation, basis, &node.restoring)?;
         let now = node.clock.now();
         let early = node.change(|journal| node.location.end_loading(now, journal));
+        // Of those whoever follows the changes is told. Or it was reloaded meanwhile, and accounts may
+        // have gone since.
+        if node.location.is_followed() || !Arc::ptr_eq(&rules, &node.rules.load_full()) {
+            let removed = node.remove_orphans();
+            restored.orphaned += removed;
+            restored.bindings = restored.bindings.saturating_sub(removed);
+        }
         let millis = node.clock.now().millis - started.millis;
         let restored = Restored { early, millis, ..restored };
         let _ = node.restored.set(restored);
@@ -55,10 +62,6 @@ impl Restorer {
                 millis,
                 "restored registrations"
             );
-        }
-        if !Arc::ptr_eq(&rules, &node.rules.load_full()) {
-            // Reloaded meanwhile: accounts may have gone since.
-            node.remove_orphans();
         }
         if changes > 0 {
             // So that the next start has less to read.

@@ -395,7 +395,13 @@ impl<'r> Reading<'r> {
         })
     }
 
+    /// Whether nothing of an AoR is to be read, since it has no account. But who follows the changes
+    /// was told that it is bound, and it takes all that was saved to know whether it still is: it is
+    /// read then, and removed as at a reload.
     fn is_orphan(&self, aor: &[u8], bindings: u64) -> bool {
+        if self.location.is_followed() {
+            return false;
+        }
         let is_orphan = self.basis.rules.is_some_and(|rules| !rules.has_account(aor));
         if is_orphan {
             self.orphaned.fetch_add(bindings, Ordering::Relaxed);

@@ -241,6 +241,11 @@ impl Location {
         Transport::ALL.into_iter().map(|t| self.bindings_by(t)).sum()
     }
 
+    /// Whether anybody has subscribed to the changes, and still does.
+    pub fn is_followed(&self) -> bool {
+        self.feed.is_active()
+    }
+
     /// The changes from now on; a subscriber that lags more than `capacity` behind misses some.
     pub fn subscribe(&self, capacity: usize) -> Subscription {
         self.feed.subscribe(capacity)

@@ -190,6 +190,41 @@ fn what_ended_while_nobody_was_there_is_told() {
 }
 
 #[test]
+fn whose_account_goes_while_nobody_is_there_is_told_as_gone() {
+    let Some(example) =
+        Example::Python.found("whose_account_goes_while_nobody_is_there_is_told_as_gone")
+    else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(example, folder.path(), 0, SECRET, &[]);
+    let hook = format!("{}events=registered,unregister,expire\n", url(receiver.port));
+    let [one, others] = ["[1]\npassword=x\n", "[2]\npassword=x\n[3]\npassword=x\n"];
+    let mut server = serve(&hook, &format!("{one}{others}"));
+    for user in ["1", "2", "3"] {
+        assert_eq!(register(&server, user, "x"), 200);
+    }
+    wait_until("registered", || receiver.told().len() == 3);
+    // Once after a stop, then after a kill.
+    for (users, gone) in [(others, "1"), ("[2]\npassword=x\n", "3")] {
+        let state = if gone == "1" { server.stop().1 } else { server.killed() };
+        fs::write(state.path().join("conf/regfile.conf"), users).unwrap();
+        server = Server::launch(state, &["--config", "conf", "--admin", "127.0.0.1:0"], true);
+        wait_until("its end", || {
+            receiver.told_of(gone).last().is_some_and(|event| event == "unregister")
+        });
+        let log = server.log();
+        assert!(log.contains("orphaned=1") || log.contains("orphaned\":1"), "{log}");
+    }
+    // It is told once, and of nobody else.
+    let server = server.restart();
+    wait_until("who is left", || metric(&server, "bindery_aors") == 1);
+    assert_eq!(receiver.told_of("1"), ["registered", "unregister"]);
+    assert!(receiver.told_of("2").iter().all(|event| event == "registered"));
+    assert!(server.stop().0.success());
+}
+
+#[test]
 fn a_receiver_sees_who_has_not_the_secret() {
     let test = "a_receiver_sees_who_has_not_the_secret";
     for example in Example::ALL.into_iter().filter_map(|example| example.found(test)) {
